@@ -1,0 +1,105 @@
+//! What a shard takes and gives.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use signalbox_protocol::control::Event;
+use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
+
+/// What a shard is told when it is made.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The node that it belongs to; reported in [`signalbox_protocol::room::MediaAddress`].
+    pub node: NodeId,
+    /// The UDP address that clients are told to send to.
+    pub public: SocketAddr,
+    /// The time in milliseconds since 1970 at the `now` that [`crate::Shard::new`] is given.
+    pub unix_ms: u64,
+    /// What its ids are made from. The same seed and the same input give the same ids. Use a secret one in production: ids
+    /// should not be guessable.
+    pub seed: [u8; 32],
+    /// What it bounds.
+    pub limits: Limits,
+}
+
+/// What a shard bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Participants. Higher: more load before the orchestrator is told to look elsewhere.
+    pub participants: usize,
+    /// Tracks that one participant publishes.
+    pub tracks_per_participant: usize,
+    /// m-lines in an offer. Each costs time with every packet sent.
+    pub media_lines: usize,
+    /// How long a participant stays that has neither signaling nor media.
+    pub departure: Duration,
+    /// How long an empty room stays open.
+    pub empty_room: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            participants: 2_000,
+            tracks_per_participant: 16,
+            media_lines: 128,
+            departure: Duration::from_secs(15),
+            empty_room: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this datagram. Those of one destination come in runs.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Tell these participants' gateways.
+    Event {
+        /// Attached participants.
+        to: Vec<ParticipantId>,
+        /// What.
+        event: Event,
+    },
+    /// A room has been empty for [`Limits::empty_room`]. It stays until [`crate::Shard::close_room`].
+    RoomEmpty {
+        /// Which.
+        room: RoomName,
+        /// In which generation.
+        generation: Generation,
+    },
+}
+
+/// Plain counters since the start, and gauges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Rooms open now.
+    pub rooms: u64,
+    /// Participants now.
+    pub participants: u64,
+    /// Datagrams taken in.
+    pub datagrams_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Datagrams put out.
+    pub datagrams_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// RTP packets written to subscribers.
+    pub forwarded: u64,
+    /// Datagrams that are neither STUN, DTLS nor RTP.
+    pub dropped_garbage: u64,
+    /// Datagrams longer than [`crate::shard::MAX_DATAGRAM_BYTES`].
+    pub dropped_oversize: u64,
+    /// STUN requests with a username that no connection has, or that fail their integrity check.
+    pub dropped_stun: u64,
+    /// Datagrams from an address that no connection uses.
+    pub dropped_unknown: u64,
+    /// Connections that were ended because of an error or a panic in them.
+    pub failed_connections: u64,
+}

@@ -1,0 +1,13 @@
+//! The sans-IO core of one shard: rooms, forwarding, layer selection.
+//!
+//! **After every `handle_*` call, call [`Shard::poll_output`] until it returns `None`, then wait for a datagram, a request, or
+//! [`Shard::poll_timeout`].** Several datagrams that arrived together may be handled before polling: that is cheaper, and makes
+//! runs of packets to one destination that can leave in one system call.
+//!
+//! Nothing here reads a clock, opens a socket or spawns: `now` is an argument everywhere, and never goes back.
+
+pub mod api;
+pub mod shard;
+
+pub use api::{Limits, Output, ShardConfig, ShardStats};
+pub use shard::Shard;

@@ -1,0 +1,494 @@
+//! Gateway ↔ media node: one WebSocket per pair at [`PATH`], each message one JSON frame of at most [`MAX_FRAME_BYTES`].
+//!
+//! The gateway sends [`RequestFrame`]s, each with an id of its own choosing and a deadline; the node answers every one with exactly
+//! one [`NodeFrame::Reply`], in any order, and pushes [`NodeFrame::Event`]s. Events of one participant arrive in order, and
+//! after the reply to the request that attached the participant to the link.
+//!
+//! A participant's events go to the link that attached it last ([`Join::attach`], [`Command::Attach`]). Nobody attached: they are
+//! dropped, and [`Command::Attach`] answers with a [`Snapshot`] that makes up for them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::room::{Grants, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot, Speaker, TrackInfo};
+use crate::{Identity, ParticipantId, RoomName, TrackId};
+
+/// Where a media node's control listener takes the WebSocket.
+pub const PATH: &str = "/v1/control";
+
+/// The longest frame, in bytes; a longer one ends the link. Higher: more memory per link. Lower: big rooms do not fit in a
+/// [`Snapshot`].
+pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// A request of the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequestFrame {
+    /// Chosen by the gateway, unique on the link while the request is under way.
+    pub id: u64,
+    /// How long the gateway waits, in milliseconds. A node that cannot start in that time refuses instead.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What the node sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeFrame {
+    /// The answer to a [`RequestFrame`].
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// What came of it.
+        result: Outcome,
+    },
+    /// Something happened to these participants, all attached to this link.
+    Event {
+        /// Whom it concerns.
+        to: Vec<ParticipantId>,
+        /// What.
+        event: Event,
+    },
+}
+
+/// A [`Reply`] or a [`Refusal`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done.
+    Ok(Reply),
+    /// Not done.
+    Refused(Refusal),
+}
+
+impl From<Result<Reply, Refusal>> for Outcome {
+    fn from(result: Result<Reply, Refusal>) -> Self {
+        match result {
+            Ok(reply) => Outcome::Ok(reply),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+}
+
+/// What a gateway asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// Open a room, or find it open. Answered with [`Reply::Opened`]. A room that nobody joins is closed again after a while.
+    Open {
+        /// The orchestrator's signed ticket; see [`crate::ticket`].
+        ticket: String,
+        /// The room.
+        room: RoomName,
+    },
+    /// Admit a participant. Answered with [`Reply::Joined`].
+    Join(Box<Join>),
+    /// Do something for a participant that was admitted before, by whichever gateway.
+    Participant {
+        /// Its room.
+        room: RoomName,
+        /// Which.
+        participant: ParticipantId,
+        /// Who it is by its token; another identity's participant is refused as if it did not exist.
+        identity: Identity,
+        /// What.
+        command: Command,
+    },
+}
+
+/// Admission of a participant to a room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// The orchestrator's signed ticket; see [`crate::ticket`].
+    pub ticket: String,
+    /// The room. Opened if the node does not have it.
+    pub room: RoomName,
+    /// Who. A participant of the room with the same identity is closed with [`CloseReason::DuplicateIdentity`].
+    pub identity: Identity,
+    /// A name to show; may be empty.
+    pub name: String,
+    /// Free text.
+    pub metadata: String,
+    /// Free key-value pairs.
+    pub attributes: BTreeMap<String, String>,
+    /// What it may do.
+    pub grants: Grants,
+    /// How the client connects.
+    pub transports: Transports,
+    /// Subscribe it to every track, present and future.
+    pub auto_subscribe: bool,
+    /// Send its events over this link from the reply on.
+    pub attach: bool,
+    /// Tracks that it is about to publish.
+    #[serde(default)]
+    pub publish: Vec<PublishTrack>,
+    /// The SDP offer of [`Transports::Single`]; answered in [`Joined::answer`].
+    #[serde(default)]
+    pub offer: Option<String>,
+    /// See [`ParticipantInfo::dialect_info`].
+    #[serde(default)]
+    pub dialect_info: Option<String>,
+}
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transports {
+    /// One peer connection; the client always offers. Its sending m-lines are published (one that no [`PublishTrack`] names gets
+    /// the source that its kind suggests), its receiving m-lines are [`Slot`]s.
+    Single,
+    /// Two peer connections: the client offers on the publisher's, the node offers on the subscriber's ([`Event::Offer`]), one
+    /// m-line for each track, with data channels on both.
+    Dual,
+}
+
+/// Which peer connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The one that the client offers. With [`Transports::Single`] the only one.
+    Publisher,
+    /// The one that the node offers.
+    Subscriber,
+}
+
+/// What a gateway asks for an admitted participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Command {
+    /// Send its events over this link from the reply on. Answered with [`Reply::Snapshot`].
+    Attach,
+    /// Its client's signaling connection is gone. It stays for a while if its media flows, or until it is attached again.
+    Detach,
+    /// The client offers on [`Target::Publisher`]; answered with [`Reply::Answer`]. New ICE credentials restart ICE.
+    Offer {
+        /// The SDP.
+        sdp: String,
+    },
+    /// The client's answer to [`Event::Offer`].
+    Answer {
+        /// [`Event::Offer`]'s id.
+        id: u32,
+        /// The SDP.
+        sdp: String,
+    },
+    /// Restart ICE on [`Target::Subscriber`]: an [`Event::Offer`] with new credentials follows.
+    RestartIce,
+    /// A candidate of the client (RFC 8839 `candidate:…`). The node is ICE-lite and learns addresses from checks; this is a hint.
+    Candidate {
+        /// For which connection.
+        target: Target,
+        /// The attribute's value.
+        candidate: String,
+    },
+    /// A track is about to be published. Answered with [`Reply::Published`]; again with the same `cid`: the same track.
+    Publish(Box<PublishTrack>),
+    /// End a track.
+    Unpublish {
+        /// Which.
+        track: TrackId,
+    },
+    /// Mute or unmute an own track: nothing of a muted track is forwarded.
+    Mute {
+        /// Which.
+        track: TrackId,
+        /// The new state.
+        muted: bool,
+    },
+    /// Receive these tracks, or stop to.
+    Subscribe {
+        /// Which; unknown ones are ignored.
+        tracks: Vec<TrackId>,
+        /// Receive, or stop to.
+        subscribed: bool,
+    },
+    /// How these tracks are to be received.
+    Prefer {
+        /// Which; unknown ones are ignored.
+        tracks: Vec<TrackId>,
+        /// How.
+        preference: Preference,
+    },
+    /// Change what the others see. Refused without the grant.
+    Update {
+        /// The new name; none: as it is.
+        #[serde(default)]
+        name: Option<String>,
+        /// The new metadata; none: as it is.
+        #[serde(default)]
+        metadata: Option<String>,
+        /// These attributes are set; an empty value removes one.
+        #[serde(default)]
+        attributes: BTreeMap<String, String>,
+    },
+    /// Leave the room.
+    Leave,
+}
+
+/// How a subscriber wants a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Send it at all; false pauses it without renegotiation.
+    pub enabled: bool,
+    /// The most that is of use; none: the best.
+    pub quality: Option<Quality>,
+    /// The width in pixels that it is shown at; 0: not said. Used when `quality` is none.
+    pub width: u32,
+    /// The height in pixels that it is shown at; 0: not said. Used when `quality` is none.
+    pub height: u32,
+}
+
+impl Default for Preference {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            quality: None,
+            width: 0,
+            height: 0,
+        }
+    }
+}
+
+/// A rung of a simulcast ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quality {
+    /// The lowest layer.
+    Low,
+    /// The middle layer.
+    Medium,
+    /// The highest layer.
+    High,
+}
+
+/// What the node answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Open`].
+    Opened {
+        /// Where the room's media goes.
+        media: MediaAddress,
+    },
+    /// To [`Request::Join`].
+    Joined(Box<Joined>),
+    /// To [`Command::Attach`].
+    Snapshot(Box<Snapshot>),
+    /// To [`Command::Offer`].
+    Answer {
+        /// The SDP.
+        sdp: String,
+    },
+    /// To [`Command::Publish`].
+    Published {
+        /// The track, with its id.
+        track: Box<TrackInfo>,
+    },
+    /// To everything else.
+    Done,
+}
+
+/// An admitted participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The room and everyone in it.
+    pub snapshot: Snapshot,
+    /// Where its media goes.
+    pub media: MediaAddress,
+    /// The answer to [`Join::offer`].
+    pub answer: Option<String>,
+}
+
+/// All that a participant's events have told so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The room.
+    pub room: RoomInfo,
+    /// The participant itself.
+    pub participant: ParticipantInfo,
+    /// Everyone else who is not hidden.
+    pub others: Vec<ParticipantInfo>,
+    /// Who is speaking.
+    pub speakers: Vec<Speaker>,
+    /// With [`Transports::Single`], every slot; otherwise empty.
+    pub slots: Vec<Slot>,
+}
+
+/// Why a request was not done, with a sentence that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The kind, for programs.
+    pub reason: RefusalReason,
+    /// The sentence, for people.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Kinds of [`Refusal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// The ticket is not for this node's epoch, this room or its generation, or it is expired or forged: ask the orchestrator anew.
+    Ticket,
+    /// The room is being closed here: ask the orchestrator anew, in a moment.
+    Closing,
+    /// The node takes no more: ask the orchestrator anew.
+    Full,
+    /// There is no such participant here (any more): join again.
+    NoParticipant,
+    /// There is no such track.
+    NoTrack,
+    /// The SDP cannot be used.
+    Sdp,
+    /// The participant's grants do not allow it.
+    NotPermitted,
+    /// The request makes no sense in this state, or at all.
+    Invalid,
+    /// The request's deadline passed, or the queue is full.
+    Overloaded,
+    /// A fault of the node.
+    Internal,
+}
+
+/// What happened to a participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// Someone else joined.
+    ParticipantJoined {
+        /// Who.
+        participant: ParticipantInfo,
+    },
+    /// Someone, perhaps the receiver itself, changed state, name, metadata, attributes or grants.
+    ParticipantUpdated {
+        /// As it is now.
+        participant: ParticipantInfo,
+    },
+    /// Someone else is gone.
+    ParticipantLeft {
+        /// As it was last, without tracks.
+        participant: ParticipantInfo,
+    },
+    /// A track can be received, or, to its publisher, has been negotiated.
+    TrackPublished {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track is gone.
+    TrackUnpublished {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track was muted or unmuted.
+    TrackMuted {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+        /// The new state.
+        muted: bool,
+    },
+    /// Who speaks, as far as it changed.
+    Speakers {
+        /// The changed ones.
+        speakers: Vec<Speaker>,
+    },
+    /// With [`Transports::Single`]: these slots carry something else than before.
+    Slots {
+        /// The changed ones.
+        slots: Vec<Slot>,
+    },
+    /// With [`Transports::Single`]: there are more tracks than slots. The client may offer with that many m-lines more.
+    SlotsWanted {
+        /// Audio m-lines missing.
+        audio: u32,
+        /// Video m-lines missing.
+        video: u32,
+    },
+    /// With [`Transports::Dual`]: the node's offer on [`Target::Subscriber`]. At most one is unanswered at a time.
+    Offer {
+        /// To be repeated in [`Command::Answer`].
+        id: u32,
+        /// The SDP.
+        sdp: String,
+    },
+    /// The participant is no longer in the room; the last event.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a participant was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// It asked to.
+    Left,
+    /// The same identity joined again.
+    DuplicateIdentity,
+    /// Neither signaling nor media for too long.
+    TimedOut,
+    /// The room was closed.
+    RoomClosed,
+    /// The node stops, or lost its lease.
+    NodeGone,
+    /// A fault in its connection.
+    Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_keep_their_json() {
+        let frame = RequestFrame {
+            id: 7,
+            deadline_ms: 5000,
+            request: Request::Participant {
+                room: "daily".parse().unwrap(),
+                participant: ParticipantId::new("PA_a"),
+                identity: "ann".parse().unwrap(),
+                command: Command::Mute {
+                    track: TrackId::new("TR_a"),
+                    muted: true,
+                },
+            },
+        };
+        let json = r#"{"id":7,"deadline_ms":5000,"request":{"type":"participant","room":"daily","participant":"PA_a","identity":"ann","command":{"type":"mute","track":"TR_a","muted":true}}}"#;
+        assert_eq!(serde_json::to_string(&frame).unwrap(), json);
+        assert_eq!(serde_json::from_str::<RequestFrame>(json).unwrap(), frame);
+
+        let frame = NodeFrame::Reply {
+            id: 7,
+            result: Err(Refusal::new(RefusalReason::NoTrack, "There is no such track.")).into(),
+        };
+        let json =
+            r#"{"type":"reply","id":7,"result":{"refused":{"reason":"no_track","detail":"There is no such track."}}}"#;
+        assert_eq!(serde_json::to_string(&frame).unwrap(), json);
+        assert_eq!(serde_json::from_str::<NodeFrame>(json).unwrap(), frame);
+
+        let frame = NodeFrame::Event {
+            to: vec![ParticipantId::new("PA_a")],
+            event: Event::SlotsWanted { audio: 0, video: 2 },
+        };
+        let json = r#"{"type":"event","to":["PA_a"],"event":{"type":"slots_wanted","audio":0,"video":2}}"#;
+        assert_eq!(serde_json::to_string(&frame).unwrap(), json);
+        assert_eq!(serde_json::from_str::<NodeFrame>(json).unwrap(), frame);
+    }
+}

@@ -1,0 +1,27 @@
+//! Everything that crosses a wire between Signalbox's processes, and the ids.
+//!
+//! The two tiers, signaling and media, never import each other: they meet only in the types of this crate. Each wire type is
+//! declared once, here, and its JSON is pinned by a test beside it. The crate holds data and the checks that make it valid; it
+//! opens no socket, reads no clock and signs nothing.
+//!
+//! | module | wire |
+//! |---|---|
+//! | [`control`] | gateway ↔ media node: one WebSocket per pair, JSON frames |
+//! | [`placement`] | gateway → orchestrator and media node → orchestrator: HTTP, JSON |
+//! | [`ticket`] | what the orchestrator signs and the media node checks |
+//! | [`token`] | what an application signs and the gateway checks |
+//! | [`problem`] | every HTTP error (RFC 9457) |
+//! | [`secret`] | none: what signs the above |
+//! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
+
+pub mod control;
+pub mod id;
+pub mod placement;
+pub mod problem;
+pub mod room;
+pub mod secret;
+pub mod ticket;
+pub mod token;
+
+pub use id::{Epoch, Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
+pub use secret::Secret;

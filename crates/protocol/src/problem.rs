@@ -1,0 +1,46 @@
+//! Problem details for HTTP errors (RFC 9457), `application/problem+json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of a [`Problem`].
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An HTTP error's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, for programs: `urn:signalbox:problem:` and the kind, such as `token-expired`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// A sentence that says what to do.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of the given kind, such as `token-expired`.
+    pub fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:signalbox:problem:{kind}"),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_keeps_its_json() {
+        let problem = Problem::new(401, "token-expired", "Token expired", "Ask for a new token.");
+        assert_eq!(
+            serde_json::to_string(&problem).unwrap(),
+            r#"{"type":"urn:signalbox:problem:token-expired","title":"Token expired","status":401,"detail":"Ask for a new token."}"#
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! The domain model: rooms, participants, tracks. Every client dialect is translated into it, and the media node knows no other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
+
+/// A room as its participants see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomInfo {
+    /// Its name.
+    pub name: RoomName,
+    /// Its id for this stay on a node: `RM_…`.
+    pub id: String,
+    /// How often it has been placed.
+    pub generation: Generation,
+    /// When it was opened on its node, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Participants that are not hidden.
+    pub participants: u32,
+    /// Participants that publish at least one track.
+    pub publishers: u32,
+}
+
+/// A participant as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantInfo {
+    /// This stay's id.
+    pub id: ParticipantId,
+    /// Who it is.
+    pub identity: Identity,
+    /// A name to show; may be empty.
+    pub name: String,
+    /// Free text of the application.
+    pub metadata: String,
+    /// Free key-value pairs of the application.
+    pub attributes: BTreeMap<String, String>,
+    /// How far the connection has come.
+    pub state: ParticipantState,
+    /// What it publishes.
+    pub tracks: Vec<TrackInfo>,
+    /// When it joined, in milliseconds since 1970.
+    pub joined_at_ms: u64,
+    /// Grows with every change, so that a receiver can drop what is out of date.
+    pub version: u32,
+    /// What it may do.
+    pub grants: Grants,
+    /// What the participant's own dialect wants its peers in the same dialect to be told. Opaque to everyone else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect_info: Option<String>,
+}
+
+/// How far a participant's connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParticipantState {
+    /// In the room; no media connection yet.
+    Joined,
+    /// ICE and DTLS are up.
+    Active,
+}
+
+/// What a participant may do. Checked by the media node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Publish tracks.
+    pub publish: bool,
+    /// Receive tracks.
+    pub subscribe: bool,
+    /// Send on data channels.
+    pub publish_data: bool,
+    /// The sources it may publish; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+    /// Change its own name, metadata and attributes.
+    #[serde(default)]
+    pub update_own_metadata: bool,
+    /// Not shown to the others.
+    #[serde(default)]
+    pub hidden: bool,
+}
+
+impl Default for Grants {
+    /// Everything that a plain room token allows.
+    fn default() -> Self {
+        Self {
+            publish: true,
+            subscribe: true,
+            publish_data: true,
+            sources: Vec::new(),
+            update_own_metadata: false,
+            hidden: false,
+        }
+    }
+}
+
+/// Sound or picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Picture.
+    Video,
+}
+
+/// Where a track comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Not said.
+    Unknown,
+    /// A camera.
+    Camera,
+    /// A microphone.
+    Microphone,
+    /// A shared screen's picture.
+    ScreenShare,
+    /// A shared screen's sound.
+    ScreenShareAudio,
+}
+
+/// A published track as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackInfo {
+    /// Its id.
+    pub id: TrackId,
+    /// Sound or picture.
+    pub kind: Kind,
+    /// Where it comes from.
+    pub source: Source,
+    /// A name that the publisher chose; may be empty.
+    pub name: String,
+    /// Whether the publisher has muted it.
+    pub muted: bool,
+    /// The media type of its codec, such as `video/VP8`; empty until it is negotiated.
+    pub mime_type: String,
+    /// Full width in pixels; 0 when not said.
+    pub width: u32,
+    /// Full height in pixels; 0 when not said.
+    pub height: u32,
+    /// Simulcast layers, lowest first. Empty: a single stream.
+    pub layers: Vec<LayerInfo>,
+    /// The m-line of the publisher's connection that carries it; empty until it is negotiated.
+    pub mid: String,
+    /// Tracks with the same stream are to be played in sync (camera with microphone).
+    pub stream: String,
+    /// See [`ParticipantInfo::dialect_info`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect_info: Option<String>,
+}
+
+/// One simulcast layer (RFC 8853).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// The RTP stream id that marks its packets (RFC 8852), such as `q`, `h`, `f`.
+    pub rid: String,
+    /// Width in pixels; 0 when not said.
+    pub width: u32,
+    /// Height in pixels; 0 when not said.
+    pub height: u32,
+    /// Expected bit rate in bits per second; 0 when not said.
+    pub bitrate: u32,
+}
+
+/// What a publisher says about a track before or while its media arrives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishTrack {
+    /// The publisher's own id of it: the track id in the `a=msid` line of its m-line, or that line's mid.
+    pub cid: String,
+    /// Sound or picture.
+    pub kind: Kind,
+    /// Where it comes from.
+    pub source: Source,
+    /// A name; may be empty.
+    #[serde(default)]
+    pub name: String,
+    /// Published muted.
+    #[serde(default)]
+    pub muted: bool,
+    /// Full width in pixels; 0 when not said.
+    #[serde(default)]
+    pub width: u32,
+    /// Full height in pixels; 0 when not said.
+    #[serde(default)]
+    pub height: u32,
+    /// Simulcast layers, lowest first; may be empty.
+    #[serde(default)]
+    pub layers: Vec<LayerInfo>,
+    /// See [`TrackInfo::stream`]; empty: `camera` for camera and microphone, `screen` for a shared screen.
+    #[serde(default)]
+    pub stream: String,
+    /// See [`ParticipantInfo::dialect_info`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect_info: Option<String>,
+}
+
+/// Where a client streams to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaAddress {
+    /// The shard's public address.
+    pub ip: IpAddr,
+    /// The shard's UDP port.
+    pub port: u16,
+    /// The node.
+    pub node: NodeId,
+    /// The room's generation there.
+    pub generation: Generation,
+}
+
+impl MediaAddress {
+    /// Address and port as one.
+    pub fn socket_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+/// How loud a participant is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Speaker {
+    /// Who.
+    pub participant: ParticipantId,
+    /// 0 (silent) to 1 (loudest).
+    pub level: f32,
+    /// Whether it counts as speaking.
+    pub active: bool,
+}
+
+/// A receive slot: an m-line on which the client of a single connection receives, and what it carries at present.
+///
+/// The client's offer decides how many there are; the media node fills them and reports each change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The m-line (`a=mid`).
+    pub mid: String,
+    /// Sound or picture.
+    pub kind: Kind,
+    /// The track that it carries; none: free.
+    pub track: Option<SlotTrack>,
+}
+
+/// What a [`Slot`] carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotTrack {
+    /// Whose track.
+    pub participant: ParticipantId,
+    /// Which track.
+    pub track: TrackId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_track_keeps_its_json() {
+        let track = TrackInfo {
+            id: TrackId::new("TR_a"),
+            kind: Kind::Video,
+            source: Source::ScreenShare,
+            name: String::new(),
+            muted: false,
+            mime_type: "video/VP8".into(),
+            width: 640,
+            height: 360,
+            layers: vec![LayerInfo {
+                rid: "q".into(),
+                width: 160,
+                height: 90,
+                bitrate: 120_000,
+            }],
+            mid: "0".into(),
+            stream: "screen".into(),
+            dialect_info: None,
+        };
+        let json = r#"{"id":"TR_a","kind":"video","source":"screen_share","name":"","muted":false,"mime_type":"video/VP8","width":640,"height":360,"layers":[{"rid":"q","width":160,"height":90,"bitrate":120000}],"mid":"0","stream":"screen"}"#;
+        assert_eq!(serde_json::to_string(&track).unwrap(), json);
+        assert_eq!(serde_json::from_str::<TrackInfo>(json).unwrap(), track);
+    }
+}
