@@ -98,8 +98,10 @@ pub struct ShardStats {
     pub dropped_oversize: u64,
     /// STUN requests with a username that no connection has, or that fail their integrity check.
     pub dropped_stun: u64,
-    /// Datagrams from an address that no connection uses.
+    /// Datagrams other than STUN from an address that no connection uses.
     pub dropped_unknown: u64,
+    /// Data messages that were dropped: malformed, not permitted, or for a receiver whose queue was full.
+    pub dropped_data: u64,
     /// Connections that were ended because of an error or a panic in them.
     pub failed_connections: u64,
 }

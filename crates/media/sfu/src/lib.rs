@@ -6,8 +6,27 @@
 //!
 //! Nothing here reads a clock, opens a socket or spawns: `now` is an argument everywhere, and never goes back.
 
+pub mod allocator;
 pub mod api;
+pub mod codec;
+mod commands;
+mod connection;
+mod connections;
+pub mod data;
+mod events;
+mod ids;
+pub mod packet;
+mod participant;
+mod publish;
+pub mod rewrite;
+mod room;
+mod sdp;
 pub mod shard;
+pub mod speakers;
+pub mod stun;
+mod subscribe;
+mod track;
+pub mod vp8;
 
 pub use api::{Limits, Output, ShardConfig, ShardStats};
 pub use shard::Shard;

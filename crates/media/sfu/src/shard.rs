@@ -1,83 +1,319 @@
-//! One shard.
+//! One shard: every room of one UDP port.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{CloseReason, Command, Join, Refusal, Reply};
+use signalbox_protocol::control::{CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply};
+use signalbox_protocol::room::MediaAddress;
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
+use slab::Slab;
 
 use crate::api::{Output, ShardConfig, ShardStats};
+use crate::connection::{Fault, Polled, Stack};
+use crate::connections::{Connections, Key, Route};
+use crate::ids::Ids;
+use crate::publish::no_participant;
+use crate::room::{Context, Room};
+use crate::speakers;
+use crate::stun::{self, Protocol};
 
-/// The longest datagram that is looked at, in bytes; longer ones are counted and dropped.
+/// The longest datagram that is looked at, in bytes; longer ones are counted and dropped. Higher: a forwarded packet, with what is
+/// added to it, may not fit into a path's MTU of 1500 bytes.
 pub const MAX_DATAGRAM_BYTES: usize = 1400;
+
+/// A peer that was heard within this time has media.
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every room of one UDP port.
 pub struct Shard {
-    stats: ShardStats,
+    config: ShardConfig,
+    started: Instant,
+    rooms: Slab<Room>,
+    keys: HashMap<RoomName, usize>,
+    cx: Context,
+    next_tick: Instant,
 }
 
 impl Shard {
     /// An empty shard.
-    pub fn new(_config: ShardConfig, _now: Instant) -> Self {
-        Self {
+    pub fn new(config: ShardConfig, now: Instant) -> Self {
+        let cx = Context {
+            connections: Connections::new(Stack::new(config.public)),
+            outputs: VecDeque::new(),
+            ids: Ids::new(config.seed),
             stats: ShardStats::default(),
+            limits: config.limits,
+        };
+        Self {
+            config,
+            started: now,
+            rooms: Slab::new(),
+            keys: HashMap::new(),
+            cx,
+            next_tick: now,
         }
     }
 
     /// Takes a datagram that arrived at the shard's port.
-    pub fn handle_datagram(&mut self, _now: Instant, _source: SocketAddr, _datagram: &[u8]) {}
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        let stats = &mut self.cx.stats;
+        stats.datagrams_in += 1;
+        stats.bytes_in += datagram.len() as u64;
+        if datagram.len() > MAX_DATAGRAM_BYTES {
+            stats.dropped_oversize += 1;
+            return;
+        }
+        let protocol = stun::classify(datagram);
+        if protocol == Protocol::Unknown {
+            stats.dropped_garbage += 1;
+            return;
+        }
+        let key = match self.cx.connections.route(now, source, datagram, protocol) {
+            Route::To(key) => key,
+            Route::BadStun => return self.cx.stats.dropped_stun += 1,
+            Route::UnknownSource => return self.cx.stats.dropped_unknown += 1,
+        };
+        if self.cx.connections.take_dirty(key) {
+            self.poll_connection(now, key);
+        }
+        let Some(entry) = self.cx.connections.change(key) else {
+            return;
+        };
+        entry.last_heard = Some(now);
+        match entry.connection.handle_datagram(now, source, datagram) {
+            Ok(true) => {
+                self.cx.connections.take_dirty(key);
+                self.poll_connection(now, key);
+            }
+            Ok(false) => self.cx.stats.dropped_garbage += 1,
+            Err(fault) => self.connection_failed(now, key, &fault),
+        }
+    }
 
     /// Opens a room in this generation, or finds it open. The caller has checked the ticket.
-    pub fn handle_open(&mut self, _now: Instant, _room: &RoomName, _generation: Generation) -> Result<Reply, Refusal> {
-        Ok(Reply::Done)
+    pub fn handle_open(&mut self, now: Instant, room: &RoomName, generation: Generation) -> Result<Reply, Refusal> {
+        self.open(now, room, generation);
+        Ok(Reply::Opened {
+            media: self.media_address(generation),
+        })
     }
 
     /// Admits a participant to a room, which is opened in this generation if it is not open. The caller has checked the ticket.
-    pub fn handle_join(&mut self, _now: Instant, _generation: Generation, _join: Join) -> Result<Reply, Refusal> {
-        Ok(Reply::Done)
+    pub fn handle_join(&mut self, now: Instant, generation: Generation, join: Join) -> Result<Reply, Refusal> {
+        let participants: usize = self.rooms.iter().map(|(_, room)| room.participants.len()).sum();
+        if participants >= self.config.limits.participants {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "This shard takes no more participants.",
+            ));
+        }
+        let (now_ms, media) = (self.unix_ms(now), self.media_address(generation));
+        let key = self.open(now, &join.room, generation);
+        match self.rooms.get_mut(key) {
+            Some(room) => room.join(&mut self.cx, now, now_ms, media, join),
+            None => Err(no_participant()),
+        }
     }
 
     /// Does something for a participant.
     pub fn handle_command(
         &mut self,
-        _now: Instant,
-        _room: &RoomName,
-        _participant: &ParticipantId,
-        _identity: &Identity,
-        _command: Command,
+        now: Instant,
+        room: &RoomName,
+        participant: &ParticipantId,
+        identity: &Identity,
+        command: Command,
     ) -> Result<Reply, Refusal> {
-        Ok(Reply::Done)
+        let room = self
+            .keys
+            .get(room)
+            .and_then(|key| self.rooms.get_mut(*key))
+            .ok_or_else(no_participant)?;
+        room.command(&mut self.cx, now, participant, identity, command)
     }
 
     /// Like [`Command::Detach`], for participants whose link broke. Unknown ones are ignored.
-    pub fn handle_link_lost(&mut self, _now: Instant, _participants: &[ParticipantId]) {}
+    pub fn handle_link_lost(&mut self, _now: Instant, participants: &[ParticipantId]) {
+        for (_, room) in &mut self.rooms {
+            for id in participants {
+                if let Some(participant) = room.participants.get_mut(id) {
+                    participant.is_attached = false;
+                }
+            }
+        }
+    }
 
     /// Closes a room and everyone in it. Unknown ones are ignored.
-    pub fn close_room(&mut self, _now: Instant, _room: &RoomName, _reason: CloseReason) {}
+    pub fn close_room(&mut self, now: Instant, room: &RoomName, reason: CloseReason) {
+        let Some(mut room) = self.keys.remove(room).and_then(|key| self.rooms.try_remove(key)) else {
+            return;
+        };
+        let ids: Vec<ParticipantId> = room.participants.keys().cloned().collect();
+        // All are told before any is removed: nobody is to see the others leave one by one.
+        room.tell(&mut self.cx, Event::Closed { reason }, |_| true);
+        for participant in room.participants.values_mut() {
+            participant.is_attached = false;
+        }
+        for id in ids {
+            room.remove(&mut self.cx, now, &id, reason);
+        }
+    }
 
     /// Closes every room.
-    pub fn close_all(&mut self, _now: Instant, _reason: CloseReason) {}
+    pub fn close_all(&mut self, now: Instant, reason: CloseReason) {
+        let names: Vec<RoomName> = self.keys.keys().cloned().collect();
+        for name in names {
+            self.close_room(now, &name, reason);
+        }
+    }
 
     /// Does what is due. Call it when [`Shard::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + speakers::INTERVAL;
+        for (_, room) in &mut self.rooms {
+            for track in room.tracks.values_mut() {
+                track.choose_layers(now);
+                track.request_awaited(now, &mut self.cx.connections);
+            }
+            let speakers = room.speakers.tick();
+            if !speakers.is_empty() {
+                room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
+            }
+            remove_absent(room, &mut self.cx, now);
+            let is_over = room
+                .empty_since
+                .is_some_and(|since| now.saturating_duration_since(since) >= self.config.limits.empty_room);
+            if is_over && !std::mem::replace(&mut room.is_reported_empty, true) {
+                let (room, generation) = (room.name.clone(), room.generation);
+                self.cx.outputs.push_back(Output::RoomEmpty { room, generation });
+            }
+        }
+    }
 
     /// The next thing to do; `None`: nothing until the next `handle_*`.
-    pub fn poll_output(&mut self, _now: Instant) -> Option<Output> {
-        None
+    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        loop {
+            if let Some(output) = self.cx.outputs.pop_front() {
+                if let Output::Datagram { bytes, .. } = &output {
+                    self.cx.stats.datagrams_out += 1;
+                    self.cx.stats.bytes_out += bytes.len() as u64;
+                }
+                return Some(output);
+            }
+            let key = self.cx.connections.next_to_poll(now)?;
+            self.poll_connection(now, key);
+        }
     }
 
     /// When to call [`Shard::handle_timeout`]; `None`: not before the next `handle_*`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let tick = (!self.rooms.is_empty()).then_some(self.next_tick);
+        tick.into_iter().chain(self.cx.connections.next_due()).min()
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> ShardStats {
-        self.stats
+        ShardStats {
+            rooms: self.rooms.len() as u64,
+            participants: self.rooms.iter().map(|(_, room)| room.participants.len() as u64).sum(),
+            ..self.cx.stats
+        }
     }
 
     /// The open rooms.
     pub fn rooms(&self) -> impl Iterator<Item = (&RoomName, Generation)> {
-        std::iter::empty()
+        self.rooms.iter().map(|(_, room)| (&room.name, room.generation))
+    }
+
+    fn open(&mut self, now: Instant, name: &RoomName, generation: Generation) -> usize {
+        if let Some(key) = self.keys.get(name) {
+            return *key;
+        }
+        if self.rooms.is_empty() {
+            self.next_tick = now;
+        }
+        let (id, now_ms) = (self.cx.ids.room(), self.unix_ms(now));
+        let entry = self.rooms.vacant_entry();
+        let key = entry.key();
+        entry.insert(Room::new(key, name.clone(), id, generation, now_ms, now));
+        self.keys.insert(name.clone(), key);
+        key
+    }
+
+    fn poll_connection(&mut self, now: Instant, key: Key) {
+        while let Some(entry) = self.cx.connections.change(key) {
+            let polled = entry.connection.poll(now);
+            let (room, participant) = (entry.room, entry.participant.clone());
+            self.cx.connections.take_dirty(key);
+            match polled {
+                Ok(Polled::Datagram { to, bytes }) => self.cx.outputs.push_back(Output::Datagram { to, bytes }),
+                Ok(Polled::Event(event)) => {
+                    if let Some(entry) = self.cx.connections.change(key)
+                        && matches!(event, crate::connection::ConnectionEvent::Connected)
+                    {
+                        entry.is_connected = true;
+                    }
+                    if let Some(room) = self.rooms.get_mut(room) {
+                        room.connection_event(&mut self.cx, now, key, &participant, event);
+                    }
+                }
+                Ok(Polled::Idle(due)) => {
+                    self.cx.connections.set_due(key, due);
+                    return;
+                }
+                Err(fault) => return self.connection_failed(now, key, &fault),
+            }
+        }
+    }
+
+    /// A connection cannot go on: it costs its participant, and nobody else.
+    fn connection_failed(&mut self, now: Instant, key: Key, fault: &Fault) {
+        self.cx.stats.failed_connections += 1;
+        let Some(entry) = self.cx.connections.get(key) else {
+            return;
+        };
+        let (room, participant) = (entry.room, entry.participant.clone());
+        tracing::warn!(%participant, %fault, "connection failed");
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.remove(&mut self.cx, now, &participant, CloseReason::Failed);
+        }
+        self.cx.connections.close(key);
+    }
+
+    fn media_address(&self, generation: Generation) -> MediaAddress {
+        let (ip, port) = (self.config.public.ip(), self.config.public.port());
+        MediaAddress {
+            ip,
+            port,
+            node: self.config.node,
+            generation,
+        }
+    }
+
+    fn unix_ms(&self, now: Instant) -> u64 {
+        self.config.unix_ms + now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+/// Removes who has had neither signaling nor media for too long.
+fn remove_absent(room: &mut Room, cx: &mut Context, now: Instant) {
+    let mut gone = Vec::new();
+    for (id, participant) in &mut room.participants {
+        let is_heard = participant.connections().any(|key| {
+            let heard = cx.connections.get(key).and_then(|entry| entry.last_heard);
+            heard.is_some_and(|heard| now.saturating_duration_since(heard) < MEDIA_TIMEOUT)
+        });
+        if participant.is_attached || is_heard {
+            participant.absent_since = None;
+        } else if now.saturating_duration_since(*participant.absent_since.get_or_insert(now)) >= cx.limits.departure {
+            gone.push(id.clone());
+        }
+    }
+    for id in gone {
+        room.remove(cx, now, &id, CloseReason::TimedOut);
     }
 }

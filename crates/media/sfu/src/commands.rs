@@ -1,0 +1,275 @@
+//! What gateways ask of a room: admission, and a participant's commands.
+
+use std::time::Instant;
+
+use signalbox_protocol::control::{
+    CloseReason, Command, Event, Join, Joined, Preference, Refusal, RefusalReason, Reply, Target, Transports,
+};
+use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantState};
+use signalbox_protocol::{Identity, ParticipantId, TrackId};
+
+use crate::participant::{Negotiation, Participant};
+use crate::publish::{negotiate, no_participant, refused};
+use crate::room::{Context, Room};
+
+impl Room {
+    /// Admits a participant; one with the same identity is closed. An offer that cannot be used changes nothing.
+    pub fn join(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        now_ms: u64,
+        media: MediaAddress,
+        join: Join,
+    ) -> Result<Reply, Refusal> {
+        let id = cx.ids.participant();
+        let identity = join.identity.clone();
+        let mut participant = Participant {
+            info: ParticipantInfo {
+                id: id.clone(),
+                identity: join.identity,
+                name: join.name,
+                metadata: join.metadata,
+                attributes: join.attributes,
+                state: ParticipantState::Joined,
+                tracks: Vec::new(),
+                joined_at_ms: now_ms,
+                version: 1,
+                grants: join.grants,
+                dialect_info: join.dialect_info,
+            },
+            transports: join.transports,
+            // Nobody is told anything of an admission that may still fail.
+            is_attached: false,
+            publisher: None,
+            subscriber: None,
+            pending: Vec::new(),
+            unclaimed: Vec::new(),
+            auto_subscribe: join.auto_subscribe,
+            wants: Default::default(),
+            outlets: Vec::new(),
+            slots_wanted: (0, 0),
+            negotiation: Negotiation::default(),
+            channels: Vec::new(),
+            backlog: Default::default(),
+            backlog_bytes: 0,
+            absent_since: None,
+        };
+        if let Some(track) = join.publish.iter().find(|track| !participant.may_publish(track.source)) {
+            let detail = format!(
+                "The token does not allow to publish from {:?}; ask for one with canPublish.",
+                track.source
+            );
+            return Err(Refusal::new(RefusalReason::NotPermitted, detail));
+        }
+        if join.publish.len() > cx.limits.tracks_per_participant {
+            return Err(Refusal::new(RefusalReason::Full, "Too many tracks; publish fewer."));
+        }
+        // All that can fail comes first, so that a join that is refused changes nothing.
+        let mut negotiated = None;
+        match (join.transports, &join.offer) {
+            (Transports::Dual, _) => {
+                let opened = cx
+                    .connections
+                    .open(now, &mut cx.ids, self.key, id.clone(), Target::Subscriber);
+                participant.subscriber = Some(opened.map_err(|fault| refused(&fault))?);
+            }
+            (Transports::Single, Some(offer)) => {
+                let (key, answer) = negotiate(cx, now, self.key, &id, None, offer)?;
+                participant.publisher = Some(key);
+                negotiated = Some((key, answer));
+            }
+            (Transports::Single, None) => {}
+        }
+        let replaced = self.by_identity.insert(identity, id.clone());
+        let joined = participant.info.clone();
+        self.participants.insert(id.clone(), participant);
+        self.empty_since = None;
+        self.is_reported_empty = false;
+        if let Some(replaced) = replaced {
+            self.remove(cx, now, &replaced, CloseReason::DuplicateIdentity);
+        }
+        self.tell_others(cx, &id, Event::ParticipantJoined { participant: joined });
+        for track in join.publish {
+            self.announce(cx, now, &id, track)?;
+        }
+        let mut answer = None;
+        if let (Some((key, sdp)), Some(offer)) = (negotiated, &join.offer) {
+            self.apply_offer(cx, now, &id, key, offer);
+            answer = Some(sdp);
+        }
+        if join.attach
+            && let Some(participant) = self.participants.get_mut(&id)
+        {
+            participant.is_attached = true;
+        }
+        let Some(snapshot) = self.snapshot(&id) else {
+            return Err(no_participant());
+        };
+        // With two connections, the first offer goes out after the reply.
+        self.refresh_subscriptions(cx, now, &id);
+        Ok(Reply::Joined(Box::new(Joined {
+            snapshot,
+            media,
+            answer,
+        })))
+    }
+
+    /// Does what a participant's gateway asks.
+    pub fn command(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Reply, Refusal> {
+        let Some(participant) = self
+            .participants
+            .get_mut(id)
+            .filter(|found| found.info.identity == *identity)
+        else {
+            return Err(no_participant());
+        };
+        match command {
+            Command::Attach => {
+                participant.is_attached = true;
+                participant.absent_since = None;
+                self.repeat_offer(cx, id);
+                let snapshot = self.snapshot(id).ok_or_else(no_participant)?;
+                self.refresh_subscriptions(cx, now, id);
+                return Ok(Reply::Snapshot(Box::new(snapshot)));
+            }
+            Command::Detach => participant.is_attached = false,
+            Command::Offer { sdp } => {
+                return self.take_offer(cx, now, id, &sdp).map(|sdp| Reply::Answer { sdp });
+            }
+            Command::Answer { id: offer, sdp } => self.take_answer(cx, now, id, offer, &sdp)?,
+            Command::RestartIce => {
+                participant.negotiation.restart_ice = true;
+                self.refresh_subscriptions(cx, now, id);
+            }
+            // Addresses are learned from authenticated checks alone: what a client claims could be anyone's.
+            Command::Candidate { .. } => {}
+            Command::Publish(said) => return self.announce(cx, now, id, *said),
+            Command::Unpublish { track } => {
+                let pending = participant.pending.iter().position(|(pending, _)| *pending == track);
+                match pending {
+                    Some(index) => drop(participant.pending.swap_remove(index)),
+                    None => {
+                        self.own_track(id, &track)?;
+                        self.end_track(cx, now, &track);
+                    }
+                }
+            }
+            Command::Mute { track, muted } => self.mute(cx, now, id, &track, muted)?,
+            Command::Subscribe { tracks, subscribed } => {
+                for track in self.known(&tracks) {
+                    if let Some(participant) = self.participants.get_mut(id) {
+                        participant.wants.entry(track).or_default().subscribed = Some(subscribed);
+                    }
+                }
+                self.refresh_subscriptions(cx, now, id);
+            }
+            Command::Prefer { tracks, preference } => self.prefer(cx, now, id, &tracks, preference),
+            Command::Update {
+                name,
+                metadata,
+                attributes,
+            } => {
+                if !participant.grants().update_own_metadata {
+                    return Err(Refusal::new(
+                        RefusalReason::NotPermitted,
+                        "The token does not allow to change name, metadata or attributes; ask for one with canUpdateOwnMetadata.",
+                    ));
+                }
+                let info = &mut participant.info;
+                info.name = name.unwrap_or(std::mem::take(&mut info.name));
+                info.metadata = metadata.unwrap_or(std::mem::take(&mut info.metadata));
+                for (key, value) in attributes {
+                    if value.is_empty() {
+                        info.attributes.remove(&key);
+                    } else {
+                        info.attributes.insert(key, value);
+                    }
+                }
+                if let Some(participant) = self.changed(id) {
+                    self.tell_about(cx, id, Event::ParticipantUpdated { participant });
+                }
+            }
+            Command::Leave => self.remove(cx, now, id, CloseReason::Left),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn own_track(&self, id: &ParticipantId, track: &TrackId) -> Result<(), Refusal> {
+        match self.publisher_of(track) {
+            Some(publisher) if publisher == *id => Ok(()),
+            _ => Err(Refusal::new(
+                RefusalReason::NoTrack,
+                "The participant has no such track.",
+            )),
+        }
+    }
+
+    fn known(&self, tracks: &[TrackId]) -> Vec<TrackId> {
+        tracks
+            .iter()
+            .filter(|track| self.tracks.contains_key(track))
+            .cloned()
+            .collect()
+    }
+
+    fn mute(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        track: &TrackId,
+        muted: bool,
+    ) -> Result<(), Refusal> {
+        let pending = self
+            .participants
+            .get_mut(id)
+            .and_then(|participant| participant.pending.iter_mut().find(|(pending, _)| pending == track));
+        if let Some((_, said)) = pending {
+            said.muted = muted;
+            return Ok(());
+        }
+        self.own_track(id, track)?;
+        let Some(found) = self.tracks.get_mut(track).filter(|found| found.info.muted != muted) else {
+            return Ok(());
+        };
+        found.set_muted(now, muted, &mut cx.connections);
+        if let Some(participant) = self.changed(id) {
+            self.tell_about(
+                cx,
+                id,
+                Event::TrackMuted {
+                    participant,
+                    track: track.clone(),
+                    muted,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn prefer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        tracks: &[TrackId],
+        preference: Preference,
+    ) {
+        for track in self.known(tracks) {
+            if let Some(participant) = self.participants.get_mut(id) {
+                participant.wants.entry(track.clone()).or_default().preference = preference;
+            }
+            if let Some(track) = self.tracks.get_mut(&track) {
+                track.prefer(now, id, preference, &mut cx.connections);
+            }
+        }
+    }
+}

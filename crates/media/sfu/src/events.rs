@@ -1,0 +1,195 @@
+//! What happens on connections: media to forward, data to deliver, and connections that come and go.
+
+use std::time::Instant;
+
+use signalbox_protocol::ParticipantId;
+use signalbox_protocol::control::{CloseReason, Event, Target, Transports};
+use signalbox_protocol::room::ParticipantState;
+
+use crate::connection::{Channel, ConnectionEvent};
+use crate::connections::Key;
+use crate::data::{self, Delivery};
+use crate::packet::MediaPacket;
+use crate::participant::MAX_BACKLOG_BYTES;
+use crate::room::{Context, Room};
+
+impl Room {
+    /// Takes an event of a participant's connection.
+    pub fn connection_event(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        key: Key,
+        id: &ParticipantId,
+        event: ConnectionEvent,
+    ) {
+        match event {
+            ConnectionEvent::Packet(packet) => self.media(cx, now, key, id, &packet),
+            ConnectionEvent::Connected => self.connected(cx, now, key, id),
+            ConnectionEvent::Disconnected => {}
+            ConnectionEvent::Closed => self.closed(cx, now, id),
+            ConnectionEvent::KeyFrameWanted(mid) => {
+                let track = self.participants.get(id).and_then(|participant| {
+                    participant
+                        .outlets
+                        .iter()
+                        .find(|outlet| outlet.mid == mid)?
+                        .track
+                        .clone()
+                });
+                if let Some(track) = track.and_then(|track| self.tracks.get_mut(&track)) {
+                    track.key_frame_wanted(now, id, &mut cx.connections);
+                }
+            }
+            ConnectionEvent::ChannelOpen(channel, delivery) => {
+                if let Some(participant) = self.participants.get_mut(id) {
+                    participant
+                        .channels
+                        .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
+                    participant.channels.push((key, channel, delivery));
+                }
+                self.drain_backlog(cx, id);
+            }
+            ConnectionEvent::ChannelClosed(channel) => {
+                if let Some(participant) = self.participants.get_mut(id) {
+                    participant
+                        .channels
+                        .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
+                }
+            }
+            ConnectionEvent::ChannelDrained => self.drain_backlog(cx, id),
+            ConnectionEvent::Message(channel, message) => self.message(cx, key, id, channel, &message),
+        }
+    }
+
+    fn media(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, packet: &MediaPacket) {
+        let Some(track) = self
+            .tracks
+            .values_mut()
+            .find(|track| track.source == key && track.mid == packet.mid)
+        else {
+            return;
+        };
+        cx.stats.forwarded += track.forward(now, packet, &mut cx.connections);
+        let has_new_codec = track.info.mime_type != packet.codec.mime_type();
+        if has_new_codec {
+            track.info.mime_type = packet.codec.mime_type().to_owned();
+        }
+        if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
+            self.speakers.observe(id, level);
+        }
+        if has_new_codec && let Some(participant) = self.changed(id) {
+            self.tell_about(cx, id, Event::ParticipantUpdated { participant });
+        }
+    }
+
+    fn connected(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let is_news = participant.info.state != ParticipantState::Active;
+        participant.info.state = ParticipantState::Active;
+        // Whoever waited for this publisher's pictures, and the pictures that this subscriber waits for.
+        for track in self.tracks.values_mut() {
+            if track.source == key || track.subscription(id).is_some() {
+                track.request_awaited(now, &mut cx.connections);
+            }
+        }
+        if is_news && let Some(participant) = self.changed(id) {
+            self.tell_about(cx, id, Event::ParticipantUpdated { participant });
+        }
+    }
+
+    /// The client closed its connection. Without signaling, that is how it leaves.
+    fn closed(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId) {
+        let leaves = self
+            .participants
+            .get(id)
+            .is_some_and(|participant| participant.transports == Transports::Single && !participant.is_attached);
+        if leaves {
+            self.remove(cx, now, id, CloseReason::Left);
+        }
+    }
+
+    fn message(&mut self, cx: &mut Context, key: Key, id: &ParticipantId, channel: Channel, message: &[u8]) {
+        let Some(sender) = self.participants.get(id) else {
+            return;
+        };
+        let delivery = sender
+            .channels
+            .iter()
+            .find(|(owner, open, _)| (*owner, *open) == (key, channel))
+            .map(|(_, _, found)| *found);
+        let (Some(delivery), Some(routing), true) = (delivery, data::routing(message), sender.grants().publish_data)
+        else {
+            cx.stats.dropped_data += 1;
+            return;
+        };
+        let stamped = data::stamped(message, &sender.info.identity, id);
+        let to: Vec<ParticipantId> = self
+            .participants
+            .values()
+            .filter(|receiver| receiver.info.id != *id)
+            .filter(|receiver| {
+                routing.destination_identities.is_empty()
+                    || routing
+                        .destination_identities
+                        .iter()
+                        .any(|to| to == receiver.info.identity.as_str())
+            })
+            .map(|receiver| receiver.info.id.clone())
+            .collect();
+        for receiver in to {
+            self.deliver(cx, &receiver, delivery, &stamped);
+        }
+    }
+
+    /// Gives a message to one receiver. A slow one loses lossy messages at once, and reliable ones when its queue is full; nobody else
+    /// notices.
+    fn deliver(&mut self, cx: &mut Context, id: &ParticipantId, delivery: Delivery, message: &[u8]) {
+        let Some(receiver) = self.participants.get_mut(id) else {
+            return;
+        };
+        let must_wait = delivery == Delivery::Reliable && !receiver.backlog.is_empty();
+        if !must_wait && send(cx, receiver, delivery, message) {
+            return;
+        }
+        if delivery == Delivery::Reliable && receiver.backlog_bytes + message.len() <= MAX_BACKLOG_BYTES {
+            receiver.backlog_bytes += message.len();
+            receiver.backlog.push_back(message.to_vec());
+        } else {
+            cx.stats.dropped_data += 1;
+        }
+    }
+
+    fn drain_backlog(&mut self, cx: &mut Context, id: &ParticipantId) {
+        let Some(receiver) = self.participants.get_mut(id) else {
+            return;
+        };
+        while let Some(message) = receiver.backlog.pop_front() {
+            if !send(cx, receiver, Delivery::Reliable, &message) {
+                receiver.backlog.push_front(message);
+                return;
+            }
+            receiver.backlog_bytes -= message.len();
+        }
+    }
+}
+
+/// Puts a message on a receiver's channel; false: it has none, or there is no room.
+fn send(cx: &mut Context, receiver: &crate::participant::Participant, delivery: Delivery, message: &[u8]) -> bool {
+    let wanted = match receiver.transports {
+        Transports::Single => Target::Publisher,
+        Transports::Dual => Target::Subscriber,
+    };
+    let channel = receiver.channels.iter().find(|(key, _, open)| {
+        *open == delivery && cx.connections.get(*key).is_some_and(|entry| entry.target == wanted)
+    });
+    let Some((key, channel, _)) = channel else {
+        return false;
+    };
+    // A fault shows itself again when the connection is polled, and is handled there.
+    cx.connections
+        .change(*key)
+        .is_some_and(|entry| entry.connection.send(*channel, message).unwrap_or(false))
+}

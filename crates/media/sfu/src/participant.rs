@@ -1,0 +1,195 @@
+//! One participant of a room: its connections, what it is about to publish, what it wants to receive and on which m-lines.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use signalbox_protocol::control::{Preference, Transports};
+use signalbox_protocol::room::{Grants, Kind, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source};
+use signalbox_protocol::{ParticipantId, TrackId};
+
+use crate::connection::Channel;
+use crate::connections::Key;
+use crate::data::Delivery;
+use crate::packet::Mid;
+use crate::rewrite::Rewriter;
+
+/// Reliable messages that wait for a slow receiver, in bytes. Higher: more memory per slow receiver. Lower: it loses messages
+/// sooner.
+pub const MAX_BACKLOG_BYTES: usize = 1024 * 1024;
+
+/// Tracks that were announced and have no m-line yet.
+pub const MAX_PENDING_TRACKS: usize = 32;
+
+/// A participant.
+pub struct Participant {
+    /// As the others see it, but for the tracks.
+    pub info: ParticipantInfo,
+    /// How it connects.
+    pub transports: Transports,
+    /// A gateway takes its events.
+    pub is_attached: bool,
+    /// The connection that the client offers.
+    pub publisher: Option<Key>,
+    /// The connection that the node offers.
+    pub subscriber: Option<Key>,
+    /// Announced tracks without an m-line.
+    pub pending: Vec<(TrackId, PublishTrack)>,
+    /// Receiving m-lines without an announcement.
+    pub unclaimed: Vec<UnclaimedLine>,
+    /// Subscribe to every track that [`Participant::wants`] does not name.
+    pub auto_subscribe: bool,
+    /// What it said about tracks.
+    pub wants: BTreeMap<TrackId, Want>,
+    /// The m-lines that it receives on.
+    pub outlets: Vec<Outlet>,
+    /// Slots that were missing when it was last told.
+    pub slots_wanted: (u32, u32),
+    /// The node's offers.
+    pub negotiation: Negotiation,
+    /// Open data channels.
+    pub channels: Vec<(Key, Channel, Delivery)>,
+    /// Reliable messages that its connection has no room for.
+    pub backlog: VecDeque<Vec<u8>>,
+    /// Their bytes.
+    pub backlog_bytes: usize,
+    /// Since when it has neither signaling nor media.
+    pub absent_since: Option<Instant>,
+}
+
+/// What a participant said about a track.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Want {
+    /// Receive it, or not; none: as [`Participant::auto_subscribe`] says.
+    pub subscribed: Option<bool>,
+    /// How.
+    pub preference: Preference,
+}
+
+/// An m-line on which the client sends, and nobody has said what.
+#[derive(Debug, Clone)]
+pub struct UnclaimedLine {
+    /// The m-line.
+    pub mid: Mid,
+    /// Sound or picture.
+    pub kind: Kind,
+    /// The client's own id of the track.
+    pub track_id: Option<String>,
+}
+
+/// An m-line on which a participant receives.
+pub struct Outlet {
+    /// The m-line.
+    pub mid: Mid,
+    /// Sound or picture.
+    pub kind: Kind,
+    /// What it carries.
+    pub track: Option<TrackId>,
+    /// The numbers of its stream while it carries nothing.
+    pub rewriter: Option<Rewriter>,
+    /// Negotiated; false: it stands in an offer that is not answered yet.
+    pub is_open: bool,
+}
+
+/// The node's offers to a participant, of which one at a time is unanswered.
+#[derive(Debug, Default)]
+pub struct Negotiation {
+    /// The unanswered offer, kept to be sent again when signaling was lost meanwhile.
+    pub in_flight: Option<(u32, String)>,
+    /// The last offer's id.
+    pub last_id: u32,
+    /// The next offer restarts ICE.
+    pub restart_ice: bool,
+}
+
+impl Participant {
+    /// What it may do.
+    pub fn grants(&self) -> &Grants {
+        &self.info.grants
+    }
+
+    /// The connection that media goes out on.
+    pub fn outgoing(&self) -> Option<Key> {
+        match self.transports {
+            Transports::Single => self.publisher,
+            Transports::Dual => self.subscriber,
+        }
+    }
+
+    /// Its connections.
+    pub fn connections(&self) -> impl Iterator<Item = Key> + use<> {
+        self.publisher.into_iter().chain(self.subscriber)
+    }
+
+    /// Whether it wants a track.
+    pub fn wants(&self, track: &TrackId) -> bool {
+        self.grants().subscribe
+            && self
+                .wants
+                .get(track)
+                .and_then(|want| want.subscribed)
+                .unwrap_or(self.auto_subscribe)
+    }
+
+    /// How it wants a track.
+    pub fn preference(&self, track: &TrackId) -> Preference {
+        self.wants.get(track).map(|want| want.preference).unwrap_or_default()
+    }
+
+    /// Whether it may publish from a source.
+    pub fn may_publish(&self, source: Source) -> bool {
+        self.grants().publish && (self.grants().sources.is_empty() || self.grants().sources.contains(&source))
+    }
+
+    /// Takes the announced track that an m-line carries: by the client's own id, by the m-line's id, or, when it is the only
+    /// one of its kind, by its kind.
+    pub fn claim_pending(&mut self, line: &UnclaimedLine) -> Option<(TrackId, PublishTrack)> {
+        let named = self.pending.iter().position(|(_, track)| {
+            track.kind == line.kind
+                && (Some(track.cid.as_str()) == line.track_id.as_deref() || track.cid == line.mid.as_str())
+        });
+        let mut of_kind = self
+            .pending
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, track))| track.kind == line.kind);
+        let only = match (of_kind.next(), of_kind.next()) {
+            (Some((index, _)), None) => Some(index),
+            _ => None,
+        };
+        named.or(only).map(|index| self.pending.swap_remove(index))
+    }
+
+    /// Takes the m-line that an announced track is sent on; see [`Participant::claim_pending`].
+    pub fn claim_line(&mut self, track: &PublishTrack) -> Option<UnclaimedLine> {
+        let named = self.unclaimed.iter().position(|line| {
+            track.kind == line.kind
+                && (Some(track.cid.as_str()) == line.track_id.as_deref() || track.cid == line.mid.as_str())
+        })?;
+        Some(self.unclaimed.swap_remove(named))
+    }
+
+    /// Its slots. Only a single connection has any.
+    pub fn slots(&self, publisher_of: impl Fn(&TrackId) -> Option<ParticipantId>) -> Vec<Slot> {
+        match self.transports {
+            Transports::Dual => Vec::new(),
+            Transports::Single => self.outlets.iter().map(|outlet| outlet.slot(&publisher_of)).collect(),
+        }
+    }
+}
+
+impl Outlet {
+    /// As its owner sees it.
+    pub fn slot(&self, publisher_of: impl Fn(&TrackId) -> Option<ParticipantId>) -> Slot {
+        let track = self.track.as_ref().and_then(|track| {
+            publisher_of(track).map(|participant| SlotTrack {
+                participant,
+                track: track.clone(),
+            })
+        });
+        Slot {
+            mid: self.mid.as_str().to_owned(),
+            kind: self.kind,
+            track,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Publishing: how the m-lines of a client's offer and what it says about its tracks become tracks of the room.
+
+use std::time::Instant;
+
+use signalbox_protocol::control::{Event, Refusal, RefusalReason, Reply, Target, Transports};
+use signalbox_protocol::room::{Kind, PublishTrack, Source, TrackInfo};
+use signalbox_protocol::{ParticipantId, TrackId};
+
+use crate::connection::Fault;
+use crate::connections::Key;
+use crate::packet::Mid;
+use crate::participant::{MAX_PENDING_TRACKS, Outlet, UnclaimedLine};
+use crate::rewrite::Rewriter;
+use crate::room::{Context, Room};
+use crate::sdp;
+use crate::track::Track;
+
+impl Room {
+    /// Answers a client's offer, and publishes and receives on its m-lines.
+    pub fn take_offer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        offer: &str,
+    ) -> Result<String, Refusal> {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return Err(no_participant());
+        };
+        let (key, answer) = negotiate(cx, now, self.key, id, participant.publisher, offer)?;
+        participant.publisher = Some(key);
+        self.apply_offer(cx, now, id, key, offer);
+        Ok(answer)
+    }
+
+    /// Publishes and receives on the m-lines of an offer that was answered.
+    pub fn apply_offer(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, key: Key, offer: &str) {
+        let is_single = self
+            .participants
+            .get(id)
+            .is_some_and(|found| found.transports == Transports::Single);
+        for line in sdp::media_lines(offer) {
+            let mid = Mid::from(line.mid);
+            let Some(entry) = cx.connections.get(key) else {
+                return;
+            };
+            let (receives, sends) = (entry.connection.receives_on(mid), entry.connection.sends_on(mid));
+            let track_id = line.track_id.map(str::to_owned);
+            self.set_inlet(
+                cx,
+                now,
+                id,
+                key,
+                receives,
+                UnclaimedLine {
+                    mid,
+                    kind: line.kind,
+                    track_id,
+                },
+            );
+            if is_single {
+                self.set_outlet(cx, id, mid, line.kind, sends);
+            }
+        }
+        if is_single {
+            for subscription in self.tracks.values_mut().filter_map(|track| track.subscription(id)) {
+                subscription.renegotiated();
+            }
+            self.refresh_subscriptions(cx, now, id);
+        }
+    }
+
+    /// The client sends on an m-line from now on, or no longer.
+    fn set_inlet(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        key: Key,
+        receives: bool,
+        line: UnclaimedLine,
+    ) {
+        let published = self
+            .tracks
+            .values()
+            .find(|track| track.source == key && track.mid == line.mid)
+            .map(|track| track.id().clone());
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        participant.unclaimed.retain(|unclaimed| unclaimed.mid != line.mid);
+        match (receives, published) {
+            (true, None) => {
+                if let Some((track, said)) = participant.claim_pending(&line) {
+                    self.go_live(cx, now, id, key, line.mid, track, said);
+                } else if participant.transports == Transports::Single {
+                    let said = unannounced(&line);
+                    if participant.may_publish(said.source) {
+                        let track = cx.ids.track(letter(line.kind));
+                        self.go_live(cx, now, id, key, line.mid, track, said);
+                    }
+                } else {
+                    participant.unclaimed.push(line);
+                }
+            }
+            (false, Some(track)) => self.end_track(cx, now, &track),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// The client takes media on an m-line from now on, or no longer.
+    fn set_outlet(&mut self, cx: &mut Context, id: &ParticipantId, mid: Mid, kind: Kind, sends: bool) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let existing = participant.outlets.iter().position(|outlet| outlet.mid == mid);
+        match (sends, existing) {
+            (true, None) => participant.outlets.push(Outlet {
+                mid,
+                kind,
+                track: None,
+                rewriter: Some(Rewriter::new(cx.ids.sequence_start())),
+                is_open: true,
+            }),
+            (false, Some(index)) => {
+                let outlet = participant.outlets.remove(index);
+                if let Some(track) = outlet.track.and_then(|track| self.tracks.get_mut(&track)) {
+                    track.unsubscribe(id);
+                }
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// A client says what it is about to publish.
+    pub fn announce(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        said: PublishTrack,
+    ) -> Result<Reply, Refusal> {
+        let published = self.tracks.values().filter(|track| track.publisher == *id).count();
+        let live = self
+            .tracks
+            .values()
+            .find(|track| track.publisher == *id && track.cid == said.cid);
+        if let Some(track) = live {
+            return Ok(Reply::Published {
+                track: Box::new(track.info.clone()),
+            });
+        }
+        let Some(participant) = self.participants.get_mut(id) else {
+            return Err(no_participant());
+        };
+        if let Some((track, said)) = participant.pending.iter().find(|(_, pending)| pending.cid == said.cid) {
+            return Ok(Reply::Published {
+                track: Box::new(track_info(track.clone(), said)),
+            });
+        }
+        if !participant.may_publish(said.source) {
+            return Err(Refusal::new(
+                RefusalReason::NotPermitted,
+                "The token does not allow to publish from this source; ask for one with canPublish.",
+            ));
+        }
+        if published + participant.pending.len() >= cx.limits.tracks_per_participant.min(MAX_PENDING_TRACKS) {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "Too many tracks; unpublish one first.",
+            ));
+        }
+        let track = cx.ids.track(letter(said.kind));
+        let info = track_info(track.clone(), &said);
+        match (participant.claim_line(&said), participant.publisher) {
+            (Some(line), Some(key)) => self.go_live(cx, now, id, key, line.mid, track, said),
+            _ => participant.pending.push((track, said)),
+        }
+        Ok(Reply::Published { track: Box::new(info) })
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a track is where it comes from and what is said of it"
+    )]
+    fn go_live(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        key: Key,
+        mid: Mid,
+        track: TrackId,
+        said: PublishTrack,
+    ) {
+        let published = self.tracks.values().filter(|track| track.publisher == *id).count();
+        if published >= cx.limits.tracks_per_participant {
+            return;
+        }
+        let mut info = track_info(track.clone(), &said);
+        info.mid = mid.as_str().to_owned();
+        if let Some(codec) = cx
+            .connections
+            .get(key)
+            .and_then(|entry| entry.connection.preferred_codec(mid))
+        {
+            info.mime_type = codec.mime_type().to_owned();
+        }
+        self.tracks
+            .insert(track.clone(), Track::new(info, id.clone(), key, mid, said.cid));
+        if let Some(participant) = self.changed(id) {
+            self.tell_about(cx, id, Event::TrackPublished { participant, track });
+        }
+        self.refresh_everyones_subscriptions(cx, now);
+    }
+
+    /// Ends a track.
+    pub fn end_track(&mut self, cx: &mut Context, now: Instant, track: &TrackId) {
+        let Some(ended) = self.tracks.remove(track) else {
+            return;
+        };
+        for subscription in ended.subscriptions {
+            if let Some(outlet) = self
+                .participants
+                .get_mut(&subscription.subscriber)
+                .and_then(|subscriber| {
+                    subscriber
+                        .outlets
+                        .iter_mut()
+                        .find(|outlet| outlet.mid == subscription.mid)
+                })
+            {
+                outlet.rewriter = Some(subscription.rewriter);
+            }
+        }
+        for participant in self.participants.values_mut() {
+            participant.wants.remove(track);
+        }
+        if let Some(participant) = self.changed(&ended.publisher) {
+            self.tell_about(
+                cx,
+                &ended.publisher,
+                Event::TrackUnpublished {
+                    participant,
+                    track: track.clone(),
+                },
+            );
+        }
+        self.refresh_everyones_subscriptions(cx, now);
+    }
+}
+
+/// Answers an offer on a client's connection, which is opened if it has none. An offer that cannot be used changes nothing.
+pub fn negotiate(
+    cx: &mut Context,
+    now: Instant,
+    room: usize,
+    id: &ParticipantId,
+    existing: Option<Key>,
+    offer: &str,
+) -> Result<(Key, String), Refusal> {
+    let lines = sdp::count_media_lines(offer);
+    if lines > cx.limits.media_lines {
+        let detail = format!(
+            "The SDP offer has {lines} m-lines; offer at most {}.",
+            cx.limits.media_lines
+        );
+        return Err(Refusal::new(RefusalReason::Sdp, detail));
+    }
+    let key = match existing {
+        Some(key) => key,
+        None => cx
+            .connections
+            .open(now, &mut cx.ids, room, id.clone(), Target::Publisher)
+            .map_err(|fault| refused(&fault))?,
+    };
+    let Some(entry) = cx.connections.change(key) else {
+        return Err(no_participant());
+    };
+    match entry.connection.accept_offer(offer) {
+        Ok(answer) => {
+            cx.connections.refresh_ufrag(key);
+            Ok((key, answer))
+        }
+        Err(fault) => {
+            if existing.is_none() {
+                cx.connections.close(key);
+            }
+            Err(refused(&fault))
+        }
+    }
+}
+
+/// What an m-line that nobody has announced is taken for.
+fn unannounced(line: &UnclaimedLine) -> PublishTrack {
+    PublishTrack {
+        cid: line.track_id.clone().unwrap_or_else(|| line.mid.as_str().to_owned()),
+        kind: line.kind,
+        source: match line.kind {
+            Kind::Audio => Source::Microphone,
+            Kind::Video => Source::Camera,
+        },
+        name: String::new(),
+        muted: false,
+        width: 0,
+        height: 0,
+        layers: Vec::new(),
+        stream: String::new(),
+        dialect_info: None,
+    }
+}
+
+fn letter(kind: Kind) -> char {
+    match kind {
+        Kind::Audio => 'A',
+        Kind::Video => 'V',
+    }
+}
+
+fn track_info(id: TrackId, said: &PublishTrack) -> TrackInfo {
+    let stream = match (said.stream.as_str(), said.source) {
+        ("", Source::ScreenShare | Source::ScreenShareAudio) => "screen",
+        ("", _) => "camera",
+        (stream, _) => stream,
+    };
+    TrackInfo {
+        id,
+        kind: said.kind,
+        source: said.source,
+        name: said.name.clone(),
+        muted: said.muted,
+        mime_type: String::new(),
+        width: said.width,
+        height: said.height,
+        layers: said.layers.clone(),
+        mid: String::new(),
+        stream: stream.to_owned(),
+        dialect_info: said.dialect_info.clone(),
+    }
+}
+
+/// The refusal of a request for a participant that is not in the room.
+pub fn no_participant() -> Refusal {
+    Refusal::new(
+        RefusalReason::NoParticipant,
+        "This participant is not in the room (any more); join again.",
+    )
+}
+
+/// The refusal that a fault of a connection becomes.
+pub fn refused(fault: &Fault) -> Refusal {
+    match fault {
+        Fault::Sdp(detail) => Refusal::new(RefusalReason::Sdp, detail.clone()),
+        Fault::Stack(_) | Fault::Panicked => {
+            Refusal::new(RefusalReason::Internal, "The connection failed; join again.")
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One room: who is in it, what is published, and who is told.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Instant;
+
+use signalbox_protocol::control::{CloseReason, Event, Snapshot};
+use signalbox_protocol::room::{ParticipantInfo, RoomInfo};
+use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId};
+
+use crate::api::{Limits, Output, ShardStats};
+use crate::connections::Connections;
+use crate::ids::Ids;
+use crate::participant::Participant;
+use crate::speakers::Speakers;
+use crate::track::Track;
+
+/// What a room works with and does not own.
+pub struct Context {
+    /// All connections of the shard.
+    pub connections: Connections,
+    /// What is to be done outside.
+    pub outputs: VecDeque<Output>,
+    /// Makes ids.
+    pub ids: Ids,
+    /// Counters.
+    pub stats: ShardStats,
+    /// What is bounded.
+    pub limits: Limits,
+}
+
+/// A room.
+pub struct Room {
+    /// Its key in the shard.
+    pub key: usize,
+    /// Its name.
+    pub name: RoomName,
+    /// Its id.
+    pub id: String,
+    /// Its generation.
+    pub generation: Generation,
+    /// When it was opened, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Who is in it.
+    pub participants: BTreeMap<ParticipantId, Participant>,
+    /// The same by identity.
+    pub by_identity: HashMap<Identity, ParticipantId>,
+    /// What is published.
+    pub tracks: BTreeMap<TrackId, Track>,
+    /// Who speaks.
+    pub speakers: Speakers,
+    /// Since when nobody is in it.
+    pub empty_since: Option<Instant>,
+    /// Whether [`Output::RoomEmpty`] was put out.
+    pub is_reported_empty: bool,
+}
+
+impl Room {
+    /// An empty room.
+    pub fn new(
+        key: usize,
+        name: RoomName,
+        id: String,
+        generation: Generation,
+        created_at_ms: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            key,
+            name,
+            id,
+            generation,
+            created_at_ms,
+            participants: BTreeMap::new(),
+            by_identity: HashMap::new(),
+            tracks: BTreeMap::new(),
+            speakers: Speakers::default(),
+            empty_since: Some(now),
+            is_reported_empty: false,
+        }
+    }
+
+    /// As its participants see it.
+    pub fn info(&self) -> RoomInfo {
+        let visible = self
+            .participants
+            .values()
+            .filter(|participant| !participant.grants().hidden)
+            .count();
+        let publishers: std::collections::BTreeSet<_> = self.tracks.values().map(|track| &track.publisher).collect();
+        RoomInfo {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            generation: self.generation,
+            created_at_ms: self.created_at_ms,
+            participants: visible as u32,
+            publishers: publishers.len() as u32,
+        }
+    }
+
+    /// A participant as the others see it, with its tracks.
+    pub fn participant_info(&self, id: &ParticipantId) -> Option<ParticipantInfo> {
+        let mut info = self.participants.get(id)?.info.clone();
+        info.tracks = self
+            .tracks
+            .values()
+            .filter(|track| track.publisher == *id)
+            .map(|track| track.info.clone())
+            .collect();
+        Some(info)
+    }
+
+    /// All that a participant's events have told so far.
+    pub fn snapshot(&self, id: &ParticipantId) -> Option<Snapshot> {
+        let participant = self.participants.get(id)?;
+        let others = self
+            .participants
+            .values()
+            .filter(|other| other.info.id != *id && !other.grants().hidden)
+            .filter_map(|other| self.participant_info(&other.info.id))
+            .collect();
+        Some(Snapshot {
+            room: self.info(),
+            participant: self.participant_info(id)?,
+            others,
+            speakers: self.speakers.active(),
+            slots: participant.slots(|track| self.publisher_of(track)),
+        })
+    }
+
+    /// Whose track it is.
+    pub fn publisher_of(&self, track: &TrackId) -> Option<ParticipantId> {
+        self.tracks.get(track).map(|track| track.publisher.clone())
+    }
+
+    /// Tells everyone who may know about a participant, itself included.
+    pub fn tell_about(&self, cx: &mut Context, about: &ParticipantId, event: Event) {
+        let is_hidden = self
+            .participants
+            .get(about)
+            .is_some_and(|participant| participant.grants().hidden);
+        self.tell(cx, event, |id| !is_hidden || id == about);
+    }
+
+    /// Tells everyone but a participant who may know about it.
+    pub fn tell_others(&self, cx: &mut Context, about: &ParticipantId, event: Event) {
+        let is_hidden = self
+            .participants
+            .get(about)
+            .is_some_and(|participant| participant.grants().hidden);
+        if !is_hidden {
+            self.tell(cx, event, |id| id != about);
+        }
+    }
+
+    /// Tells everyone attached whom the filter lets through.
+    pub fn tell(&self, cx: &mut Context, event: Event, filter: impl Fn(&ParticipantId) -> bool) {
+        let to: Vec<ParticipantId> = self
+            .participants
+            .values()
+            .filter(|participant| participant.is_attached && filter(&participant.info.id))
+            .map(|participant| participant.info.id.clone())
+            .collect();
+        if !to.is_empty() {
+            cx.outputs.push_back(Output::Event { to, event });
+        }
+    }
+
+    /// Counts a change of what the others see of a participant, and returns it as it is now.
+    pub fn changed(&mut self, id: &ParticipantId) -> Option<ParticipantInfo> {
+        self.participants.get_mut(id)?.info.version += 1;
+        self.participant_info(id)
+    }
+
+    /// Removes a participant and all that is its.
+    pub fn remove(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, reason: CloseReason) {
+        if !self.participants.contains_key(id) {
+            return;
+        }
+        self.tell(cx, Event::Closed { reason }, |told| told == id);
+        let tracks: Vec<TrackId> = self
+            .tracks
+            .values()
+            .filter(|track| track.publisher == *id)
+            .map(|track| track.id().clone())
+            .collect();
+        for track in &tracks {
+            self.end_track(cx, now, track);
+        }
+        for track in self.tracks.values_mut() {
+            track.unsubscribe(id);
+        }
+        self.speakers.remove(id);
+        let Some(participant) = self.participants.remove(id) else {
+            return;
+        };
+        for key in participant.connections() {
+            cx.connections.close(key);
+        }
+        if self.by_identity.get(&participant.info.identity) == Some(id) {
+            self.by_identity.remove(&participant.info.identity);
+        }
+        if !participant.grants().hidden {
+            let mut info = participant.info;
+            info.version += 1;
+            self.tell(cx, Event::ParticipantLeft { participant: info }, |_| true);
+        }
+        if self.participants.is_empty() {
+            self.empty_since = Some(now);
+        }
+    }
+}

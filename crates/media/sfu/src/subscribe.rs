@@ -1,0 +1,309 @@
+//! Subscribing: which track goes out on which m-line of a participant, and the offers that make new m-lines.
+//!
+//! Two ways, one rule. On a single connection the client's m-lines are slots that are filled as they are free; with two connections
+//! the node offers an m-line for each track. Either way an [`Outlet`] names the m-line, and a subscription in the track fills it.
+
+use std::time::Instant;
+
+use signalbox_protocol::control::{Event, Refusal, RefusalReason, Transports};
+use signalbox_protocol::room::{Kind, Slot};
+use signalbox_protocol::{ParticipantId, TrackId};
+
+use crate::api::Output;
+use crate::connection::{Change, NewLine};
+use crate::data::Delivery;
+use crate::participant::Outlet;
+use crate::publish::{no_participant, refused};
+use crate::rewrite::Rewriter;
+use crate::room::{Context, Room};
+use crate::track::Subscription;
+
+impl Room {
+    /// [`Room::refresh_subscriptions`] for everyone.
+    pub fn refresh_everyones_subscriptions(&mut self, cx: &mut Context, now: Instant) {
+        let ids: Vec<ParticipantId> = self.participants.keys().cloned().collect();
+        for id in ids {
+            self.refresh_subscriptions(cx, now, &id);
+        }
+    }
+
+    /// Makes what a participant receives what it wants, as far as its m-lines go, and asks for m-lines where they do not.
+    pub fn refresh_subscriptions(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId) {
+        let Some(participant) = self.participants.get(id) else {
+            return;
+        };
+        let desired: Vec<(TrackId, Kind)> = self
+            .tracks
+            .values()
+            .filter(|track| track.publisher != *id && participant.wants(track.id()))
+            .map(|track| (track.id().clone(), track.info.kind))
+            .collect();
+        match participant.transports {
+            Transports::Single => self.fill_slots(cx, now, id, desired),
+            Transports::Dual => self.offer_lines(cx, id, desired),
+        }
+    }
+
+    fn fill_slots(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, desired: Vec<(TrackId, Kind)>) {
+        let mut changed = Vec::new();
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        for outlet in &mut participant.outlets {
+            if outlet
+                .track
+                .as_ref()
+                .is_some_and(|track| !desired.iter().any(|(wanted, _)| wanted == track))
+            {
+                if let Some(rewriter) = outlet
+                    .track
+                    .take()
+                    .and_then(|track| self.tracks.get_mut(&track))
+                    .and_then(|track| track.unsubscribe(id))
+                {
+                    outlet.rewriter = Some(rewriter);
+                }
+                changed.push(outlet.mid);
+            }
+        }
+        let (mut audio, mut video) = (0, 0);
+        for (track, kind) in desired {
+            let Some(participant) = self.participants.get_mut(id) else {
+                return;
+            };
+            if participant
+                .outlets
+                .iter()
+                .any(|outlet| outlet.track.as_ref() == Some(&track))
+            {
+                continue;
+            }
+            match participant
+                .outlets
+                .iter()
+                .position(|outlet| outlet.kind == kind && outlet.track.is_none())
+            {
+                Some(index) => {
+                    changed.push(participant.outlets[index].mid);
+                    self.fill_outlet(cx, now, id, index, &track);
+                }
+                None if kind == Kind::Audio => audio += 1,
+                None => video += 1,
+            }
+        }
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let is_news = participant.slots_wanted != (audio, video) && (audio, video) != (0, 0);
+        participant.slots_wanted = (audio, video);
+        if !participant.is_attached {
+            return;
+        }
+        if !changed.is_empty() {
+            let slots: Vec<Slot> = self
+                .participants
+                .get(id)
+                .map(|participant| participant.slots(|track| self.publisher_of(track)))
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|slot| changed.iter().any(|mid| mid.as_str() == slot.mid))
+                .collect();
+            cx.outputs.push_back(Output::Event {
+                to: vec![id.clone()],
+                event: Event::Slots { slots },
+            });
+        }
+        if is_news {
+            cx.outputs.push_back(Output::Event {
+                to: vec![id.clone()],
+                event: Event::SlotsWanted { audio, video },
+            });
+        }
+    }
+
+    /// Sends a track on an open m-line.
+    fn fill_outlet(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, index: usize, track: &TrackId) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let (Some(key), preference) = (participant.outgoing(), participant.preference(track)) else {
+            return;
+        };
+        let Some(outlet) = participant.outlets.get_mut(index) else {
+            return;
+        };
+        let stream = cx
+            .connections
+            .change(key)
+            .and_then(|entry| entry.connection.outgoing(outlet.mid));
+        let (Some(stream), Some(track)) = (stream, self.tracks.get_mut(track)) else {
+            return;
+        };
+        let rewriter = outlet
+            .rewriter
+            .take()
+            .unwrap_or_else(|| Rewriter::new(cx.ids.sequence_start()));
+        outlet.track = Some(track.id().clone());
+        let subscription = Subscription::new(id.clone(), key, outlet.mid, stream, preference, rewriter);
+        track.subscribe(now, subscription, &mut cx.connections);
+    }
+
+    fn offer_lines(&mut self, cx: &mut Context, id: &ParticipantId, desired: Vec<(TrackId, Kind)>) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        // Nothing more is sent on an m-line as soon as its track is not wanted; the m-line itself goes with the next offer.
+        for outlet in &mut participant.outlets {
+            if outlet
+                .track
+                .as_ref()
+                .is_some_and(|track| !desired.iter().any(|(wanted, _)| wanted == track))
+            {
+                let track = outlet.track.take();
+                if let Some(track) = track.and_then(|track| self.tracks.get_mut(&track)) {
+                    track.unsubscribe(id);
+                }
+            }
+        }
+        let (Some(key), true, None) = (
+            participant.subscriber,
+            participant.is_attached,
+            &participant.negotiation.in_flight,
+        ) else {
+            return;
+        };
+        let is_first = participant.negotiation.last_id == 0;
+        let missing: Vec<TrackId> = desired
+            .into_iter()
+            .map(|(track, _)| track)
+            .filter(|track| {
+                !participant
+                    .outlets
+                    .iter()
+                    .any(|outlet| outlet.track.as_ref() == Some(track))
+            })
+            .collect();
+        let mut change = Change {
+            restart_ice: participant.negotiation.restart_ice && !is_first,
+            channels: if is_first {
+                vec![Delivery::Reliable, Delivery::Lossy]
+            } else {
+                Vec::new()
+            },
+            ..Change::default()
+        };
+        for track in &missing {
+            if let Some(track) = self.tracks.get(track) {
+                change.add.push(NewLine {
+                    kind: track.info.kind,
+                    stream_id: format!("{}|{}", track.publisher, track.info.stream),
+                    track_id: track.id().as_str().to_owned(),
+                });
+            }
+        }
+        change.stop = participant
+            .outlets
+            .iter()
+            .filter(|outlet| outlet.track.is_none())
+            .map(|outlet| outlet.mid)
+            .collect();
+        if !is_first && !change.restart_ice && change.add.is_empty() && change.stop.is_empty() {
+            return;
+        }
+        let kinds: Vec<Kind> = change.add.iter().map(|line| line.kind).collect();
+        let made = cx.connections.change(key).map(|entry| entry.connection.offer(change));
+        let Some(Ok(Some((sdp, mids)))) = made else {
+            return;
+        };
+        participant.outlets.retain(|outlet| outlet.track.is_some());
+        for ((track, kind), mid) in missing.into_iter().zip(kinds).zip(mids) {
+            participant.outlets.push(Outlet {
+                mid,
+                kind,
+                track: Some(track),
+                rewriter: None,
+                is_open: false,
+            });
+        }
+        let negotiation = &mut participant.negotiation;
+        negotiation.restart_ice = false;
+        negotiation.last_id += 1;
+        negotiation.in_flight = Some((negotiation.last_id, sdp.clone()));
+        let event = Event::Offer {
+            id: negotiation.last_id,
+            sdp,
+        };
+        cx.outputs.push_back(Output::Event {
+            to: vec![id.clone()],
+            event,
+        });
+    }
+
+    /// Sends the unanswered offer again: signaling was lost, and it may have been lost with it.
+    pub fn repeat_offer(&self, cx: &mut Context, id: &ParticipantId) {
+        let in_flight = self
+            .participants
+            .get(id)
+            .and_then(|participant| participant.negotiation.in_flight.as_ref());
+        if let Some((offer, sdp)) = in_flight {
+            let event = Event::Offer {
+                id: *offer,
+                sdp: sdp.clone(),
+            };
+            cx.outputs.push_back(Output::Event {
+                to: vec![id.clone()],
+                event,
+            });
+        }
+    }
+
+    /// Takes a client's answer to the node's offer.
+    pub fn take_answer(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        offer: u32,
+        answer: &str,
+    ) -> Result<(), Refusal> {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return Err(no_participant());
+        };
+        let (Some(key), Some((in_flight, _))) = (participant.subscriber, &participant.negotiation.in_flight) else {
+            return Err(Refusal::new(RefusalReason::Invalid, "There is no offer to answer."));
+        };
+        if *in_flight != offer {
+            return Err(Refusal::new(
+                RefusalReason::Invalid,
+                "This answers an offer that is no longer the last one.",
+            ));
+        }
+        let Some(entry) = cx.connections.change(key) else {
+            return Err(no_participant());
+        };
+        let taken = entry.connection.accept_answer(answer);
+        cx.connections.refresh_ufrag(key);
+        participant.negotiation.in_flight = None;
+        if let Err(fault) = taken {
+            participant.outlets.retain(|outlet| outlet.is_open);
+            return Err(refused(&fault));
+        }
+        let opened: Vec<(usize, Option<TrackId>)> = participant
+            .outlets
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, outlet)| !outlet.is_open)
+            .map(|(index, outlet)| {
+                outlet.is_open = true;
+                (index, outlet.track.clone())
+            })
+            .collect();
+        for (index, track) in opened {
+            if let Some(track) = track {
+                self.fill_outlet(cx, now, id, index, &track);
+            }
+        }
+        self.refresh_subscriptions(cx, now, id);
+        Ok(())
+    }
+}
