@@ -135,6 +135,8 @@ impl Room {
             Command::Attach => {
                 participant.is_attached = true;
                 participant.absent_since = None;
+                // Whatever was said before may have been lost.
+                participant.slots_wanted = (0, 0);
                 self.repeat_offer(cx, id);
                 let snapshot = self.snapshot(id).ok_or_else(no_participant)?;
                 self.refresh_subscriptions(cx, now, id);

@@ -94,11 +94,11 @@ impl Room {
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };
-        let is_news = participant.slots_wanted != (audio, video) && (audio, video) != (0, 0);
-        participant.slots_wanted = (audio, video);
         if !participant.is_attached {
             return;
         }
+        let is_news = participant.slots_wanted != (audio, video) && (audio, video) != (0, 0);
+        participant.slots_wanted = (audio, video);
         if !changed.is_empty() {
             let slots: Vec<Slot> = self
                 .participants

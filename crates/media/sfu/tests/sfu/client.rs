@@ -1,0 +1,261 @@
+//! A client of one peer connection: publishes synthetic media, and keeps what it receives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{RtpWrite, Vp8Descriptor};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+/// A received packet's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    pub at: Duration,
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub picture_id: Option<u16>,
+    /// The fourth payload byte from the end: which layer the publisher sent it as.
+    pub layer: u8,
+}
+
+pub struct Client {
+    pub rtc: Rtc,
+    pub address: SocketAddr,
+    pub received: BTreeMap<Mid, Vec<Received>>,
+    pub is_connected: bool,
+    /// Key-frame requests that arrived, by layer.
+    pub key_frames_wanted: Vec<Option<Rid>>,
+    pending: Option<SdpPendingOffer>,
+    senders: Vec<Sender>,
+    started: Instant,
+    pub due: Instant,
+}
+
+struct Sender {
+    mid: Mid,
+    kind: MediaKind,
+    layers: Vec<Option<Rid>>,
+    sequence: Vec<u64>,
+    needs_key_frame: Vec<bool>,
+    frame: u64,
+    next: Instant,
+    is_paused: Vec<bool>,
+}
+
+impl Client {
+    pub fn new(now: Instant, address: SocketAddr) -> Self {
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        Self {
+            rtc,
+            address,
+            received: BTreeMap::new(),
+            is_connected: false,
+            key_frames_wanted: Vec::new(),
+            pending: None,
+            senders: Vec::new(),
+            started: now,
+            due: now,
+        }
+    }
+
+    /// An offer that sends what is named and receives on so many m-lines more of each kind.
+    pub fn offer(&mut self, audio: bool, video: &[&str], slots: usize) -> String {
+        let now = self.started;
+        let mut api = self.rtc.sdp_api();
+        let mut new = Vec::new();
+        if audio {
+            new.push((
+                api.add_media(MediaKind::Audio, Direction::SendOnly, None, Some("mic".into()), None),
+                MediaKind::Audio,
+                vec![None],
+            ));
+        }
+        if !video.is_empty() {
+            let rids: Vec<Option<Rid>> = if video.len() == 1 {
+                vec![None]
+            } else {
+                video.iter().map(|rid| Some(Rid::from(*rid))).collect()
+            };
+            let simulcast = (video.len() > 1).then(|| Simulcast {
+                send: video.iter().map(|rid| SimulcastLayer::new(rid)).collect(),
+                recv: Vec::new(),
+            });
+            let mid = api.add_media(
+                MediaKind::Video,
+                Direction::SendOnly,
+                None,
+                Some("cam".into()),
+                simulcast,
+            );
+            new.push((mid, MediaKind::Video, rids));
+        }
+        for _ in 0..slots {
+            api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+            api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        }
+        let (offer, pending): (SdpOffer, _) = api.apply().unwrap();
+        self.pending = Some(pending);
+        for (mid, kind, layers) in new {
+            self.senders.push(Sender {
+                mid,
+                kind,
+                sequence: vec![1000; layers.len()],
+                needs_key_frame: vec![true; layers.len()],
+                is_paused: vec![false; layers.len()],
+                layers,
+                frame: 0,
+                next: now,
+            });
+        }
+        offer.to_sdp_string()
+    }
+
+    pub fn answer(&mut self, answer: &str) {
+        assert!(answer.contains("a=setup:active"), "the node is the DTLS client");
+        let answer = SdpAnswer::from_sdp_string(answer).unwrap();
+        self.rtc
+            .sdp_api()
+            .accept_answer(self.pending.take().unwrap(), answer)
+            .unwrap();
+    }
+
+    /// Stops or resumes a simulcast layer.
+    pub fn pause_layer(&mut self, rid: &str, is_paused: bool) {
+        for sender in &mut self.senders {
+            if let Some(index) = sender.layers.iter().position(|layer| *layer == Some(Rid::from(rid))) {
+                sender.is_paused[index] = is_paused;
+            }
+        }
+    }
+
+    pub fn receive(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        let receive = Receive::new(Protocol::Udp, source, self.address, datagram).unwrap();
+        self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+    }
+
+    /// Asks for a key frame of what arrives on an m-line.
+    pub fn want_key_frame(&mut self, mid: Mid) {
+        self.rtc
+            .direct_api()
+            .stream_rx_by_mid(mid, None)
+            .unwrap()
+            .request_keyframe(KeyframeRequestKind::Pli);
+    }
+
+    /// Sends what is due, and returns what is to be put on the network.
+    pub fn poll(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut out = Vec::new();
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        if self.is_connected {
+            for index in 0..self.senders.len() {
+                while self.senders[index].next <= now {
+                    self.send_frame(now, index);
+                }
+            }
+        }
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Transmit(transmit) => out.push((transmit.destination, transmit.contents.to_vec())),
+                Output::Event(event) => self.event(now, event),
+                Output::Timeout(due) if due <= now => self.rtc.handle_input(Input::Timeout(now)).unwrap(),
+                Output::Timeout(due) => {
+                    let frames = self
+                        .senders
+                        .iter()
+                        .map(|sender| sender.next)
+                        .filter(|_| self.is_connected);
+                    self.due = frames.chain([due]).min().unwrap();
+                    return out;
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Connected => {
+                self.is_connected = true;
+                for sender in &mut self.senders {
+                    sender.next = now;
+                }
+            }
+            Event::KeyframeRequest(request) => {
+                self.key_frames_wanted.push(request.rid);
+                for sender in self.senders.iter_mut().filter(|sender| sender.mid == request.mid) {
+                    if let Some(index) = sender.layers.iter().position(|layer| *layer == request.rid) {
+                        sender.needs_key_frame[index] = true;
+                    }
+                }
+            }
+            Event::RtpPacket(packet) => {
+                let mut api = self.rtc.direct_api();
+                let mid = api.stream_rx(&packet.header.ssrc).unwrap().mid();
+                let is_video = packet
+                    .payload
+                    .first()
+                    .is_some_and(|byte| *byte == 0x90 || *byte == 0x80);
+                let picture_id = is_video
+                    .then(|| Vp8Descriptor::parse(&packet.payload).ok()?.picture_id())
+                    .flatten();
+                self.received.entry(mid).or_default().push(Received {
+                    at: now.duration_since(self.started),
+                    sequence: *packet.seq_no,
+                    timestamp: packet.header.timestamp,
+                    picture_id,
+                    layer: packet.payload.iter().rev().nth(3).copied().unwrap_or_default(),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// One Opus packet every 20 ms, or one VP8 frame of three packets every 33 ms in each layer.
+    fn send_frame(&mut self, now: Instant, index: usize) {
+        let sender = &mut self.senders[index];
+        let frame = sender.frame;
+        sender.frame += 1;
+        let (interval, ticks) = match sender.kind {
+            MediaKind::Audio => (Duration::from_millis(20), 960),
+            MediaKind::Video => (Duration::from_millis(33), 2_970),
+        };
+        sender.next += interval;
+        let timestamp = (frame as u32).wrapping_mul(ticks);
+        let (mid, kind) = (sender.mid, sender.kind);
+        let params: Vec<_> = self.rtc.media(mid).unwrap().remote_pts().to_vec();
+        let pt = params[0];
+        for layer in 0..sender.layers.len() {
+            if sender.is_paused[layer] {
+                continue;
+            }
+            let is_key = std::mem::take(&mut sender.needs_key_frame[layer]);
+            let packets = if kind == MediaKind::Audio { 1 } else { 3 };
+            for part in 0..packets {
+                let sequence = sender.sequence[layer];
+                sender.sequence[layer] += 1;
+                let payload = match kind {
+                    MediaKind::Audio => vec![0xfc, layer as u8, 0, 0, 0],
+                    // Picture id of 15 bits, TL0PICIDX and TID; then the frame header, whose lowest bit is 0 in a key frame.
+                    MediaKind::Video => {
+                        let picture = (frame as u16).wrapping_add(1000 * layer as u16) & 0x7fff;
+                        let mut payload = vec![if part == 0 { 0x90 } else { 0x80 }, 0xe0];
+                        payload.extend((0x8000 | picture).to_be_bytes());
+                        payload.extend([frame as u8, 0x20, u8::from(!is_key)]);
+                        payload.extend([0; 200]);
+                        payload.extend([layer as u8, 0, 0, 0]);
+                        payload
+                    }
+                };
+                let write = RtpWrite::new(pt, sequence.into(), timestamp, now, payload)
+                    .marker(part + 1 == packets)
+                    .nackable(kind == MediaKind::Video);
+                let rid = sender.layers[layer];
+                let mut api = self.rtc.direct_api();
+                api.stream_tx_by_mid(mid, rid).unwrap().write_rtp(write);
+            }
+        }
+    }
+}

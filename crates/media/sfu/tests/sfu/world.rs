@@ -1,0 +1,242 @@
+//! A shard, its clients, and the links between them, on virtual time.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use signalbox_protocol::control::{Command, Event, Join, Joined, Refusal, Reply, Transports};
+use signalbox_protocol::room::{Grants, Slot};
+use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
+use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
+use str0m::media::Mid;
+
+use crate::sfu::client::{Client, Received};
+use crate::sfu::link::{Impairment, Link};
+
+pub struct World {
+    pub shard: Shard,
+    pub now: Instant,
+    pub members: Vec<Member>,
+    pub events: Vec<(Vec<ParticipantId>, Event)>,
+    pub empty_rooms: Vec<RoomName>,
+    /// Datagrams that the shard sent to an address that no client has.
+    pub astray: usize,
+    impairment: Impairment,
+    seed: u64,
+}
+
+pub struct Member {
+    pub client: Client,
+    pub joined: Joined,
+    pub identity: String,
+    up: Link,
+    down: Link,
+    /// A client that is gone says nothing and hears nothing.
+    pub is_gone: bool,
+}
+
+pub fn public() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 50_000))
+}
+
+pub fn room() -> RoomName {
+    "daily".parse().unwrap()
+}
+
+impl World {
+    pub fn new(seed: u64, impairment: Impairment) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+        let now = Instant::now();
+        let config = ShardConfig {
+            node: NodeId::random(),
+            public: public(),
+            unix_ms: 1_000_000,
+            seed: [seed as u8; 32],
+            limits: Limits::default(),
+        };
+        Self {
+            shard: Shard::new(config, now),
+            now,
+            members: Vec::new(),
+            events: Vec::new(),
+            empty_rooms: Vec::new(),
+            astray: 0,
+            impairment,
+            seed,
+        }
+    }
+
+    /// Joins with an offer; the index of the new member.
+    pub fn join(&mut self, identity: &str, audio: bool, video: &[&str], slots: usize) -> usize {
+        let address = SocketAddr::from(([10, 0, 1, self.members.len() as u8 + 1], 4_000));
+        let mut client = Client::new(self.now, address);
+        let offer = client.offer(audio, video, slots);
+        let joined = self.try_join(identity, Some(offer)).unwrap();
+        client.answer(joined.answer.as_deref().unwrap());
+        let seed = self.seed * 1_000 + self.members.len() as u64 * 2;
+        self.members.push(Member {
+            client,
+            joined,
+            identity: identity.to_owned(),
+            up: Link::new(self.impairment, seed),
+            down: Link::new(self.impairment, seed + 1),
+            is_gone: false,
+        });
+        self.members.len() - 1
+    }
+
+    pub fn try_join(&mut self, identity: &str, offer: Option<String>) -> Result<Joined, Refusal> {
+        let join = Join {
+            ticket: String::new(),
+            room: room(),
+            identity: identity.parse().unwrap(),
+            name: String::new(),
+            metadata: String::new(),
+            attributes: Default::default(),
+            grants: Grants::default(),
+            transports: Transports::Single,
+            auto_subscribe: true,
+            attach: true,
+            publish: Vec::new(),
+            offer,
+            dialect_info: None,
+        };
+        let reply = self.shard.handle_join(self.now, Generation(1), join);
+        self.drain();
+        match reply? {
+            Reply::Joined(joined) => Ok(*joined),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn command(&mut self, member: usize, command: Command) -> Result<Reply, Refusal> {
+        let (id, identity) = (self.id(member), self.members[member].identity.parse().unwrap());
+        let reply = self.shard.handle_command(self.now, &room(), &id, &identity, command);
+        self.drain();
+        reply
+    }
+
+    pub fn id(&self, member: usize) -> ParticipantId {
+        self.members[member].joined.snapshot.participant.id.clone()
+    }
+
+    /// What a member's slots carry now: the snapshot, and what events changed.
+    pub fn slots(&self, member: usize) -> Vec<Slot> {
+        let id = self.id(member);
+        let mut slots = self.members[member].joined.snapshot.slots.clone();
+        for (to, event) in &self.events {
+            if let Event::Slots { slots: changed } = event
+                && to.contains(&id)
+            {
+                for new in changed {
+                    slots.retain(|slot| slot.mid != new.mid);
+                    slots.push(new.clone());
+                }
+            }
+        }
+        slots
+    }
+
+    /// What a member received of another, on audio or video.
+    pub fn received(&self, member: usize, of: usize, kind: signalbox_protocol::room::Kind) -> &[Received] {
+        let publisher = self.id(of);
+        let slots = self.slots(member);
+        let slot = slots
+            .iter()
+            .find(|slot| slot.kind == kind && slot.track.as_ref().is_some_and(|track| track.participant == publisher));
+        let mid = slot.map(|slot| Mid::from(slot.mid.as_str()));
+        mid.and_then(|mid| self.members[member].client.received.get(&mid))
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// Runs on a good network until everyone is connected, and returns to the impaired one. Retries of the DTLS handshake are at
+    /// random times, so only what follows is the same for the same seed.
+    pub fn connect(&mut self) {
+        self.restart_links(Impairment::NONE);
+        self.run_until(Duration::from_secs(10), "everyone is connected", |world| {
+            world.members.iter().all(|member| member.client.is_connected)
+        });
+        self.restart_links(self.impairment);
+    }
+
+    fn restart_links(&mut self, impairment: Impairment) {
+        let links = self
+            .members
+            .iter_mut()
+            .flat_map(|member| [&mut member.up, &mut member.down]);
+        for (index, link) in links.enumerate() {
+            link.restart(impairment, self.seed * 1_000 + index as u64);
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step(end);
+        }
+    }
+
+    /// Runs until it holds, at most for so long.
+    pub fn run_until(&mut self, at_most: Duration, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let end = self.now + at_most;
+        while !holds(self) {
+            assert!(self.now < end, "not within {at_most:?}: {what}");
+            self.step(end);
+        }
+    }
+
+    fn step(&mut self, end: Instant) {
+        for member in &mut self.members {
+            if member.is_gone {
+                continue;
+            }
+            for (to, datagram) in member.client.poll(self.now) {
+                assert_eq!(to, public());
+                member.up.send(self.now, datagram);
+            }
+        }
+        let links = self.members.iter().filter(|member| !member.is_gone);
+        let next = links
+            .flat_map(|member| {
+                [
+                    member.up.next_arrival(),
+                    member.down.next_arrival(),
+                    Some(member.client.due),
+                ]
+            })
+            .chain([self.shard.poll_timeout()])
+            .flatten()
+            .chain([end])
+            .min()
+            .unwrap();
+        self.now = next.max(self.now + Duration::from_micros(100));
+        for member in &mut self.members {
+            while let Some(datagram) = member.up.receive(self.now).filter(|_| !member.is_gone) {
+                self.shard.handle_datagram(self.now, member.client.address, &datagram);
+            }
+            while let Some(datagram) = member.down.receive(self.now).filter(|_| !member.is_gone) {
+                member.client.receive(self.now, public(), &datagram);
+                for (_, datagram) in member.client.poll(self.now) {
+                    member.up.send(self.now, datagram);
+                }
+            }
+        }
+        self.shard.handle_timeout(self.now);
+        self.drain();
+    }
+
+    pub fn drain(&mut self) {
+        while let Some(output) = self.shard.poll_output(self.now) {
+            match output {
+                Output::Datagram { to, bytes } => {
+                    match self.members.iter_mut().find(|member| member.client.address == to) {
+                        Some(member) => member.down.send(self.now, bytes),
+                        None => self.astray += 1,
+                    }
+                }
+                Output::Event { to, event } => self.events.push((to, event)),
+                Output::RoomEmpty { room, .. } => self.empty_rooms.push(room),
+            }
+        }
+    }
+}
