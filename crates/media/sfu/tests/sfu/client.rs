@@ -62,8 +62,8 @@ impl Client {
         }
     }
 
-    /// An offer that sends what is named and receives on so many m-lines more of each kind.
-    pub fn offer(&mut self, audio: bool, video: &[&str], slots: usize) -> String {
+    /// An offer that sends what is named and receives on so many audio and video m-lines more.
+    pub fn offer(&mut self, audio: bool, video: &[&str], slots: (usize, usize)) -> String {
         let now = self.started;
         let mut api = self.rtc.sdp_api();
         let mut new = Vec::new();
@@ -93,8 +93,10 @@ impl Client {
             );
             new.push((mid, MediaKind::Video, rids));
         }
-        for _ in 0..slots {
+        for _ in 0..slots.0 {
             api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        }
+        for _ in 0..slots.1 {
             api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
         }
         let (offer, pending): (SdpOffer, _) = api.apply().unwrap();

@@ -32,8 +32,8 @@ fn binding_request(username: &str) -> Vec<u8> {
 #[test]
 fn what_is_not_authentic_is_counted_and_never_answered() {
     let mut world = World::new(1, Impairment::NONE);
-    let ann = world.join("ann", true, &["f"], 1);
-    let bob = world.join("bob", true, &["f"], 1);
+    let ann = world.join("ann", true, &["f"], (1, 1));
+    let bob = world.join("bob", true, &["f"], (1, 1));
     world.run_for(Duration::from_secs(2));
     let answer = world.members[ann].joined.answer.clone().unwrap();
     let ufrag = answer

@@ -11,9 +11,9 @@ use crate::sfu::world::{World, room};
 #[test]
 fn the_same_identity_replaces_the_first() {
     let mut world = World::new(1, Impairment::NONE);
-    let first = world.join("ann", true, &[], 0);
+    let first = world.join("ann", true, &[], (0, 0));
     let first_id = world.id(first);
-    let second = world.join("ann", true, &[], 0);
+    let second = world.join("ann", true, &[], (0, 0));
     assert!(world.events.contains(&(
         vec![first_id],
         Event::Closed {
@@ -27,7 +27,7 @@ fn the_same_identity_replaces_the_first() {
 #[test]
 fn an_offer_that_cannot_be_used_changes_nothing() {
     let mut world = World::new(2, Impairment::NONE);
-    world.join("ann", true, &[], 0);
+    world.join("ann", true, &[], (0, 0));
     let events = world.events.len();
     for offer in [
         "",
@@ -46,7 +46,7 @@ fn an_offer_that_cannot_be_used_changes_nothing() {
 #[test]
 fn another_identity_cannot_speak_for_a_participant() {
     let mut world = World::new(3, Impairment::NONE);
-    let ann = world.join("ann", true, &[], 0);
+    let ann = world.join("ann", true, &[], (0, 0));
     let (now, id) = (world.now, world.id(ann));
     let mallory = "mallory".parse().unwrap();
     let refusal = world
@@ -60,7 +60,7 @@ fn another_identity_cannot_speak_for_a_participant() {
 #[test]
 fn who_vanishes_is_removed_and_an_empty_room_is_reported() {
     let mut world = World::new(4, Impairment::NONE);
-    let ann = world.join("ann", true, &[], 0);
+    let ann = world.join("ann", true, &[], (0, 0));
     world.run_for(Duration::from_secs(2));
     world.members[ann].is_gone = true;
     world.command(ann, Command::Detach).unwrap();
@@ -84,7 +84,7 @@ fn who_vanishes_is_removed_and_an_empty_room_is_reported() {
 #[test]
 fn media_without_signaling_keeps_a_participant() {
     let mut world = World::new(5, Impairment::NONE);
-    let ann = world.join("ann", true, &[], 0);
+    let ann = world.join("ann", true, &[], (0, 0));
     world.command(ann, Command::Detach).unwrap();
     world.run_for(Duration::from_secs(60));
     assert_eq!(world.shard.stats().participants, 1);
@@ -93,9 +93,9 @@ fn media_without_signaling_keeps_a_participant() {
 #[test]
 fn attaching_again_tells_everything() {
     let mut world = World::new(6, Impairment::NONE);
-    let ann = world.join("ann", true, &["f"], 2);
+    let ann = world.join("ann", true, &["f"], (2, 2));
     world.command(ann, Command::Detach).unwrap();
-    world.join("bob", true, &["f"], 0);
+    world.join("bob", true, &["f"], (0, 0));
     let events = world.events.len();
     let reply = world.command(ann, Command::Attach).unwrap();
     let signalbox_protocol::control::Reply::Snapshot(snapshot) = reply else {

@@ -11,8 +11,8 @@ use crate::sfu::world::World;
 
 fn call(seed: u64) -> (World, usize, usize, TrackId) {
     let mut world = World::new(seed, Impairment::NONE);
-    let ann = world.join("ann", false, &["q", "h", "f"], 0);
-    let bob = world.join("bob", false, &[], 1);
+    let ann = world.join("ann", false, &["q", "h", "f"], (0, 0));
+    let bob = world.join("bob", false, &[], (1, 1));
     world.run_for(Duration::from_secs(3));
     let track = world
         .slots(bob)

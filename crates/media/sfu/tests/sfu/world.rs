@@ -44,6 +44,7 @@ pub fn room() -> RoomName {
 
 impl World {
     pub fn new(seed: u64, impairment: Impairment) -> Self {
+        fastrand::seed(seed);
         #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
         let now = Instant::now();
         let config = ShardConfig {
@@ -66,7 +67,7 @@ impl World {
     }
 
     /// Joins with an offer; the index of the new member.
-    pub fn join(&mut self, identity: &str, audio: bool, video: &[&str], slots: usize) -> usize {
+    pub fn join(&mut self, identity: &str, audio: bool, video: &[&str], slots: (usize, usize)) -> usize {
         let address = SocketAddr::from(([10, 0, 1, self.members.len() as u8 + 1], 4_000));
         let mut client = Client::new(self.now, address);
         let offer = client.offer(audio, video, slots);
