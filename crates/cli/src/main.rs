@@ -1,2 +1,86 @@
-//! Stub.
-fn main() {}
+//! `signalbox`: what an application developer and an operator type.
+//!
+//! Each subcommand is a file. Errors end here: one sentence on stderr, and exit code 2 when the command line or an address is to
+//! blame, 1 otherwise.
+
+mod dev;
+mod exit;
+mod nodes;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Real-time voice and video rooms: a signaling tier that says where, a media tier that carries.
+///
+/// Without a subcommand it is `signalbox dev`: gateway, orchestrator and media node in one process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "signalbox",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+        signalbox                                              everything in one process, on loopback\n  \
+        signalbox --listen 127.0.0.1:8080                      the same on another port\n  \
+        signalbox token --room daily --identity ann --ttl 2h   a token to join a room with\n  \
+        signalbox nodes --cluster-secret \"$SECRET\"             the media nodes of a cluster"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    dev: dev::Dev,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Dev),
+    Token(Box<token::Token>),
+    Nodes(nodes::Nodes),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A quiet start prints what the developer needs and nothing else, so information is off unless asked for.
+    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+
+    let result = match cli.command.unwrap_or(Command::Dev(cli.dev)) {
+        Command::Dev(dev) => dev.run().await,
+        Command::Token(token) => token.run(),
+        Command::Nodes(nodes) => nodes.run().await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("signalbox: {error:#}");
+            exit::code(&error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_is_dev() {
+        let cli = Cli::try_parse_from(["signalbox", "--listen", "127.0.0.1:0"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.dev.listen.port(), 0);
+    }
+}

@@ -1,0 +1,125 @@
+//! Closes rooms that have become empty, in agreement with the orchestrator.
+//!
+//! 1. The core calls the room empty; from then on admission refuses ([`crate::rooms::Rooms::mark_empty`]).
+//! 2. The shard is asked again, behind the last admission: someone may have come in between, and then the room goes on.
+//! 3. The orchestrator is asked to close this generation, until it answers.
+//! 4. The room ends here, and its generation is never opened again.
+//!
+//! **Only an answer ends step 3; a failure is no answer.** A call that timed out may have taken effect: then the room is free, and the
+//! orchestrator may have placed its next generation on another node already. If this node took the failure for a no and let people in
+//! again, the room would live twice, and its participants would not meet. Until the answer comes, joins are told to ask
+//! the orchestrator anew, which always leads to the one live placement. Whether the answer says that this call closed it or an
+//! earlier one did is all the same. If none comes at all, the lease ends, and all rooms with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use signalbox_protocol::placement::{CloseRoom, RoomClosed};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::counters::Counters;
+use crate::host::ShardCommand;
+use crate::lease::Boottime;
+use crate::node::Node;
+use crate::orchestrators::Backoff;
+use crate::rooms::Emptied;
+
+/// How many rooms are closed at a time. Higher: more calls to the orchestrator at once. Lower: rooms that were emptied
+/// together end later.
+const AT_A_TIME: usize = 16;
+
+/// How long one call may take. Higher: slow answers are waited for. Lower: a dead orchestrator is left sooner.
+const CALL: Duration = Duration::from_secs(2);
+
+/// Closes what becomes empty, until `stop`.
+pub async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let work = async {
+        loop {
+            let emptied = node.rooms.next_emptied().await;
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let node = Arc::clone(&node);
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.run_until_cancelled(close(&node, &emptied)).await;
+                drop(place);
+            });
+        }
+    };
+    stop.run_until_cancelled(work).await;
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn close(node: &Node, emptied: &Emptied) {
+    let Emptied {
+        room,
+        generation,
+        shard,
+    } = emptied;
+    let Some(shard) = node.shards.get(*shard) else { return };
+    let (answer, is_empty) = oneshot::channel();
+    let asked = ShardCommand::IsEmpty {
+        room: room.clone(),
+        generation: *generation,
+        answer,
+    };
+    if !shard.send(asked).await {
+        return;
+    }
+    if is_empty.await == Ok(false) {
+        node.rooms.unmark_empty(room, *generation);
+        return;
+    }
+    if !agree(node, emptied).await {
+        return;
+    }
+    let (done, closed) = oneshot::channel();
+    let end = ShardCommand::CloseRoom {
+        room: room.clone(),
+        generation: *generation,
+        done,
+    };
+    if shard.send(end).await {
+        // An error means that the thread has ended, and the room with it.
+        let _ = closed.await;
+    }
+    node.rooms.closed(room, *generation, Instant::now());
+    Counters::add(&node.counters.rooms_closed);
+    tracing::info!(%room, %generation, "room closed");
+}
+
+/// Asks until there is an answer. False: the room has ended otherwise.
+async fn agree(node: &Node, emptied: &Emptied) -> bool {
+    let Emptied { room, generation, .. } = emptied;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut failing = false;
+    loop {
+        let Some(epoch) = node.lease.epoch(Boottime::now()) else {
+            return false;
+        };
+        if !node.rooms.hosts(room, *generation) {
+            return false;
+        }
+        let body = CloseRoom {
+            node: node.id,
+            epoch,
+            generation: *generation,
+        };
+        let path = ["v1", "rooms", room.as_str(), "close"];
+        match node.orchestrators.call::<RoomClosed>(&path, &body, CALL).await {
+            Ok(_) => return true,
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(%room, %generation, %error, "the orchestrator does not say whether the room is closed; asking until it does");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}

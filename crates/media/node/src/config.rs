@@ -1,0 +1,321 @@
+//! What an operator can set, and what follows from it.
+
+use std::ffi::OsStr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread::available_parallelism;
+
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use signalbox_protocol::{NodeId, Secret};
+
+use crate::Error;
+use crate::media_socket::bind_media;
+
+/// What one shard takes unless `--capacity` says otherwise, in participants.
+const DEFAULT_CAPACITY_PER_SHARD: u32 = 1_000;
+
+/// A Signalbox media node: takes the rooms that the orchestrator places on it and forwards their media over UDP.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "signalbox-media", version, max_term_width = 120)]
+pub struct Config {
+    /// The TCP address that gateways reach the node at; also serves /livez, /readyz and /metrics. Keep it off public networks.
+    #[arg(
+        long,
+        env = "SIGNALBOX_CONTROL_LISTEN",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:7900"
+    )]
+    pub control_listen: SocketAddr,
+
+    /// The URL that gateways are told to connect to. Default: ws:// and the address of --control-listen.
+    #[arg(long, env = "SIGNALBOX_CONTROL_URL", value_name = "URL")]
+    pub control_url: Option<String>,
+
+    /// The UDP address of the first shard; each further shard takes the next port. Port 0: each takes any free port.
+    #[arg(
+        long,
+        env = "SIGNALBOX_MEDIA_BIND",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:50000"
+    )]
+    pub media_bind: SocketAddr,
+
+    /// The IP address that clients are told to send media to. Default: the one of --media-bind.
+    #[arg(long, env = "SIGNALBOX_MEDIA_IP", value_name = "IP")]
+    pub media_ip: Option<IpAddr>,
+
+    /// The UDP port that clients are told for the first shard, when the node is behind one-to-one address translation; each
+    /// further shard is told the next port. Default: the ports that are bound.
+    #[arg(long, env = "SIGNALBOX_MEDIA_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub media_port: Option<u16>,
+
+    /// How many shards: threads, each with its own UDP port. Default: one for each processor core.
+    #[arg(long, env = "SIGNALBOX_SHARDS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub shards: Option<u16>,
+
+    /// The orchestrators' URLs, several separated by commas; the next one is tried when one does not answer.
+    #[arg(
+        long,
+        env = "SIGNALBOX_ORCHESTRATOR",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7890"
+    )]
+    pub orchestrator: Vec<String>,
+
+    /// The secret that all servers of the cluster share, at least 16 bytes. Better given in the environment than on the command line, where
+    /// other users of the machine see it.
+    #[arg(
+        long,
+        env = "SIGNALBOX_CLUSTER_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true,
+        value_parser = SecretParser
+    )]
+    pub cluster_secret: Secret,
+
+    /// The node's id, a UUID; the same one over restarts lets the orchestrator recognize the node. Default: a random one.
+    #[arg(long, env = "SIGNALBOX_NODE_ID", value_name = "UUID")]
+    pub node_id: Option<NodeId>,
+
+    /// The region that the node stands in; rooms that ask for it are placed here first.
+    #[arg(long, env = "SIGNALBOX_REGION", value_name = "NAME", default_value = "")]
+    pub region: String,
+
+    /// The failure domain within the region.
+    #[arg(long, env = "SIGNALBOX_ZONE", value_name = "NAME", default_value = "")]
+    pub zone: String,
+
+    /// How many participants the node takes at most. Default: 1000 for each shard.
+    #[arg(long, env = "SIGNALBOX_CAPACITY", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub capacity: Option<u32>,
+
+    /// A label that rooms can be placed by, such as disk=fast; repeatable, or several separated by commas.
+    #[arg(long, env = "SIGNALBOX_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    pub label: Vec<(String, String)>,
+
+    /// How long a room without participants stays open, in seconds. Higher: who comes back finds the same room. Lower: its node
+    /// is free sooner.
+    #[arg(
+        long,
+        env = "SIGNALBOX_EMPTY_ROOM_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 20
+    )]
+    pub empty_room_seconds: u32,
+
+    /// How long a participant stays that has lost both its signaling and its media, in seconds. Higher: longer outages are
+    /// survived. Lower: the others see sooner that someone is gone.
+    #[arg(
+        long,
+        env = "SIGNALBOX_DEPARTURE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 15
+    )]
+    pub departure_seconds: u32,
+}
+
+impl Config {
+    /// How many shards there are to be.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            Some(shards) => usize::from(shards),
+            None => available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Binds a UDP socket for each shard, for [`crate::run()`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when clients could not be told where to send, or the ports do not suffice; [`Error::BindMedia`] when
+    /// one cannot be bound.
+    pub fn bind_media(&self) -> Result<Vec<UdpSocket>, Error> {
+        self.public_ip()?;
+        bind_media(self.media_bind, self.shard_count())
+    }
+
+    /// The address that clients are told for the shard with this index, which is bound to `local`.
+    pub(crate) fn public_media(&self, index: usize, local: SocketAddr) -> Result<SocketAddr, Error> {
+        let port = match self.media_port {
+            None => local.port(),
+            Some(first) => u16::try_from(index)
+                .ok()
+                .and_then(|index| first.checked_add(index))
+                .ok_or_else(|| {
+                    Error::Config(format!(
+                        "--media-port: the shards do not fit above port {first}; choose a lower one"
+                    ))
+                })?,
+        };
+        Ok(SocketAddr::new(self.public_ip()?, port))
+    }
+
+    fn public_ip(&self) -> Result<IpAddr, Error> {
+        let (flag, ip) = match self.media_ip {
+            Some(ip) => ("--media-ip", ip),
+            None => ("--media-bind", self.media_bind.ip()),
+        };
+        if !ip.is_unspecified() {
+            return Ok(ip);
+        }
+        Err(Error::Config(format!(
+            "{flag}: clients cannot send media to {ip}; give the address that they reach this machine at with --media-ip"
+        )))
+    }
+
+    /// The URL that gateways are told, given where the control listener is bound.
+    pub(crate) fn public_control(&self, local: SocketAddr) -> Result<String, Error> {
+        match &self.control_url {
+            Some(url) if url.starts_with("ws://") => Ok(url.trim_end_matches('/').to_owned()),
+            Some(_) => Err(Error::Config(
+                "--control-url: must begin with ws://, such as ws://10.0.0.7:7900".to_owned(),
+            )),
+            None if local.ip().is_unspecified() => Err(Error::Config(format!(
+                "--control-listen: gateways cannot connect to {}; say with --control-url how they reach this machine",
+                local.ip()
+            ))),
+            None => Ok(format!("ws://{local}")),
+        }
+    }
+
+    /// The orchestrators, in the order in which they are tried.
+    pub(crate) fn orchestrators(&self) -> Result<Vec<reqwest::Url>, Error> {
+        if self.orchestrator.is_empty() {
+            return Err(Error::Config("--orchestrator: give at least one URL".to_owned()));
+        }
+        self.orchestrator
+            .iter()
+            .map(|text| {
+                let url = reqwest::Url::parse(text.trim()).ok();
+                url.filter(|url| url.scheme() == "http" && url.has_host())
+                    .ok_or_else(|| {
+                        Error::Config("--orchestrator: must be an URL such as http://127.0.0.1:7890".to_owned())
+                    })
+            })
+            .collect()
+    }
+
+    /// How many participants a node of this many shards takes.
+    pub(crate) fn capacity(&self, shards: usize) -> u32 {
+        self.capacity.unwrap_or_else(|| {
+            u32::try_from(shards)
+                .unwrap_or(u32::MAX)
+                .saturating_mul(DEFAULT_CAPACITY_PER_SHARD)
+        })
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("a label has the form key=value"),
+    }
+}
+
+/// Parses a secret; unlike clap's own parsers it does not repeat a bad one in the error.
+#[derive(Clone)]
+struct SecretParser;
+
+impl TypedValueParser for SecretParser {
+    type Value = Secret;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Secret, clap::Error> {
+        let refuse = |why: String| {
+            clap::Error::raw(ErrorKind::ValueValidation, format!("--cluster-secret: {why}\n")).with_cmd(command)
+        };
+        let text = value
+            .to_str()
+            .ok_or_else(|| refuse("must be text (UTF-8)".to_owned()))?;
+        text.parse().map_err(|why| refuse(format!("{why}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, clap::Error> {
+        let all = ["signalbox-media", "--cluster-secret", "0123456789abcdef"];
+        Config::try_parse_from(all.iter().chain(arguments))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Config::command().debug_assert();
+        let config = config(&[]).unwrap();
+        assert_eq!(config.control_listen.to_string(), "127.0.0.1:7900");
+        assert_eq!(config.media_bind.to_string(), "127.0.0.1:50000");
+        assert!(config.shard_count() >= 1);
+        assert_eq!(config.orchestrators().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn several_orchestrators_and_labels_are_separated_by_commas_or_repeated() {
+        let config = config(&[
+            "--orchestrator=http://a:1,http://b:2",
+            "--orchestrator=http://c:3",
+            "--label=disk=fast,gpu=",
+        ])
+        .unwrap();
+        assert_eq!(config.orchestrators().unwrap().len(), 3);
+        assert_eq!(config.label.len(), 2);
+        assert!(self::config(&["--label", "disk"]).is_err());
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_send_to_is_refused() {
+        for arguments in [
+            &["--media-bind=0.0.0.0:0"][..],
+            &["--media-ip=0.0.0.0"],
+            &["--media-bind=[::]:0"],
+        ] {
+            let error = config(arguments).unwrap().bind_media().unwrap_err().to_string();
+            assert!(error.contains("--media-ip"), "{error}");
+        }
+        let config = config(&[
+            "--media-bind=0.0.0.0:50000",
+            "--media-ip=192.0.2.1",
+            "--media-port=6000",
+        ])
+        .unwrap();
+        let local = config.media_bind;
+        assert_eq!(config.public_media(2, local).unwrap().to_string(), "192.0.2.1:6002");
+    }
+
+    #[test]
+    fn gateways_are_told_where_the_node_listens() {
+        let local: SocketAddr = "127.0.0.1:7".parse().unwrap();
+        let any: SocketAddr = "0.0.0.0:7".parse().unwrap();
+        assert_eq!(config(&[]).unwrap().public_control(local).unwrap(), "ws://127.0.0.1:7");
+        assert!(config(&[]).unwrap().public_control(any).is_err());
+        let given = config(&["--control-url=ws://node-a:7900/"]).unwrap();
+        assert_eq!(given.public_control(any).unwrap(), "ws://node-a:7900");
+        assert!(config(&["--control-url=node-a"]).unwrap().public_control(any).is_err());
+    }
+
+    #[test]
+    fn a_bad_orchestrator_is_refused() {
+        for url in ["127.0.0.1:7890", "ftp://a", "https://a", ""] {
+            assert!(
+                config(&["--orchestrator", url]).unwrap().orchestrators().is_err(),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_too_short_is_not_repeated() {
+        let error = Config::try_parse_from(["signalbox-media", "--cluster-secret", "swordfish"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains("at least 16 bytes"), "{text}");
+        assert!(!text.contains("swordfish"), "{text}");
+    }
+}

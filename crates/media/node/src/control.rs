@@ -1,0 +1,166 @@
+//! The control listener: the gateways' WebSockets, and what operators and probes ask.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/control` with the cluster secret | WebSocket; see [`signalbox_protocol::control`] |
+//! | `GET /livez` | 200 while the process runs |
+//! | `GET /readyz` | 200 while the node holds a lease, else 503 |
+//! | `GET /metrics` | Prometheus text |
+//!
+//! The last three need no secret: the listener is on loopback unless the operator says otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use signalbox_protocol::control::{MAX_FRAME_BYTES, PATH};
+use signalbox_protocol::problem::{self, Problem};
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::counters::Counters;
+use crate::lease::Boottime;
+use crate::link::LinkId;
+use crate::link_task;
+use crate::metrics;
+use crate::node::Node;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Control {
+    node: Arc<Node>,
+    links: TaskTracker,
+    stop: CancellationToken,
+    next_link: Arc<AtomicU64>,
+}
+
+impl Control {
+    /// For a node. `stop` ends every link, after what is in its queue has been sent.
+    pub fn new(node: Arc<Node>, stop: CancellationToken) -> Self {
+        Self {
+            node,
+            links: TaskTracker::new(),
+            stop,
+            next_link: Arc::default(),
+        }
+    }
+
+    /// The links' tasks.
+    pub fn links(&self) -> &TaskTracker {
+        &self.links
+    }
+
+    /// The listener's routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route(PATH, get(link))
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(show_metrics))
+            .fallback(|| async {
+                problem(
+                    404,
+                    "not-found",
+                    "Not found",
+                    "There is nothing here; gateways use /v1/control.",
+                )
+            })
+            .method_not_allowed_fallback(|| async {
+                problem(405, "method-not-allowed", "Method not allowed", "Use GET.")
+            })
+            .with_state(self)
+    }
+}
+
+async fn link(
+    State(control): State<Control>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    if !authorized(&headers, control.node.secret.expose()) {
+        Counters::add(&control.node.counters.unauthorized);
+        tracing::warn!("a control link without the cluster secret was refused");
+        let refusal = problem(
+            401,
+            "unauthorized",
+            "Unauthorized",
+            "Send the cluster secret as Authorization: Bearer <secret>.",
+        );
+        return ([(WWW_AUTHENTICATE, "Bearer")], refusal).into_response();
+    }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let id = LinkId(control.next_link.fetch_add(1, Ordering::Relaxed));
+    upgrade
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .on_upgrade(move |socket| async move {
+            let task = link_task::run(socket, id, Arc::clone(&control.node), control.stop.clone());
+            control.links.track_future(task).await;
+        })
+}
+
+fn authorized(headers: &HeaderMap, secret: &str) -> bool {
+    headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .is_some_and(|given| given.ct_eq(secret.as_bytes()).into())
+}
+
+async fn ready(State(control): State<Control>) -> Response {
+    if control.node.lease.epoch(Boottime::now()).is_some() && !control.stop.is_cancelled() {
+        return "ready\n".into_response();
+    }
+    problem(
+        503,
+        "not-ready",
+        "Not ready",
+        "The node holds no lease; see whether it reaches the orchestrator.",
+    )
+}
+
+async fn show_metrics(State(control): State<Control>) -> Response {
+    let content_type = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (content_type, metrics::render(&control.node)).into_response()
+}
+
+fn problem(status: u16, kind: &str, title: &str, detail: &str) -> Response {
+    let body = serde_json::to_string(&Problem::new(status, kind, title, detail)).unwrap_or_default();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(CONTENT_TYPE, problem::CONTENT_TYPE)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_secret_authorizes() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            authorized(&headers, "0123456789abcdef")
+        };
+        assert!(with("Bearer 0123456789abcdef"));
+        for wrong in [
+            "Bearer 0123456789abcdeF",
+            "Bearer 0123456789abcde",
+            "Bearer ",
+            "0123456789abcdef",
+            "Basic x",
+        ] {
+            assert!(!with(wrong), "{wrong}");
+        }
+        assert!(!authorized(&HeaderMap::new(), "0123456789abcdef"));
+    }
+}

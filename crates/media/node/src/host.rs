@@ -1,0 +1,386 @@
+//! What a shard's thread does besides I/O: runs requests on the core, and brings replies and events to the right links.
+//!
+//! It owns the core and the map from participant to link. Both belong to one thread, so neither needs a lock, and a reply is in its
+//! link's queue before the events that follow from the request.
+//!
+//! It must not know sockets or runtimes; `now` is an argument.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use signalbox_protocol::control::{
+    CloseReason, Command, Event, Join, NodeFrame, Refusal, RefusalReason, Reply, Request,
+};
+use signalbox_protocol::{Epoch, Generation, Identity, ParticipantId, RoomName};
+use signalbox_sfu::{Output, Shard, ShardStats};
+use tokio::sync::oneshot;
+
+use crate::lease::{Boottime, Lease};
+use crate::link::{Answer, Link, LinkId, overloaded};
+use crate::rooms::Rooms;
+
+/// What a shard's thread is asked.
+pub enum ShardCommand {
+    /// A gateway's request, admitted.
+    Request(Box<AdmittedRequest>),
+    /// A link has ended.
+    LinkLost(LinkId),
+    /// Is the room that the core called empty still empty? Asked after the last admission has been handed over.
+    IsEmpty {
+        /// Which.
+        room: RoomName,
+        /// In which generation.
+        generation: Generation,
+        /// The answer; true also when it is not here any more.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Close a room, if it is still here in this generation.
+    CloseRoom {
+        /// Which.
+        room: RoomName,
+        /// In which generation.
+        generation: Generation,
+        /// Told when it is closed.
+        done: oneshot::Sender<()>,
+    },
+    /// Close every room, because the node stops or has lost its lease.
+    CloseAll {
+        /// Told when all are closed and their events are in the links' queues.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A gateway's request that may run.
+pub struct AdmittedRequest {
+    /// Whom to answer.
+    pub answer: Answer,
+    /// The gateway does not wait longer.
+    pub start_by: Instant,
+    /// The epoch in which it was admitted. A request that its epoch's end has overtaken must not run in the next.
+    pub epoch: Option<Epoch>,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a request asks of the core.
+pub enum Work {
+    /// [`Request::Open`].
+    Open(RoomName, Generation),
+    /// [`Request::Join`].
+    Join(Box<Join>, Generation),
+    /// [`Request::Participant`].
+    Participant(RoomName, ParticipantId, Identity, Command),
+}
+
+impl Work {
+    /// What an admitted request asks; `generation` is its ticket's.
+    pub fn new(request: Request, generation: Generation) -> Self {
+        match request {
+            Request::Open { room, .. } => Work::Open(room, generation),
+            Request::Join(join) => Work::Join(join, generation),
+            Request::Participant {
+                room,
+                participant,
+                identity,
+                command,
+            } => Work::Participant(room, participant, identity, command),
+        }
+    }
+}
+
+struct Hosted {
+    generation: Generation,
+    /// Nobody has come since the core called it empty.
+    empty: bool,
+}
+
+/// The core with its rooms and links.
+pub struct Host {
+    core: Shard,
+    rooms: HashMap<RoomName, Hosted>,
+    attached: HashMap<ParticipantId, Link>,
+    table: Arc<Rooms>,
+    lease: Arc<Lease>,
+    /// The epoch that the rooms belong to.
+    serving: Option<Epoch>,
+}
+
+impl Host {
+    /// Around an empty core.
+    pub fn new(core: Shard, table: Arc<Rooms>, lease: Arc<Lease>) -> Self {
+        Self {
+            core,
+            rooms: HashMap::new(),
+            attached: HashMap::new(),
+            table,
+            lease,
+            serving: None,
+        }
+    }
+
+    /// Closes all rooms if their epoch is over. To be called before anything else is handled.
+    pub fn handle_lease(&mut self, now: Instant, boottime: Boottime, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        let held = self.lease.epoch(boottime);
+        if held != self.serving {
+            self.close_all(now, out);
+            self.serving = held;
+        }
+    }
+
+    /// Takes a datagram in. [`Host::drain`] must follow, after this one or after several.
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        self.core.handle_datagram(now, source, datagram);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        self.core.handle_timeout(now);
+        self.drain(now, out);
+    }
+
+    /// When [`Host::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.core.poll_timeout()
+    }
+
+    /// The core's counters.
+    pub fn stats(&self) -> ShardStats {
+        self.core.stats()
+    }
+
+    /// Does what is asked.
+    pub fn handle_command(&mut self, now: Instant, command: ShardCommand, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        match command {
+            ShardCommand::Request(request) => self.request(now, *request, out),
+            ShardCommand::LinkLost(link) => self.link_lost(now, link),
+            ShardCommand::IsEmpty {
+                room,
+                generation,
+                answer,
+            } => {
+                let hosted = self.rooms.get(&room).filter(|hosted| hosted.generation == generation);
+                // Whoever asked may be gone; then nobody waits for it.
+                let _ = answer.send(hosted.is_none_or(|hosted| hosted.empty));
+            }
+            ShardCommand::CloseRoom { room, generation, done } => {
+                self.close_room(now, &room, generation, CloseReason::RoomClosed, out);
+                let _ = done.send(());
+            }
+            ShardCommand::CloseAll { done } => {
+                self.close_all(now, out);
+                let _ = done.send(());
+            }
+        }
+        self.drain(now, out);
+    }
+
+    fn request(&mut self, now: Instant, request: AdmittedRequest, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        let AdmittedRequest {
+            answer,
+            start_by,
+            epoch,
+            work,
+        } = request;
+        if now > start_by {
+            self.not_opened(&work);
+            return answer.send(Err(overloaded("The node could not start the request in time")));
+        }
+        match work {
+            Work::Participant(room, participant, identity, command) => {
+                let result = self.participant(now, &room, &participant, &identity, command, answer.link());
+                answer.send(result);
+            }
+            Work::Open(..) | Work::Join(..) if epoch.is_none() || epoch != self.serving => {
+                self.not_opened(&work);
+                answer.send(Err(Refusal::new(
+                    RefusalReason::Ticket,
+                    "The node's epoch has ended; ask the orchestrator anew.",
+                )));
+            }
+            Work::Open(room, generation) => {
+                self.supersede(now, &room, generation, out);
+                let result = self.core.handle_open(now, &room, generation);
+                self.opened(&room, generation, result.is_ok(), false);
+                answer.send(result);
+            }
+            Work::Join(join, generation) => {
+                let room = join.room.clone();
+                let attach = join.attach;
+                self.supersede(now, &room, generation, out);
+                let result = self.core.handle_join(now, generation, *join);
+                self.opened(&room, generation, result.is_ok(), true);
+                if attach && let Ok(Reply::Joined(joined)) = &result {
+                    let participant = joined.snapshot.participant.id.clone();
+                    self.attached.insert(participant, answer.link().clone());
+                }
+                answer.send(result);
+            }
+        }
+    }
+
+    fn participant(
+        &mut self,
+        now: Instant,
+        room: &RoomName,
+        participant: &ParticipantId,
+        identity: &Identity,
+        command: Command,
+        link: &Link,
+    ) -> Result<Reply, Refusal> {
+        let attach = matches!(command, Command::Attach);
+        let detach = matches!(command, Command::Detach);
+        if detach
+            && self
+                .attached
+                .get(participant)
+                .is_some_and(|attached| attached.id() != link.id())
+        {
+            // The client came back through another gateway before the first one noticed that it was gone.
+            return Ok(Reply::Done);
+        }
+        let result = self.core.handle_command(now, room, participant, identity, command);
+        if result.is_ok() {
+            if attach {
+                self.attached.insert(participant.clone(), link.clone());
+            } else if detach {
+                self.attached.remove(participant);
+            }
+        }
+        result
+    }
+
+    /// An older generation of the room ends before a newer one begins.
+    fn supersede(
+        &mut self,
+        now: Instant,
+        room: &RoomName,
+        generation: Generation,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        if let Some(older) = self.rooms.get(room).map(|hosted| hosted.generation)
+            && older < generation
+        {
+            self.close_room(now, room, older, CloseReason::NodeGone, out);
+        }
+    }
+
+    /// The request was admitted, but does not run. If it was to open the room, the table expects a room that is not there.
+    fn not_opened(&self, work: &Work) {
+        let (room, generation) = match work {
+            Work::Open(room, generation) => (room, *generation),
+            Work::Join(join, generation) => (&join.room, *generation),
+            Work::Participant(..) => return,
+        };
+        if self
+            .rooms
+            .get(room)
+            .is_none_or(|hosted| hosted.generation != generation)
+        {
+            self.table.mark_empty(room, generation);
+        }
+    }
+
+    /// Keeps account of a room that was asked to be open.
+    fn opened(&mut self, room: &RoomName, generation: Generation, ok: bool, entered: bool) {
+        if let Some(hosted) = self.rooms.get_mut(room) {
+            hosted.empty &= !(ok && entered);
+        } else if ok || self.core.rooms().any(|(open, _)| open == room) {
+            let hosted = Hosted {
+                generation,
+                empty: false,
+            };
+            self.rooms.insert(room.clone(), hosted);
+        } else {
+            // The placement would otherwise stand with nothing behind it, as the core never calls this room empty.
+            self.table.mark_empty(room, generation);
+        }
+    }
+
+    fn close_room(
+        &mut self,
+        now: Instant,
+        room: &RoomName,
+        generation: Generation,
+        reason: CloseReason,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        if self
+            .rooms
+            .get(room)
+            .is_some_and(|hosted| hosted.generation == generation)
+        {
+            self.core.close_room(now, room, reason);
+            self.drain(now, out);
+            self.rooms.remove(room);
+        }
+    }
+
+    fn close_all(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        if self.rooms.is_empty() {
+            return;
+        }
+        self.core.close_all(now, CloseReason::NodeGone);
+        self.drain(now, out);
+        self.rooms.clear();
+        self.attached.clear();
+    }
+
+    fn link_lost(&mut self, now: Instant, link: LinkId) {
+        let lost: Vec<ParticipantId> = self
+            .attached
+            .extract_if(|_, attached| attached.id() == link)
+            .map(|(participant, _)| participant)
+            .collect();
+        if !lost.is_empty() {
+            self.core.handle_link_lost(now, &lost);
+        }
+    }
+
+    /// Takes from the core all that it has to say.
+    pub fn drain(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        while let Some(output) = self.core.poll_output(now) {
+            match output {
+                Output::Datagram { to, bytes } => out(to, &bytes),
+                Output::Event { to, event } => self.deliver(to, event),
+                Output::RoomEmpty { room, generation } => {
+                    if let Some(hosted) = self.rooms.get_mut(&room)
+                        && hosted.generation == generation
+                    {
+                        hosted.empty = true;
+                        self.table.mark_empty(&room, generation);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: Vec<ParticipantId>, event: Event) {
+        let last = matches!(event, Event::Closed { .. });
+        // Links are few: a gateway has one. A linear search beats hashing.
+        let mut frames: Vec<(Link, Vec<ParticipantId>)> = Vec::new();
+        for participant in to {
+            let link = if last {
+                self.attached.remove(&participant)
+            } else {
+                self.attached.get(&participant).cloned()
+            };
+            let Some(link) = link else { continue };
+            match frames.iter_mut().find(|(known, _)| known.id() == link.id()) {
+                Some((_, participants)) => participants.push(participant),
+                None => frames.push((link, vec![participant])),
+            }
+        }
+        let Some((final_link, final_to)) = frames.pop() else {
+            return;
+        };
+        for (link, to) in frames {
+            link.push(NodeFrame::Event {
+                to,
+                event: event.clone(),
+            });
+        }
+        final_link.push(NodeFrame::Event { to: final_to, event });
+    }
+}

@@ -1,0 +1,219 @@
+//! The node's counters in Prometheus' text format (version 0.0.4). Room and participant names never appear: they are unbounded,
+//! and people's.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use crate::lease::Boottime;
+use crate::link::REFUSALS;
+use crate::node::Node;
+
+/// The page.
+pub fn render(node: &Node) -> String {
+    let mut page = Page(String::with_capacity(8 * 1024));
+    let total = node.total();
+    let (core, socket, own) = (total.core, total.socket, &node.counters);
+    let lease = node.lease.remaining(Boottime::now());
+
+    page.gauge(
+        "lease_seconds",
+        "How long the lease still holds; 0 without one.",
+        lease.as_secs_f64(),
+    );
+    page.gauge(
+        "capacity_participants",
+        "Participants that the node takes.",
+        f64::from(node.capacity),
+    );
+    page.head("rooms", "gauge", "Open rooms.");
+    for (index, shard) in node.shards.iter().enumerate() {
+        page.line(
+            "rooms",
+            &[("shard", &index.to_string())],
+            shard.report().core.rooms as f64,
+        );
+    }
+    page.head("participants", "gauge", "Participants.");
+    for (index, shard) in node.shards.iter().enumerate() {
+        page.line(
+            "participants",
+            &[("shard", &index.to_string())],
+            shard.report().core.participants as f64,
+        );
+    }
+
+    page.counter("datagrams_received_total", "UDP datagrams read.", socket.received);
+    page.counter(
+        "received_bytes_total",
+        "Bytes of the UDP datagrams read.",
+        socket.received_bytes,
+    );
+    page.counter(
+        "receive_calls_total",
+        "System calls that read datagrams.",
+        socket.receive_calls,
+    );
+    page.counter(
+        "receive_errors_total",
+        "Failed reads of a media socket.",
+        socket.receive_errors,
+    );
+    page.counter("datagrams_sent_total", "UDP datagrams written.", socket.sent);
+    page.counter(
+        "sent_bytes_total",
+        "Bytes of the UDP datagrams written.",
+        socket.sent_bytes,
+    );
+    page.counter(
+        "send_calls_total",
+        "System calls that wrote datagrams.",
+        socket.send_calls,
+    );
+    page.head(
+        "send_dropped_total",
+        "counter",
+        "UDP datagrams that could not be written.",
+    );
+    page.line(
+        "send_dropped_total",
+        &[("reason", "buffer_full")],
+        socket.send_dropped as f64,
+    );
+    page.line(
+        "send_dropped_total",
+        &[("reason", "refused")],
+        socket.send_errors as f64,
+    );
+    page.counter(
+        "packets_forwarded_total",
+        "RTP packets written to subscribers.",
+        core.forwarded,
+    );
+    page.head(
+        "datagrams_dropped_total",
+        "counter",
+        "UDP datagrams that were of no use.",
+    );
+    for (reason, count) in [
+        ("garbage", core.dropped_garbage),
+        ("oversize", core.dropped_oversize),
+        ("stun", core.dropped_stun),
+        ("unknown_source", core.dropped_unknown),
+    ] {
+        page.line("datagrams_dropped_total", &[("reason", reason)], count as f64);
+    }
+    page.counter(
+        "failed_connections_total",
+        "Connections ended by an error in them.",
+        core.failed_connections,
+    );
+
+    let opened = own.links_opened.load(Ordering::Relaxed);
+    let ended = own.links_ended.load(Ordering::Relaxed);
+    page.gauge("links", "Gateways connected.", opened.saturating_sub(ended) as f64);
+    page.counter("links_opened_total", "Control links opened.", opened);
+    page.head("links_closed_total", "counter", "Control links that the node closed.");
+    for (reason, count) in [("slow", &own.links_slow), ("garbage", &own.links_garbage)] {
+        page.line(
+            "links_closed_total",
+            &[("reason", reason)],
+            count.load(Ordering::Relaxed) as f64,
+        );
+    }
+    for (name, help, count) in [
+        (
+            "unauthorized_links_total",
+            "Control links refused for want of the cluster secret.",
+            &own.unauthorized,
+        ),
+        ("requests_total", "Requests of gateways.", &own.requests),
+        (
+            "frames_dropped_total",
+            "Frames for gateways that could not be delivered.",
+            &own.frames_dropped,
+        ),
+        (
+            "registrations_total",
+            "Registrations with the orchestrator.",
+            &own.registrations,
+        ),
+        (
+            "heartbeats_failed_total",
+            "Heartbeats without success.",
+            &own.heartbeats_failed,
+        ),
+        (
+            "fenced_total",
+            "Times that all rooms were closed because the lease was lost.",
+            &own.fenced,
+        ),
+        (
+            "rooms_closed_total",
+            "Rooms closed after they had become empty.",
+            &own.rooms_closed,
+        ),
+    ] {
+        page.counter(name, help, count.load(Ordering::Relaxed));
+    }
+    page.head(
+        "refused_requests_total",
+        "counter",
+        "Requests of gateways that were refused.",
+    );
+    for ((_, reason), count) in REFUSALS.iter().zip(&own.refusals) {
+        page.line(
+            "refused_requests_total",
+            &[("reason", reason)],
+            count.load(Ordering::Relaxed) as f64,
+        );
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    // Writing to a `String` does not fail.
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(
+            self.0,
+            "# HELP signalbox_media_{name} {help}\n# TYPE signalbox_media_{name} {kind}"
+        );
+    }
+
+    /// Label values must need no escaping.
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let _ = write!(self.0, "signalbox_media_{name}");
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.head(name, "gauge", help);
+        self.line(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.line(name, &[], value as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_the_text_formats_shape() {
+        let mut page = Page(String::new());
+        page.counter("a_total", "An a.", 3);
+        page.line("b", &[("x", "1"), ("y", "2")], 0.5);
+        assert_eq!(
+            page.0,
+            "# HELP signalbox_media_a_total An a.\n# TYPE signalbox_media_a_total counter\nsignalbox_media_a_total 3\nsignalbox_media_b{x=\"1\",y=\"2\"} 0.5\n"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! The node as its parts see each other: shards, rooms, lease, and how a request gets to a shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use signalbox_protocol::control::{Refusal, RefusalReason, Request, RequestFrame};
+use signalbox_protocol::{Generation, NodeId, Secret};
+use tokio::sync::oneshot;
+
+use crate::counters::Counters;
+use crate::host::{AdmittedRequest, ShardCommand, Work};
+use crate::lease::{Boottime, Lease};
+use crate::link::{Link, overloaded};
+use crate::media_socket::SocketStats;
+use crate::orchestrators::Orchestrators;
+use crate::rooms::Rooms;
+use crate::shard_thread::{ShardHandle, ShardReport};
+use crate::tickets::Tickets;
+
+/// A running node.
+pub struct Node {
+    pub id: NodeId,
+    pub secret: Secret,
+    pub capacity: u32,
+    pub rooms: Arc<Rooms>,
+    pub lease: Arc<Lease>,
+    pub tickets: Tickets,
+    pub orchestrators: Orchestrators,
+    pub shards: Vec<ShardHandle>,
+    pub counters: Arc<Counters>,
+}
+
+impl Node {
+    /// Brings a request to its shard, or refuses it. Never waits.
+    pub fn dispatch(&self, link: &Link, frame: RequestFrame) {
+        Counters::add(&self.counters.requests);
+        let Some(answer) = link.begin(frame.id) else { return };
+        let start_by = Instant::now() + Duration::from_millis(frame.deadline_ms.into());
+        let room = match &frame.request {
+            Request::Open { room, .. } | Request::Participant { room, .. } => room.clone(),
+            Request::Join(join) => join.room.clone(),
+        };
+        let ticket = match &frame.request {
+            Request::Open { ticket, .. } => Some((ticket, false)),
+            Request::Join(join) => Some((&join.ticket, true)),
+            Request::Participant { .. } => None,
+        };
+        let Some((ticket, joins)) = ticket else {
+            let Some(shard) = self.rooms.shard_of(&room).and_then(|index| self.shards.get(index)) else {
+                return answer.send(Err(Refusal::new(
+                    RefusalReason::NoParticipant,
+                    "The room is not here (any more); join again.",
+                )));
+            };
+            // When the queue is full, the dropped request answers for itself.
+            let _ = shard.give(ShardCommand::Request(Box::new(AdmittedRequest {
+                answer,
+                start_by,
+                epoch: None,
+                work: Work::new(frame.request, Generation(0)),
+            })));
+            return;
+        };
+
+        let claims = match self.tickets.check(ticket, &room, self.lease.epoch(Boottime::now())) {
+            Ok(claims) => claims,
+            Err(refusal) => return answer.send(Err(refusal)),
+        };
+        // As of the shards' last turns: some joins that are under way at this moment may exceed it.
+        if joins && self.total().core.participants >= u64::from(self.capacity) {
+            return answer.send(Err(Refusal::new(
+                RefusalReason::Full,
+                "The node has as many participants as it takes; ask the orchestrator anew.",
+            )));
+        }
+        let load = |index: usize| {
+            self.shards
+                .get(index)
+                .map_or(u64::MAX, |shard| shard.report().core.participants)
+        };
+        let mut request = Some(AdmittedRequest {
+            answer,
+            start_by,
+            epoch: Some(claims.epoch),
+            work: Work::new(frame.request, claims.generation),
+        });
+        let entered = self
+            .rooms
+            .enter(&room, claims.generation, Instant::now(), load, |index| {
+                match (self.shards.get(index), request.take()) {
+                    (Some(shard), Some(taken)) => shard.give(ShardCommand::Request(Box::new(taken))),
+                    _ => Err(overloaded("The room has no shard")),
+                }
+            });
+        // What was handed over answers for itself, also when it was dropped on the way.
+        if let (Err(refusal), Some(request)) = (entered, request) {
+            request.answer.send(Err(refusal));
+        }
+    }
+
+    /// Gives up the epoch and every room in it.
+    pub async fn fence(&self) {
+        self.lease.revoke();
+        self.rooms.fence();
+        self.close_all().await;
+    }
+
+    /// Closes every room; their last events are in the links' queues when this returns.
+    pub async fn close_all(&self) {
+        let mut pending = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (done, closed) = oneshot::channel();
+            if shard.send(ShardCommand::CloseAll { done }).await {
+                pending.push(closed);
+            }
+        }
+        for closed in pending {
+            // An error means that the thread has ended, and its rooms with it.
+            let _ = closed.await;
+        }
+    }
+
+    /// All shards' counters, summed.
+    pub fn total(&self) -> ShardReport {
+        let mut total = ShardReport::default();
+        for shard in &self.shards {
+            add(&mut total, &shard.report());
+        }
+        total
+    }
+}
+
+fn add(total: &mut ShardReport, one: &ShardReport) {
+    let (core, more) = (&mut total.core, &one.core);
+    core.rooms += more.rooms;
+    core.participants += more.participants;
+    core.datagrams_in += more.datagrams_in;
+    core.bytes_in += more.bytes_in;
+    core.datagrams_out += more.datagrams_out;
+    core.bytes_out += more.bytes_out;
+    core.forwarded += more.forwarded;
+    core.dropped_garbage += more.dropped_garbage;
+    core.dropped_oversize += more.dropped_oversize;
+    core.dropped_stun += more.dropped_stun;
+    core.dropped_unknown += more.dropped_unknown;
+    core.failed_connections += more.failed_connections;
+    let SocketStats {
+        received,
+        received_bytes,
+        receive_calls,
+        receive_errors,
+        sent,
+        sent_bytes,
+        send_calls,
+        send_dropped,
+        send_errors,
+    } = one.socket;
+    let socket = &mut total.socket;
+    socket.received += received;
+    socket.received_bytes += received_bytes;
+    socket.receive_calls += receive_calls;
+    socket.receive_errors += receive_errors;
+    socket.sent += sent;
+    socket.sent_bytes += sent_bytes;
+    socket.send_calls += send_calls;
+    socket.send_dropped += send_dropped;
+    socket.send_errors += send_errors;
+}

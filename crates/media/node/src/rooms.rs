@@ -1,0 +1,477 @@
+//! Which rooms the node hosts, in which generation, on which shard; and which generations it has closed.
+//!
+//! **A generation of a room lives once.** It is opened by a ticket that names it, it admits by tickets that name it and no other, and when it
+//! is closed it stays closed. A higher generation replaces a lower one: the orchestrator places a room anew only after the old
+//! placement was closed or fenced, so a ticket for the higher one proves that the lower one is dead. A lower one is a ticket
+//! that was overtaken.
+//!
+//! What enters a room is decided and handed to the room's shard under one lock, so that what is decided first also arrives
+//! first: after a room was marked as closing, whatever its shard is asked comes behind the last admission.
+//!
+//! It must not know how tickets are signed, nor what a shard does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use signalbox_protocol::control::{Refusal, RefusalReason};
+use signalbox_protocol::placement::RoomDigest;
+use signalbox_protocol::{Generation, RoomName, ticket};
+use tokio::sync::Notify;
+
+/// How long a closed generation is remembered: far longer than any ticket for it can live, so that neither a ticket's lifetime nor
+/// the difference between two machines' clocks brings it back. Higher: more memory. Lower: clocks must agree better.
+pub const CLOSED_MEMORY: Duration = Duration::from_secs(20 * ticket::LIFETIME_SECONDS);
+
+/// How many closed generations are remembered. When there are more, no room is opened until the oldest are forgotten: to forget
+/// one early could bring a dead room back. Higher: more memory (up to 600 bytes each). Lower: less turnover of rooms.
+pub const MAX_CLOSED: usize = 100_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Closing,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hosted {
+    generation: Generation,
+    shard: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Table {
+    hosted: HashMap<RoomName, Hosted>,
+    /// Rooms on each shard.
+    rooms: Vec<usize>,
+    closed: HashMap<RoomName, (Generation, Instant)>,
+    /// The above by age, oldest first; entries that were replaced are skipped.
+    closed_by_age: VecDeque<(Instant, RoomName)>,
+    emptied: VecDeque<Emptied>,
+    stopping: bool,
+}
+
+/// A room that became empty and is closing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emptied {
+    /// Which.
+    pub room: RoomName,
+    /// In which generation.
+    pub generation: Generation,
+    /// The shard that hosts it.
+    pub shard: usize,
+}
+
+/// The table, shared by all threads of the node. Its lock is held for a few map operations at a time.
+#[derive(Debug)]
+pub struct Rooms {
+    table: Mutex<Table>,
+    emptied: Notify,
+    max_hosted: usize,
+    max_closed: usize,
+}
+
+impl Rooms {
+    /// An empty table for this many shards, which hosts at most `max_hosted` rooms.
+    pub fn new(shards: usize, max_hosted: usize) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                hosted: HashMap::new(),
+                rooms: vec![0; shards],
+                closed: HashMap::new(),
+                closed_by_age: VecDeque::new(),
+                emptied: VecDeque::new(),
+                stopping: false,
+            }),
+            emptied: Notify::new(),
+            max_hosted,
+            max_closed: MAX_CLOSED,
+        }
+    }
+
+    /// Decides whether a ticket for this generation opens or enters the room, and on which shard; `hand_over` gives the
+    /// request to that shard without waiting. When it fails, nothing has changed. The caller has checked that the ticket is genuine and that its epoch
+    /// is held.
+    ///
+    /// `load(shard)` is how many participants a shard has: a room is opened on the least loaded one, and stays there.
+    ///
+    /// # Errors
+    /// [`RefusalReason::Ticket`] when the generation is closed or overtaken, [`RefusalReason::Closing`] while the room closes,
+    /// [`RefusalReason::Full`] when no room can be opened, and what `hand_over` returns.
+    pub fn enter(
+        &self,
+        room: &RoomName,
+        generation: Generation,
+        now: Instant,
+        load: impl Fn(usize) -> u64,
+        hand_over: impl FnOnce(usize) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut table = self.table();
+        table.forget_closed(now);
+        if table.stopping {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "The node is stopping; ask the orchestrator anew.",
+            ));
+        }
+        if table.closed.get(room).is_some_and(|(closed, _)| generation <= *closed) {
+            return Err(overtaken());
+        }
+        let hosted = table.hosted.get(room).copied();
+        let shard = match hosted {
+            Some(hosted) if generation < hosted.generation => return Err(overtaken()),
+            Some(hosted) if generation == hosted.generation && hosted.state == State::Closing => {
+                return Err(Refusal::new(
+                    RefusalReason::Closing,
+                    "The room is being closed here; ask the orchestrator anew in a moment.",
+                ));
+            }
+            // A replaced generation keeps its shard, whose queue then puts the old one's end before the new one's start.
+            Some(hosted) => hosted.shard,
+            None => table.least_loaded(load).ok_or_else(|| {
+                Refusal::new(
+                    RefusalReason::Full,
+                    "The node has no shard for the room; ask the orchestrator anew.",
+                )
+            })?,
+        };
+        if hosted.is_none() && table.hosted.len() >= self.max_hosted {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "The node hosts as many rooms as it can; ask the orchestrator anew.",
+            ));
+        }
+        let remembers = match hosted {
+            None => true,
+            Some(hosted) => hosted.generation < generation,
+        };
+        if remembers && table.closed.len() >= self.max_closed {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "The node has closed too many rooms of late; ask the orchestrator anew.",
+            ));
+        }
+        hand_over(shard)?;
+        match hosted {
+            Some(hosted) if hosted.generation == generation => return Ok(()),
+            Some(hosted) => table.remember_closed(room, hosted.generation, now),
+            None => table.count(shard, 1),
+        }
+        table.hosted.insert(
+            room.clone(),
+            Hosted {
+                generation,
+                shard,
+                state: State::Open,
+            },
+        );
+        Ok(())
+    }
+
+    /// The shard of a room that is hosted here.
+    pub fn shard_of(&self, room: &RoomName) -> Option<usize> {
+        self.table().hosted.get(room).map(|hosted| hosted.shard)
+    }
+
+    /// Whether this generation of the room is still hosted here.
+    pub fn hosts(&self, room: &RoomName, generation: Generation) -> bool {
+        self.table()
+            .hosted
+            .get(room)
+            .is_some_and(|hosted| hosted.generation == generation)
+    }
+
+    /// A shard says that the room is empty: it begins to close, and [`Rooms::next_emptied`] gives it once.
+    pub fn mark_empty(&self, room: &RoomName, generation: Generation) {
+        let mut table = self.table();
+        if let Some(hosted) = table.hosted.get_mut(room)
+            && hosted.generation == generation
+            && hosted.state == State::Open
+        {
+            hosted.state = State::Closing;
+            let shard = hosted.shard;
+            table.emptied.push_back(Emptied {
+                room: room.clone(),
+                generation,
+                shard,
+            });
+            self.emptied.notify_one();
+        }
+    }
+
+    /// Waits for a room that became empty. For one caller at a time.
+    pub async fn next_emptied(&self) -> Emptied {
+        loop {
+            if let Some(emptied) = self.table().emptied.pop_front() {
+                return emptied;
+            }
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Someone had entered before the room was marked: it goes on.
+    pub fn unmark_empty(&self, room: &RoomName, generation: Generation) {
+        if let Some(hosted) = self.table().hosted.get_mut(room)
+            && hosted.generation == generation
+        {
+            hosted.state = State::Open;
+        }
+    }
+
+    /// The generation is closed for good.
+    pub fn closed(&self, room: &RoomName, generation: Generation, now: Instant) {
+        let mut table = self.table();
+        if table
+            .hosted
+            .get(room)
+            .is_some_and(|hosted| hosted.generation == generation)
+            && let Some(hosted) = table.hosted.remove(room)
+        {
+            table.count(hosted.shard, -1);
+        }
+        table.remember_closed(room, generation, now);
+    }
+
+    /// Forgets every hosted room: the epoch is over, and with it every ticket that named it.
+    pub fn fence(&self) {
+        let mut table = self.table();
+        table.hosted.clear();
+        table.emptied.clear();
+        table.rooms.fill(0);
+    }
+
+    /// Lets nobody in any more.
+    pub fn stop(&self) {
+        self.table().stopping = true;
+    }
+
+    /// Every hosted room, for the heartbeat.
+    pub fn digests(&self) -> Vec<RoomDigest> {
+        let table = self.table();
+        table
+            .hosted
+            .iter()
+            .map(|(room, hosted)| RoomDigest {
+                room: room.clone(),
+                generation: hosted.generation,
+            })
+            .collect()
+    }
+
+    /// How many rooms are hosted.
+    pub fn len(&self) -> usize {
+        self.table().hosted.len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic while it is held would be in a map operation or in handing over to a channel; neither leaves the table torn.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn least_loaded(&self, load: impl Fn(usize) -> u64) -> Option<usize> {
+        self.rooms
+            .iter()
+            .enumerate()
+            // A room counts like a participant: one that was just opened has none yet, and must not draw the next.
+            .min_by_key(|&(shard, &rooms)| load(shard).saturating_add(rooms as u64))
+            .map(|(shard, _)| shard)
+    }
+
+    fn count(&mut self, shard: usize, change: isize) {
+        if let Some(rooms) = self.rooms.get_mut(shard) {
+            *rooms = rooms.saturating_add_signed(change);
+        }
+    }
+
+    fn remember_closed(&mut self, room: &RoomName, generation: Generation, now: Instant) {
+        let until = now + CLOSED_MEMORY;
+        let entry = self.closed.entry(room.clone()).or_insert((generation, until));
+        *entry = (entry.0.max(generation), until);
+        self.closed_by_age.push_back((until, room.clone()));
+    }
+
+    fn forget_closed(&mut self, now: Instant) {
+        while let Some((until, _)) = self.closed_by_age.front()
+            && *until <= now
+            && let Some((until, room)) = self.closed_by_age.pop_front()
+        {
+            if self.closed.get(&room).is_some_and(|(_, latest)| *latest == until) {
+                self.closed.remove(&room);
+            }
+        }
+    }
+}
+
+fn overtaken() -> Refusal {
+    Refusal::new(
+        RefusalReason::Ticket,
+        "This placement of the room is over; ask the orchestrator anew.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> RoomName {
+        text.parse().unwrap()
+    }
+
+    fn enter(rooms: &Rooms, room: &str, generation: u64, now: Instant) -> Result<usize, RefusalReason> {
+        let mut at = usize::MAX;
+        rooms
+            .enter(
+                &name(room),
+                Generation(generation),
+                now,
+                |_| 0,
+                |shard| {
+                    at = shard;
+                    Ok(())
+                },
+            )
+            .map(|()| at)
+            .map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_room_opens_on_the_least_loaded_shard_and_stays_there() {
+        let rooms = Rooms::new(3, 100);
+        let now = Instant::now();
+        let load = |shard: usize| [5, 1, 9].get(shard).copied().unwrap_or_default();
+        for _ in 0..3 {
+            let mut at = None;
+            rooms
+                .enter(&name("a"), Generation(1), now, load, |shard| {
+                    at = Some(shard);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(at, Some(1));
+        }
+    }
+
+    #[test]
+    fn rooms_opened_at_once_spread_over_the_shards() {
+        let rooms = Rooms::new(3, 100);
+        let now = Instant::now();
+        let mut shards: Vec<usize> = ["a", "b", "c"].map(|room| enter(&rooms, room, 1, now).unwrap()).into();
+        shards.sort_unstable();
+        assert_eq!(shards, [0, 1, 2]);
+    }
+
+    #[test]
+    fn only_the_open_generation_admits() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 2, now).unwrap();
+        assert_eq!(enter(&rooms, "a", 1, now), Err(RefusalReason::Ticket));
+        enter(&rooms, "a", 3, now).unwrap();
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        assert!(rooms.hosts(&name("a"), Generation(3)));
+        assert_eq!(rooms.len(), 1);
+    }
+
+    #[test]
+    fn a_closing_room_refuses_and_a_closed_generation_never_opens_again() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        rooms.mark_empty(&name("a"), Generation(1));
+        assert_eq!(enter(&rooms, "a", 1, now), Err(RefusalReason::Closing));
+        rooms.closed(&name("a"), Generation(1), now);
+        assert_eq!(enter(&rooms, "a", 1, now), Err(RefusalReason::Ticket));
+        enter(&rooms, "a", 2, now).unwrap();
+    }
+
+    #[test]
+    fn a_room_that_was_entered_before_it_was_marked_goes_on() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        rooms.mark_empty(&name("a"), Generation(1));
+        rooms.unmark_empty(&name("a"), Generation(1));
+        enter(&rooms, "a", 1, now).unwrap();
+    }
+
+    #[test]
+    fn a_closed_generation_is_remembered_until_its_time_and_counted_from_its_last_closing() {
+        let rooms = Rooms::new(1, 100);
+        let start = Instant::now();
+        enter(&rooms, "a", 1, start).unwrap();
+        rooms.closed(&name("a"), Generation(1), start);
+        let later = start + CLOSED_MEMORY / 2;
+        rooms.closed(&name("a"), Generation(2), later);
+        assert_eq!(enter(&rooms, "a", 2, start + CLOSED_MEMORY), Err(RefusalReason::Ticket));
+        enter(&rooms, "a", 2, later + CLOSED_MEMORY).unwrap();
+        assert!(rooms.table().closed.is_empty());
+        assert!(rooms.table().closed_by_age.is_empty());
+    }
+
+    #[test]
+    fn no_room_opens_while_the_memory_of_closed_ones_is_full() {
+        let mut rooms = Rooms::new(1, 100);
+        rooms.max_closed = 1;
+        let now = Instant::now();
+        enter(&rooms, "b", 1, now).unwrap();
+        rooms.closed(&name("a"), Generation(1), now);
+        assert_eq!(enter(&rooms, "c", 1, now), Err(RefusalReason::Full));
+        enter(&rooms, "b", 1, now).unwrap();
+        enter(&rooms, "c", 1, now + CLOSED_MEMORY).unwrap();
+    }
+
+    #[test]
+    fn the_number_of_rooms_is_bounded() {
+        let rooms = Rooms::new(1, 1);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        assert_eq!(enter(&rooms, "b", 1, now), Err(RefusalReason::Full));
+        enter(&rooms, "a", 2, now).unwrap();
+    }
+
+    #[test]
+    fn a_request_that_was_not_handed_over_changes_nothing() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        let refuse = |_| Err(Refusal::new(RefusalReason::Overloaded, ""));
+        enter(&rooms, "a", 1, now).unwrap();
+        rooms.enter(&name("a"), Generation(2), now, |_| 0, refuse).unwrap_err();
+        rooms.enter(&name("b"), Generation(2), now, |_| 0, refuse).unwrap_err();
+        assert!(rooms.hosts(&name("a"), Generation(1)));
+        assert_eq!(rooms.len(), 1);
+        enter(&rooms, "a", 1, now).unwrap();
+    }
+
+    #[test]
+    fn fencing_forgets_the_rooms_but_not_what_was_closed() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        enter(&rooms, "b", 1, now).unwrap();
+        rooms.closed(&name("b"), Generation(1), now);
+        rooms.fence();
+        assert_eq!(rooms.digests(), []);
+        assert_eq!(enter(&rooms, "b", 1, now), Err(RefusalReason::Ticket));
+    }
+
+    #[tokio::test]
+    async fn an_emptied_room_is_reported_once() {
+        let rooms = Rooms::new(1, 100);
+        enter(&rooms, "a", 1, Instant::now()).unwrap();
+        rooms.mark_empty(&name("a"), Generation(2));
+        rooms.mark_empty(&name("a"), Generation(1));
+        rooms.mark_empty(&name("a"), Generation(1));
+        assert_eq!(rooms.next_emptied().await.room, name("a"));
+        assert!(rooms.table().emptied.is_empty());
+    }
+
+    #[test]
+    fn a_stopping_node_lets_nobody_in() {
+        let rooms = Rooms::new(1, 100);
+        rooms.stop();
+        assert_eq!(enter(&rooms, "a", 1, Instant::now()), Err(RefusalReason::Full));
+    }
+}

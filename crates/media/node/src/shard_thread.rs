@@ -1,0 +1,306 @@
+//! One operating-system thread for each shard: its socket, its commands, its timers, around one [`Host`].
+//!
+//! A turn reads some batches, runs some commands, does what is due, and sends what came of it. Each part is bounded, so that none
+//! starves another. All datagrams of a batch are handled before the core's output is taken: that is what makes runs of one
+//! destination, which leave in one system call. The thread sleeps when a turn found nothing more to do.
+//!
+//! The core isolates a fault in one connection from the others. A panic that gets as far as this thread is a fault in the node
+//! itself: the process ends, so that its rooms are placed elsewhere instead of hanging here.
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use signalbox_protocol::control::Refusal;
+use signalbox_sfu::{Shard, ShardConfig, ShardStats};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{Host, ShardCommand};
+use crate::lease::{Boottime, Lease};
+use crate::link::overloaded;
+use crate::media_socket::{MediaSocket, Received, SocketStats};
+use crate::rooms::Rooms;
+use crate::send_run::SendRun;
+
+/// How many commands wait for a shard. Higher: longer queues before gateways are told to wait. Lower: bursts are refused.
+const COMMAND_QUEUE: usize = 1_024;
+
+/// How many batches of datagrams are read in a turn. Higher: fewer looks at the other work. Lower: more overhead under load.
+const BATCHES_PER_TURN: usize = 4;
+
+/// How many commands are run in a turn. A join costs about as much as forwarding some hundred packets.
+const COMMANDS_PER_TURN: usize = 16;
+
+/// How old a report may be that others see, unless commands have changed something. Higher: less work under load. Lower: fresher figures.
+const REPORT_AGE: Duration = Duration::from_millis(100);
+
+/// How long a thread rests whose socket is at fault, so that it does not spin.
+const FAULT_REST: Duration = Duration::from_millis(10);
+
+/// What a shard counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardReport {
+    /// The core.
+    pub core: ShardStats,
+    /// The socket.
+    pub socket: SocketStats,
+}
+
+/// What a shard's thread is made from.
+pub struct ShardSetup {
+    /// Its place among the node's shards.
+    pub index: usize,
+    /// How many shards the node has.
+    pub shards: usize,
+    /// Its bound socket.
+    pub socket: UdpSocket,
+    /// For the core.
+    pub config: ShardConfig,
+    /// The node's rooms.
+    pub rooms: Arc<Rooms>,
+    /// The node's lease.
+    pub lease: Arc<Lease>,
+    /// Ends the thread.
+    pub stop: CancellationToken,
+}
+
+/// A running shard.
+pub struct ShardHandle {
+    commands: mpsc::Sender<ShardCommand>,
+    report: Arc<Mutex<ShardReport>>,
+}
+
+impl ShardHandle {
+    /// Gives a command without waiting.
+    ///
+    /// # Errors
+    /// `Overloaded` when the queue is full.
+    pub fn give(&self, command: ShardCommand) -> Result<(), Refusal> {
+        self.commands
+            .try_send(command)
+            .map_err(|_| overloaded("The room's shard has too much to do"))
+    }
+
+    /// Waits for a free place in the queue, for commands that must not be lost. False: the thread has ended.
+    pub async fn send(&self, command: ShardCommand) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// The counters, at most some 100 ms old; after a command as they are.
+    pub fn report(&self) -> ShardReport {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts a shard's thread.
+///
+/// # Errors
+/// When there can be no thread, or it cannot use its socket.
+pub fn spawn(setup: ShardSetup) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+    let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+    let report = Arc::new(Mutex::new(ShardReport::default()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let socket = {
+        let _entered = runtime.enter();
+        MediaSocket::new(setup.socket)?
+    };
+    let shared = Arc::clone(&report);
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", setup.index))
+        .spawn(move || {
+            let _guard = AbortOnPanic;
+            if setup.shards > 1 {
+                pin(setup.index, setup.shards);
+            }
+            let core = Shard::new(setup.config, Instant::now());
+            let worker = Worker {
+                socket,
+                commands: receiver,
+                host: Host::new(core, setup.rooms, setup.lease),
+                run: SendRun::default(),
+                report: shared,
+                stop: setup.stop,
+                report_due: None,
+            };
+            runtime.block_on(worker.work());
+        })?;
+    Ok((ShardHandle { commands, report }, thread))
+}
+
+/// Ends the process when the thread unwinds; the panic's message has been printed by then.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a shard's thread has panicked; the node ends");
+            std::process::abort();
+        }
+    }
+}
+
+/// Keeps the thread on one processor core, so that its caches stay warm. Without it the shard only runs slower.
+fn pin(index: usize, shards: usize) {
+    let this_thread = Pid::from_raw(0);
+    let pinned = sched_getaffinity(this_thread).and_then(|allowed| {
+        let cores: Vec<usize> = (0..CpuSet::count())
+            .filter(|&core| allowed.is_set(core).unwrap_or(false))
+            .collect();
+        match cores.get(index) {
+            // Two shards on one core would do worse than the scheduler.
+            Some(&core) if cores.len() >= shards => {
+                let mut only = CpuSet::new();
+                only.set(core)?;
+                sched_setaffinity(this_thread, &only)
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = pinned {
+        tracing::debug!(shard = index, %error, "the shard's thread is not pinned to a core");
+    }
+}
+
+struct Worker {
+    socket: MediaSocket,
+    commands: mpsc::Receiver<ShardCommand>,
+    host: Host,
+    run: SendRun,
+    report: Arc<Mutex<ShardReport>>,
+    stop: CancellationToken,
+    /// When the last turns' figures are to be shown; none: they are.
+    report_due: Option<Instant>,
+}
+
+/// What a turn has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    More,
+    SocketFailed,
+    Ended,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        let mut next = None;
+        loop {
+            match self.turn(next.take()) {
+                Left::Ended => return,
+                _ if self.stop.is_cancelled() => return,
+                // Lets the runtime look for what has arrived.
+                Left::More => tokio::task::yield_now().await,
+                Left::SocketFailed => sleep(FAULT_REST).await,
+                Left::Nothing => {
+                    let due = self.host.poll_timeout().into_iter().chain(self.report_due).min();
+                    tokio::select! {
+                        ready = self.socket.readable() => if ready.is_err() { return },
+                        command = self.commands.recv() => match command {
+                            Some(command) => next = Some(command),
+                            None => return,
+                        },
+                        () = wait_until(due) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// `first` is a command that was taken from the queue already.
+    fn turn(&mut self, first: Option<ShardCommand>) -> Left {
+        let Self {
+            socket,
+            commands,
+            host,
+            run,
+            ..
+        } = self;
+        let now = Instant::now();
+        let mut left = Left::Nothing;
+
+        {
+            let mut out = |to, datagram: &[u8]| queue(socket, run, to, datagram);
+            host.handle_lease(now, Boottime::now(), &mut out);
+        }
+        for batch in 0..BATCHES_PER_TURN {
+            match socket.receive(|source, datagram| host.handle_datagram(now, source, datagram)) {
+                Received::Some => {
+                    host.drain(now, &mut |to, datagram| queue(socket, run, to, datagram));
+                    if batch + 1 == BATCHES_PER_TURN {
+                        left = Left::More;
+                    }
+                }
+                Received::Empty => break,
+                Received::Failed => {
+                    left = Left::SocketFailed;
+                    break;
+                }
+            }
+        }
+
+        let mut out = |to, datagram: &[u8]| queue(socket, run, to, datagram);
+        let mut command = first;
+        let mut commanded = false;
+        for _ in 0..COMMANDS_PER_TURN {
+            let next = match command.take() {
+                Some(command) => Ok(command),
+                None => commands.try_recv(),
+            };
+            match next {
+                Ok(command) => {
+                    host.handle_command(now, command, &mut out);
+                    commanded = true;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    left = Left::Ended;
+                    break;
+                }
+            }
+        }
+        if left == Left::Nothing && !commands.is_empty() {
+            left = Left::More;
+        }
+        if host.poll_timeout().is_some_and(|due| due <= now) {
+            host.handle_timeout(now, &mut out);
+        }
+        run.take(|run| socket.send(run));
+        if commanded || self.report_due.is_some_and(|due| due <= now) {
+            self.publish();
+            self.report_due = None;
+        } else {
+            self.report_due.get_or_insert(now + REPORT_AGE);
+        }
+        left
+    }
+
+    fn publish(&self) {
+        let report = ShardReport {
+            core: self.host.stats(),
+            socket: self.socket.stats(),
+        };
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+fn queue(socket: &mut MediaSocket, run: &mut SendRun, to: std::net::SocketAddr, datagram: &[u8]) {
+    if !run.push(to, datagram, socket.max_segments()) {
+        run.take(|run| socket.send(run));
+        // The run is empty now: it takes anything.
+        run.push(to, datagram, socket.max_segments());
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,407 @@
+//! The fake orchestrator, a node that is registered with it, and a gateway's link.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use clap::Parser;
+use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use signalbox_media::{Config, Error};
+use signalbox_protocol::control::{
+    Command, Event, Join, NodeFrame, Outcome, PATH, Reply, Request, RequestFrame, Transports,
+};
+use signalbox_protocol::placement::{CloseRoom, Heartbeat, RegisterNode, Registered, Release, Renewed, RoomClosed};
+use signalbox_protocol::room::Grants;
+use signalbox_protocol::ticket::{AUDIENCE, TicketClaims};
+use signalbox_protocol::{Epoch, Generation, NodeId, ParticipantId};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub const SECRET: &str = "the cluster secret of the tests";
+
+/// Far longer than anything here takes, on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the fake orchestrator does with calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Answer,
+    /// Heartbeats of epochs so far are answered with 410.
+    Gone,
+    /// Nothing is answered.
+    Silent,
+    /// Room closings fail with 503 after they have taken effect.
+    LoseClosings,
+}
+
+/// What it was told.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    pub registrations: Vec<(RegisterNode, Epoch)>,
+    pub heartbeats: Vec<Heartbeat>,
+    pub closings: Vec<(String, CloseRoom)>,
+    pub released: Vec<Epoch>,
+}
+
+struct Shared {
+    mode: Mutex<Mode>,
+    lease: Duration,
+    log: watch::Sender<Log>,
+}
+
+/// The fake orchestrator.
+pub struct Orchestrator {
+    pub url: String,
+    shared: Arc<Shared>,
+    _server: DropGuard,
+}
+
+impl Orchestrator {
+    pub async fn start(lease: Duration) -> Self {
+        let shared = Arc::new(Shared {
+            mode: Mutex::new(Mode::Answer),
+            lease,
+            log: watch::Sender::new(Log::default()),
+        });
+        let router = Router::new()
+            .route("/v1/nodes", post(register))
+            .route("/v1/nodes/{node}/heartbeat", post(heartbeat))
+            .route("/v1/nodes/{node}/release", post(release))
+            .route("/v1/rooms/{room}/close", post(close))
+            .with_state(Arc::clone(&shared));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serve = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::spawn(async move { serve.await });
+        Self {
+            url,
+            shared,
+            _server: stop.drop_guard(),
+        }
+    }
+
+    pub fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// Waits until what it was told is like this.
+    pub async fn told(&self, what: &str, like: impl Fn(&Log) -> bool) -> Log {
+        let mut log = self.shared.log.subscribe();
+        let wait = log.wait_for(|log| like(log));
+        tokio::time::timeout(PATIENCE, wait).await.expect(what).unwrap().clone()
+    }
+}
+
+async fn enter(shared: &Shared, headers: &HeaderMap) -> Mode {
+    assert_eq!(headers["authorization"], format!("Bearer {SECRET}"));
+    let mode = *shared.mode.lock().unwrap();
+    if mode == Mode::Silent {
+        std::future::pending::<()>().await;
+    }
+    mode
+}
+
+async fn register(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(body): Json<RegisterNode>,
+) -> Json<Registered> {
+    enter(&shared, &headers).await;
+    let mut epoch = Epoch(0);
+    shared.log.send_modify(|log| {
+        epoch = Epoch(log.registrations.len() as u64 + 1);
+        log.registrations.push((body, epoch));
+    });
+    let lease_ms = shared.lease.as_millis() as u64;
+    Json(Registered {
+        epoch,
+        lease_ms,
+        heartbeat_ms: 50,
+    })
+}
+
+async fn heartbeat(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Heartbeat>) -> Response {
+    if enter(&shared, &headers).await == Mode::Gone {
+        *shared.mode.lock().unwrap() = Mode::Answer;
+        return StatusCode::GONE.into_response();
+    }
+    shared.log.send_modify(|log| log.heartbeats.push(body));
+    let lease_ms = shared.lease.as_millis() as u64;
+    Json(Renewed { lease_ms }).into_response()
+}
+
+async fn release(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Release>) -> StatusCode {
+    enter(&shared, &headers).await;
+    shared.log.send_modify(|log| log.released.push(body.epoch));
+    StatusCode::NO_CONTENT
+}
+
+async fn close(
+    State(shared): State<Arc<Shared>>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<CloseRoom>,
+) -> Response {
+    let mode = enter(&shared, &headers).await;
+    let mut first = false;
+    shared.log.send_modify(|log| {
+        first = log.closings.iter().all(|(known, _)| *known != room);
+        log.closings.push((room, body));
+    });
+    match mode {
+        Mode::LoseClosings => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => Json(RoomClosed { closed: first }).into_response(),
+    }
+}
+
+/// A running node.
+pub struct Node {
+    pub control: SocketAddr,
+    pub media: Vec<SocketAddr>,
+    pub id: NodeId,
+    pub shutdown: CancellationToken,
+    pub task: JoinHandle<Result<(), Error>>,
+    _stop: DropGuard,
+}
+
+impl Node {
+    /// Starts a node and waits until it is registered.
+    pub async fn start(orchestrator: &Orchestrator, more: &[&str]) -> Self {
+        let control = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = control.local_addr().unwrap();
+        let id = NodeId::random();
+        let id_text = id.to_string();
+        let arguments = [
+            "signalbox-media",
+            "--media-bind=127.0.0.1:0",
+            "--orchestrator",
+            &orchestrator.url,
+            "--cluster-secret",
+            SECRET,
+            "--node-id",
+            &id_text,
+        ];
+        let config = Config::parse_from(arguments.iter().chain(more));
+        let sockets = config.bind_media().unwrap();
+        let media = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(signalbox_media::run(control, sockets, config, shutdown.clone()));
+        orchestrator
+            .told("the node registers", |log| {
+                log.registrations.iter().any(|(node, _)| node.node == id)
+            })
+            .await;
+        let node = Self {
+            control: address,
+            media,
+            id,
+            task,
+            _stop: shutdown.clone().drop_guard(),
+            shutdown,
+        };
+        // The answer is on its way when the registration has been logged.
+        node.until("/readyz", |status, _| status == 200).await;
+        node
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", self.control)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Asks until the answer is like this: what is waited for has no event of its own.
+    pub async fn until(&self, path: &str, like: impl Fn(u16, &str) -> bool) {
+        let asking = async {
+            loop {
+                let (status, text) = self.get(path).await;
+                if like(status, &text) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.expect(path);
+    }
+
+    /// Waits until a metric has a value that is like this.
+    pub async fn metric(&self, name: &str, like: impl Fn(f64) -> bool) {
+        self.until("/metrics", |_, text| {
+            text.lines()
+                .filter_map(|line| line.rsplit_once(' '))
+                .any(|(key, value)| key == name && like(value.parse().unwrap()))
+        })
+        .await;
+    }
+
+    pub fn claims(&self, room: &str, generation: u64) -> TicketClaims {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        TicketClaims {
+            aud: AUDIENCE.into(),
+            exp: now + 30,
+            room: room.parse().unwrap(),
+            node: self.id,
+            epoch: Epoch(1),
+            generation: Generation(generation),
+        }
+    }
+
+    pub fn ticket(&self, room: &str, generation: u64) -> String {
+        sign(&self.claims(room, generation), SECRET)
+    }
+
+    pub fn join(&self, room: &str, generation: u64, identity: &str) -> Request {
+        Request::Join(Box::new(Join {
+            ticket: self.ticket(room, generation),
+            room: room.parse().unwrap(),
+            identity: identity.parse().unwrap(),
+            name: String::new(),
+            metadata: String::new(),
+            attributes: BTreeMap::new(),
+            grants: Grants::default(),
+            transports: Transports::Dual,
+            auto_subscribe: true,
+            attach: true,
+            publish: Vec::new(),
+            offer: None,
+            dialect_info: None,
+        }))
+    }
+
+    pub async fn gateway(&self) -> Gateway {
+        self.connect(Some(SECRET)).await.unwrap()
+    }
+
+    pub async fn connect(&self, secret: Option<&str>) -> Result<Gateway, tungstenite::Error> {
+        let mut request = format!("ws://{}{PATH}", self.control).into_client_request().unwrap();
+        if let Some(secret) = secret {
+            let value = format!("Bearer {secret}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let (socket, _) = connect_async(request).await?;
+        Ok(Gateway {
+            socket,
+            next: 1,
+            events: VecDeque::new(),
+        })
+    }
+}
+
+pub fn sign(claims: &TicketClaims, secret: &str) -> String {
+    encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
+
+/// A gateway's link.
+pub struct Gateway {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next: u64,
+    /// Events that came while a reply was waited for.
+    pub events: VecDeque<NodeFrame>,
+}
+
+impl Gateway {
+    pub async fn ask(&mut self, request: Request) -> Outcome {
+        let id = self.send(request, 60_000).await;
+        self.reply(id).await
+    }
+
+    /// Joins a room's generation with this link attached, and gives the participant's id.
+    pub async fn join(&mut self, node: &Node, room: &str, generation: u64, identity: &str) -> ParticipantId {
+        match self.ask(node.join(room, generation, identity)).await {
+            Outcome::Ok(Reply::Joined(joined)) => joined.snapshot.participant.id,
+            other => panic!("not joined: {other:?}"),
+        }
+    }
+
+    /// Does something for a participant.
+    pub async fn command(
+        &mut self,
+        room: &str,
+        identity: &str,
+        participant: &ParticipantId,
+        command: Command,
+    ) -> Outcome {
+        let request = Request::Participant {
+            room: room.parse().unwrap(),
+            participant: participant.clone(),
+            identity: identity.parse().unwrap(),
+            command,
+        };
+        self.ask(request).await
+    }
+
+    pub async fn send(&mut self, request: Request, deadline_ms: u32) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let frame = RequestFrame {
+            id,
+            deadline_ms,
+            request,
+        };
+        let text = serde_json::to_string(&frame).unwrap();
+        self.socket.send(Message::text(text)).await.unwrap();
+        id
+    }
+
+    pub async fn reply(&mut self, to: u64) -> Outcome {
+        loop {
+            match self.frame().await.expect("an open link") {
+                NodeFrame::Reply { id, result } if id == to => return result,
+                NodeFrame::Reply { .. } => {}
+                event @ NodeFrame::Event { .. } => self.events.push_back(event),
+            }
+        }
+    }
+
+    /// The next event that is like this; those before it are dropped.
+    pub async fn event(&mut self, like: impl Fn(&Event) -> bool) -> (Vec<ParticipantId>, Event) {
+        loop {
+            let frame = match self.events.pop_front() {
+                Some(frame) => frame,
+                None => self.frame().await.expect("an open link"),
+            };
+            if let NodeFrame::Event { to, event } = frame
+                && like(&event)
+            {
+                return (to, event);
+            }
+        }
+    }
+
+    /// The next frame, or how the link was closed.
+    pub async fn frame(&mut self) -> Result<NodeFrame, Option<CloseFrame>> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next())
+                .await
+                .expect("a frame");
+            match message {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(close))) => return Err(close),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// How the link ends.
+    pub async fn closed(&mut self) -> Option<CloseFrame> {
+        loop {
+            if let Err(close) = self.frame().await {
+                return close;
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! A media node with a fake orchestrator and fake gateways, over real sockets.
+
+mod cluster;
+mod control;
+mod events;
+mod lease;
+mod rooms;
+mod udp;

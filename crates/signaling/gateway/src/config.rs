@@ -1,0 +1,105 @@
+//! The gateway's settings: flags and environment.
+
+use std::net::SocketAddr;
+
+use signalbox_protocol::Secret;
+
+use crate::access::ApiKey;
+
+/// The signaling tier: takes clients over HTTP and WebSocket, checks their tokens and leads each to the media node of its room.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "signalbox-gateway", version)]
+pub struct Config {
+    /// Address and port for clients: the API, the LiveKit protocol and the page.
+    #[arg(
+        long,
+        env = "SIGNALBOX_LISTEN",
+        default_value = "127.0.0.1:7880",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// Address and port for operators: `/metrics`, `/livez` and `/readyz`. Keep it off public networks.
+    #[arg(
+        long,
+        env = "SIGNALBOX_ADMIN_LISTEN",
+        default_value = "127.0.0.1:7882",
+        value_name = "ADDRESS"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// The orchestrators' URLs, separated by commas; when one does not answer the next is asked.
+    #[arg(
+        long,
+        env = "SIGNALBOX_ORCHESTRATOR",
+        default_value = "http://127.0.0.1:7890",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub orchestrator: Vec<reqwest::Url>,
+
+    /// The secret that all processes of the cluster share, at least 16 bytes.
+    #[arg(
+        long,
+        env = "SIGNALBOX_CLUSTER_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
+    pub cluster_secret: Secret,
+
+    /// The API keys whose tokens are accepted, as `id:secret`, separated by commas; each secret has at least 16 bytes.
+    #[arg(
+        long,
+        env = "SIGNALBOX_KEYS",
+        hide_env_values = true,
+        required = true,
+        value_delimiter = ',',
+        value_name = "ID:SECRET"
+    )]
+    pub keys: Vec<ApiKey>,
+
+    /// Give a token to everyone who asks at `/v1/guest-tokens`, signed with the first key. For demonstrations.
+    #[arg(long, env = "SIGNALBOX_GUESTS")]
+    pub guests: bool,
+
+    /// How many client connections may be open at once; what is over is answered with 503 and closed.
+    #[arg(
+        long,
+        env = "SIGNALBOX_MAX_CONNECTIONS",
+        default_value_t = 20_000,
+        value_name = "COUNT"
+    )]
+    pub max_connections: usize,
+
+    /// How long the shutdown waits for requests and WebSockets to end before it cuts them off, in seconds.
+    #[arg(long, env = "SIGNALBOX_DRAIN_SECONDS", default_value_t = 10, value_name = "SECONDS")]
+    pub drain_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn a_secret_and_a_key_are_enough() {
+        let config = Config::try_parse_from([
+            "signalbox-gateway",
+            "--cluster-secret",
+            "0123456789abcdef",
+            "--keys",
+            "a:0123456789abcdef,b:0123456789abcdeg",
+        ])
+        .unwrap();
+        assert_eq!(config.keys.len(), 2);
+        assert_eq!(config.listen.port(), 7880);
+        assert!(!config.guests);
+        assert!(!format!("{config:?}").contains("0123456789"));
+    }
+}

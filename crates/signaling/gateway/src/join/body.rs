@@ -1,0 +1,80 @@
+//! The body of a request: JSON of at most 64 KiB, which has to arrive in time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use crate::problem::ApiError;
+use crate::state::State;
+
+/// The longest body, in bytes. Higher: bigger offers fit. Lower: less memory for each request under way.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How much of a body that is too long is read and thrown away. A client that is still sending when the connection closes sees a reset
+/// instead of the answer, so moderate excess is swallowed first.
+const MAX_SWALLOWED_BYTES: usize = 1024 * 1024;
+
+/// How long a body may take to arrive. Higher: slow senders hold connections longer. Lower: thin uplinks cannot join.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body read as JSON; an empty one is read as `{}`.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<State> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &State) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = tokio::time::timeout(BODY_TIMEOUT, read(&parts.headers, body))
+            .await
+            .map_err(|_| ApiError::BodyTimeout)??;
+        if body.is_empty() {
+            return parse(b"{}").map(Self);
+        }
+        if !is_json(&parts.headers) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        parse(&body).map(Self)
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_SWALLOWED_BYTES) {
+        return Err(ApiError::BodyTooLarge);
+    }
+    let mut chunks = body.into_data_stream();
+    let (mut read, mut length) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::InvalidBody("it ended too early".into()))?;
+        length = length.saturating_add(chunk.len());
+        if length > MAX_SWALLOWED_BYTES {
+            break;
+        }
+        if length <= MAX_BODY_BYTES {
+            read.extend_from_slice(&chunk);
+        }
+    }
+    if length > MAX_BODY_BYTES {
+        return Err(ApiError::BodyTooLarge);
+    }
+    Ok(read)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
+}

@@ -1,0 +1,85 @@
+//! `/v1/rooms/{room}/participants/{id}/subscriptions/{track}`: other participants' tracks, as this one receives them.
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use signalbox_protocol::control::{Command, Preference, Quality};
+
+use super::body::JsonBody;
+use super::{Member, NamedTrack};
+use crate::problem::ApiError;
+use crate::state::State;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubscriptionUpdate {
+    #[serde(default)]
+    subscribed: Option<bool>,
+    #[serde(default)]
+    enabled: Option<bool>,
+    #[serde(default)]
+    quality: Option<Quality>,
+    #[serde(default)]
+    width: Option<u32>,
+    #[serde(default)]
+    height: Option<u32>,
+}
+
+impl SubscriptionUpdate {
+    /// The preference replaces the one before as a whole; what is not named takes its default. None if nothing of it is named.
+    fn preference(&self) -> Option<Preference> {
+        let named = self.enabled.is_some() || self.quality.is_some() || self.width.is_some() || self.height.is_some();
+        let default = Preference::default();
+        named.then(|| Preference {
+            enabled: self.enabled.unwrap_or(default.enabled),
+            quality: self.quality.or(default.quality),
+            width: self.width.unwrap_or(default.width),
+            height: self.height.unwrap_or(default.height),
+        })
+    }
+}
+
+/// `PATCH`: receive a track or not, and how.
+pub(super) async fn update(
+    Shared(state): Shared<State>,
+    member: Member,
+    NamedTrack(track): NamedTrack,
+    JsonBody(update): JsonBody<SubscriptionUpdate>,
+) -> Result<StatusCode, ApiError> {
+    let preference = update.preference();
+    if preference.is_none() && update.subscribed.is_none() {
+        return Err(ApiError::InvalidBody(
+            "it names none of `subscribed`, `enabled`, `quality`, `width`, `height`".into(),
+        ));
+    }
+    if let Some(subscribed) = update.subscribed {
+        let tracks = vec![track.clone()];
+        member
+            .command(&state, Command::Subscribe { tracks, subscribed })
+            .await?;
+    }
+    if let Some(preference) = preference {
+        let tracks = vec![track];
+        member.command(&state, Command::Prefer { tracks, preference }).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_takes_its_default() {
+        let preference = |json: &str| serde_json::from_str::<SubscriptionUpdate>(json).unwrap().preference();
+        assert_eq!(preference(r#"{"subscribed":true}"#), None);
+        assert_eq!(
+            preference(r#"{"quality":"low"}"#),
+            Some(Preference {
+                quality: Some(Quality::Low),
+                ..Preference::default()
+            })
+        );
+        assert!(!preference(r#"{"enabled":false}"#).unwrap().enabled);
+    }
+}

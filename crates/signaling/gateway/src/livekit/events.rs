@@ -1,0 +1,158 @@
+//! What a client is told when something happens, message by message.
+//!
+//! Pure but for the roster that it keeps up to date.
+
+use livekit_protocol as lk;
+use livekit_protocol::signal_response::Message;
+use signalbox_protocol::control::{Event, Snapshot};
+use signalbox_protocol::room::{RoomInfo, Speaker};
+use signalbox_protocol::{Identity, ParticipantId};
+
+use super::roster::Roster;
+use super::translate;
+
+/// The version of LiveKit's server whose signaling this dialect matches. SDKs switch features on by it: RPC between
+/// participants at 1.8.0, and what is newer is not promised here.
+const SERVER_VERSION: &str = "1.8.0";
+
+/// The version of the signaling protocol.
+const PROTOCOL: i32 = 17;
+
+/// How often clients send a ping, in seconds. Higher: a dead connection is noticed later. Lower: more traffic from idle
+/// clients.
+pub(super) const PING_SECONDS: u8 = 5;
+
+/// How long either side waits for a sign of the other before it gives the connection up, in seconds.
+pub(super) const PING_TIMEOUT_SECONDS: u8 = 15;
+
+/// What an event means to a client.
+#[derive(Debug, PartialEq)]
+pub(super) enum Told {
+    /// Send these.
+    Messages(Vec<Message>),
+    /// The node's offer: remember its id, then send this.
+    Offer(lk::SessionDescription),
+    /// Send this and close.
+    Closed(lk::LeaveRequest),
+}
+
+/// The first message of a new session.
+pub(super) fn join_response(snapshot: &Snapshot) -> Message {
+    Message::Join(lk::JoinResponse {
+        room: Some(translate::room(&snapshot.room)),
+        participant: Some(translate::participant(&snapshot.participant)),
+        other_participants: snapshot.others.iter().map(translate::participant).collect(),
+        server_version: SERVER_VERSION.to_owned(),
+        // The node offers on the subscriber's connection at once, so that its data channels are there before the first
+        // track.
+        subscriber_primary: true,
+        ping_timeout: PING_TIMEOUT_SECONDS.into(),
+        ping_interval: PING_SECONDS.into(),
+        server_info: Some(server_info()),
+        enabled_publish_codecs: translate::codecs(),
+        ..lk::JoinResponse::default()
+    })
+}
+
+/// The first message of a resumed session; clients drop whatever comes before it.
+pub(super) fn reconnect_response() -> Message {
+    Message::Reconnect(lk::ReconnectResponse {
+        server_info: Some(server_info()),
+        ..lk::ReconnectResponse::default()
+    })
+}
+
+fn server_info() -> lk::ServerInfo {
+    lk::ServerInfo {
+        edition: lk::server_info::Edition::Standard.into(),
+        version: SERVER_VERSION.to_owned(),
+        protocol: PROTOCOL,
+        ..lk::ServerInfo::default()
+    }
+}
+
+/// Everything that a client needs to know after it may have missed events. `gone` are those whom it may still believe
+/// to be there.
+pub(super) fn refresh(snapshot: &Snapshot, gone: Vec<(Identity, ParticipantId)>) -> Vec<Message> {
+    let participants = gone
+        .into_iter()
+        .map(|(identity, id)| lk::ParticipantInfo {
+            sid: id.to_string(),
+            identity: identity.to_string(),
+            state: lk::participant_info::State::Disconnected.into(),
+            ..lk::ParticipantInfo::default()
+        })
+        .chain([translate::participant(&snapshot.participant)])
+        .chain(snapshot.others.iter().map(translate::participant))
+        .collect();
+    let mut messages = vec![
+        Message::Update(lk::ParticipantUpdate { participants }),
+        room_update(&snapshot.room),
+    ];
+    messages.extend(speakers(&snapshot.speakers));
+    messages
+}
+
+/// The room as it is now.
+pub(super) fn room_update(room: &RoomInfo) -> Message {
+    Message::RoomUpdate(lk::RoomUpdate {
+        room: Some(translate::room(room)),
+    })
+}
+
+/// None when nobody is named.
+pub(super) fn speakers(speakers: &[Speaker]) -> Option<Message> {
+    (!speakers.is_empty()).then(|| {
+        Message::SpeakersChanged(lk::SpeakersChanged {
+            speakers: speakers.iter().map(translate::speaker).collect(),
+        })
+    })
+}
+
+/// What an event means to the client that the roster belongs to.
+pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
+    Told::Messages(match event {
+        Event::ParticipantJoined { participant }
+        | Event::ParticipantUpdated { participant }
+        | Event::TrackPublished { participant, .. }
+        | Event::TrackMuted { participant, .. } => {
+            roster.put(&participant);
+            vec![update(translate::participant(&participant))]
+        }
+        Event::ParticipantLeft { participant } => {
+            if roster.remove(&participant) {
+                vec![update(translate::departed(&participant))]
+            } else {
+                Vec::new()
+            }
+        }
+        Event::TrackUnpublished { participant, track } => {
+            roster.put(&participant);
+            let mut messages = vec![update(translate::participant(&participant))];
+            if participant.id == *roster.me() {
+                messages.push(Message::TrackUnpublished(lk::TrackUnpublishedResponse {
+                    track_sid: track.to_string(),
+                }));
+            }
+            messages
+        }
+        Event::Speakers { speakers: changed } => speakers(&changed).into_iter().collect(),
+        // They belong to the other kind of connection.
+        Event::Slots { .. } | Event::SlotsWanted { .. } => Vec::new(),
+        Event::Offer { id, sdp } => {
+            return Told::Offer(lk::SessionDescription {
+                r#type: "offer".to_owned(),
+                sdp,
+                id,
+                ..lk::SessionDescription::default()
+            });
+        }
+        Event::Closed { reason } => return Told::Closed(translate::closed(reason)),
+    })
+}
+
+fn update(participant: lk::ParticipantInfo) -> Message {
+    Message::Update(lk::ParticipantUpdate {
+        participants: vec![participant],
+    })
+}

@@ -1,0 +1,190 @@
+//! What the gateway counts, and its Prometheus text.
+//!
+//! Plain atomics: a count is exact, but two counts read together may be from slightly different moments.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How many there are at present.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// `n` more, or fewer when it is negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counts of one gateway.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Bytes read from clients, all protocols.
+    pub bytes_received: Counter,
+    /// Bytes written to clients, all protocols.
+    pub bytes_sent: Counter,
+    /// Connections of clients.
+    pub connections: Gauge,
+    /// Connections accepted since the start.
+    pub connections_accepted: Counter,
+    /// Connections turned away because there were too many.
+    pub connections_refused: Counter,
+    /// WebSockets of clients.
+    pub sockets: Gauge,
+    /// Responses by the first digit of their status, 1 to 5.
+    responses: [Counter; 5],
+    /// Participants admitted.
+    pub joins: Counter,
+    /// Joins that failed for whatever reason.
+    pub joins_failed: Counter,
+    /// Placements asked of the orchestrator.
+    pub placements_asked: Counter,
+    /// Placements answered by the cache.
+    pub placements_cached: Counter,
+    /// Requests that a node refused with a reason to ask for a new placement.
+    pub placements_refused: Counter,
+    /// Links to media nodes.
+    pub node_links: Gauge,
+    /// Links to media nodes that broke.
+    pub node_links_lost: Counter,
+    /// Events that came for nobody, or for a session that was too slow.
+    pub events_dropped: Counter,
+    /// Sessions cut off because they did not take their events in time.
+    pub sessions_overflowed: Counter,
+}
+
+impl Metrics {
+    /// Counts a response.
+    pub fn response(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(counter) = self.responses.get(class) {
+            counter.increment();
+        }
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(4096);
+        let mut single = |name: &str, kind: &str, help: &str, value: i128| {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(
+                text,
+                "# HELP signalbox_gateway_{name} {help}\n# TYPE signalbox_gateway_{name} {kind}\nsignalbox_gateway_{name} {value}"
+            );
+        };
+        let mut counter =
+            |name: &str, help: &str, counter: &Counter| single(name, "counter", help, counter.get().into());
+        counter(
+            "bytes_received_total",
+            "Bytes read from clients, all protocols.",
+            &self.bytes_received,
+        );
+        counter(
+            "bytes_sent_total",
+            "Bytes written to clients, all protocols.",
+            &self.bytes_sent,
+        );
+        counter(
+            "connections_accepted_total",
+            "Client connections accepted.",
+            &self.connections_accepted,
+        );
+        counter(
+            "connections_refused_total",
+            "Client connections turned away because there were too many.",
+            &self.connections_refused,
+        );
+        counter("joins_total", "Participants admitted.", &self.joins);
+        counter("joins_failed_total", "Joins that failed.", &self.joins_failed);
+        counter(
+            "placements_asked_total",
+            "Placements asked of the orchestrator.",
+            &self.placements_asked,
+        );
+        counter(
+            "placements_cached_total",
+            "Placements answered by the cache.",
+            &self.placements_cached,
+        );
+        counter(
+            "placements_refused_total",
+            "Placements that a media node refused.",
+            &self.placements_refused,
+        );
+        counter(
+            "node_links_lost_total",
+            "Links to media nodes that broke.",
+            &self.node_links_lost,
+        );
+        counter(
+            "events_dropped_total",
+            "Events that nobody could take.",
+            &self.events_dropped,
+        );
+        counter(
+            "sessions_overflowed_total",
+            "Sessions cut off because they were too slow for their events.",
+            &self.sessions_overflowed,
+        );
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge| single(name, "gauge", help, gauge.get().into());
+        gauge("connections", "Client connections open.", &self.connections);
+        gauge("sockets", "Client WebSockets open.", &self.sockets);
+        gauge("node_links", "Links to media nodes open.", &self.node_links);
+        text.push_str("# HELP signalbox_gateway_responses_total Responses by class of status.\n");
+        text.push_str("# TYPE signalbox_gateway_responses_total counter\n");
+        for (class, counter) in (1..).zip(&self.responses) {
+            let _ = writeln!(
+                text,
+                "signalbox_gateway_responses_total{{status=\"{class}xx\"}} {}",
+                counter.get()
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_appear_in_the_text() {
+        let metrics = Metrics::default();
+        metrics.bytes_sent.add(7);
+        metrics.response(StatusCode::NOT_FOUND);
+        let text = metrics.render();
+        assert!(text.contains("\nsignalbox_gateway_bytes_sent_total 7\n"), "{text}");
+        assert!(
+            text.contains("signalbox_gateway_responses_total{status=\"4xx\"} 1\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! One link for each media node, made on demand.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use signalbox_protocol::Secret;
+use signalbox_protocol::control::{MAX_FRAME_BYTES, PATH};
+use tokio::time::Instant;
+use tokio_tungstenite::connect_async_with_config;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Failure, NodeLink};
+use crate::metrics::Metrics;
+
+/// How long a link may take to come up. Higher: a lost machine delays joins. Lower: a far node cannot be reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the links may take to send their last frames at the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// All links, by the node's control address.
+#[derive(Debug)]
+pub(crate) struct NodeLinks {
+    secret: Secret,
+    metrics: Arc<Metrics>,
+    cells: Mutex<HashMap<String, Cell>>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+type Cell = Arc<tokio::sync::Mutex<Slot>>;
+
+#[derive(Debug, Default)]
+struct Slot {
+    link: Option<Arc<NodeLink>>,
+    /// The last failure, shared by all who were waiting when it happened.
+    failed_at: Option<Instant>,
+}
+
+impl NodeLinks {
+    pub(crate) fn new(secret: Secret, metrics: Arc<Metrics>) -> Self {
+        Self {
+            secret,
+            metrics,
+            cells: Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The link to a node. Concurrent callers share one attempt to make it.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`] when the node cannot be reached, [`Failure::TimedOut`] at the deadline.
+    pub(crate) async fn get(&self, control: &str, deadline: Instant) -> Result<Arc<NodeLink>, Failure> {
+        let came_at = Instant::now();
+        let cell = self.cell(control);
+        let mut slot = tokio::time::timeout_at(deadline, cell.lock())
+            .await
+            .map_err(|_| Failure::TimedOut)?;
+        if let Some(link) = slot.link.as_ref().filter(|link| !link.is_broken()) {
+            return Ok(Arc::clone(link));
+        }
+        if self.closing.is_cancelled() || slot.failed_at.is_some_and(|at| at >= came_at) {
+            return Err(Failure::Broken);
+        }
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect(control)).await {
+            Ok(Ok(link)) => {
+                slot.link = Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Ok(Err(reason)) => {
+                tracing::warn!(control, reason, "a media node cannot be reached");
+                slot.failed_at = Some(Instant::now());
+                Err(Failure::Broken)
+            }
+            Err(_) => {
+                tracing::warn!(control, reason = "no answer in time", "a media node cannot be reached");
+                slot.failed_at = Some(Instant::now());
+                Err(Failure::Broken)
+            }
+        }
+    }
+
+    /// Ends all links after what is queued was sent, at the latest after a second.
+    pub(crate) async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.tasks.wait()).await;
+    }
+
+    fn cell(&self, control: &str) -> Cell {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(control) {
+            return Arc::clone(cell);
+        }
+        // Nodes come and go with new addresses; those without a link need not be remembered.
+        cells.retain(|_, cell| {
+            cell.try_lock()
+                .map_or(true, |slot| slot.link.as_ref().is_some_and(|link| !link.is_broken()))
+        });
+        Arc::clone(cells.entry(control.to_owned()).or_default())
+    }
+
+    async fn connect(&self, control: &str) -> Result<Arc<NodeLink>, String> {
+        let url = format!("{}{PATH}", control.trim_end_matches('/'));
+        let mut request = url.into_client_request().map_err(describe)?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", self.secret.expose()))
+            .map_err(|_| "the cluster secret cannot be sent in a header")?;
+        bearer.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, bearer);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_FRAME_BYTES))
+            .max_frame_size(Some(MAX_FRAME_BYTES));
+        let (socket, _) = connect_async_with_config(request, Some(config), true)
+            .await
+            .map_err(describe)?;
+        tracing::info!(control, "linked to a media node");
+        Ok(NodeLink::start(
+            socket,
+            control,
+            Arc::clone(&self.metrics),
+            self.closing.clone(),
+            &self.tasks,
+        ))
+    }
+}
+
+fn describe(error: tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::Http(response) if response.status() == 401 => {
+            "it does not accept this gateway's cluster secret".to_owned()
+        }
+        tungstenite::Error::Http(response) => format!("it answers with status {}", response.status().as_u16()),
+        error => error.to_string(),
+    }
+}

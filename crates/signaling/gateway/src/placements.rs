@@ -1,0 +1,186 @@
+//! Which node a room is on, as far as this gateway remembers.
+//!
+//! A remembered placement is a hint; the node's check of the ticket is the truth, and whoever is refused calls
+//! [`Placements::forget`]. While one request asks for a room, all others for the same room wait for its answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use signalbox_protocol::RoomName;
+use signalbox_protocol::placement::Placement;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::orchestrator::Orchestrator;
+use crate::problem::ApiError;
+
+/// How many rooms are remembered. Higher: more memory (about 1 KiB each). Lower: the orchestrator is asked more often.
+const MAX_ROOMS: usize = 20_000;
+
+/// A ticket is not used in its last part: it has to reach the node before it expires, by the node's clock.
+const TICKET_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a room's node is remembered after its ticket has expired, for requests that need no ticket while no orchestrator answers.
+const LOCATION_LIFETIME: Duration = Duration::from_secs(600);
+
+/// A placement younger than this is taken to be true even when the node does not know the participant.
+const SURELY_TRUE: Duration = Duration::from_secs(1);
+
+/// What a placement is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Its ticket, so it must not be expired.
+    Ticket,
+    /// The node only: when no orchestrator answers, an expired one is better than none.
+    Location,
+}
+
+/// A room's place.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) placement: Arc<Placement>,
+    /// It was remembered for so long that the room may have moved since.
+    pub(crate) may_be_outdated: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    known: Option<Known>,
+    /// The last failure, shared by all who were waiting when it happened: each waiting out its own would take for ever.
+    failed: Option<(Instant, ApiError)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    placement: Arc<Placement>,
+    asked_at: Instant,
+    ticket_until: Instant,
+    forgotten: bool,
+}
+
+/// A cell of its own for each room, so that asking for one holds up no other.
+type Cell = Arc<tokio::sync::Mutex<Entry>>;
+
+/// The memory of placements.
+#[derive(Debug)]
+pub(crate) struct Placements {
+    orchestrator: Orchestrator,
+    metrics: Arc<Metrics>,
+    rooms: Mutex<HashMap<RoomName, Cell>>,
+}
+
+impl Placements {
+    pub(crate) fn new(orchestrator: Orchestrator, metrics: Arc<Metrics>) -> Self {
+        Self {
+            orchestrator,
+            metrics,
+            rooms: Mutex::default(),
+        }
+    }
+
+    /// Where the room is, from memory or from an orchestrator.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::place`].
+    pub(crate) async fn find(&self, room: &RoomName, need: Need) -> Result<Found, ApiError> {
+        let came_at = Instant::now();
+        let cell = self.cell(room);
+        let mut entry = cell.lock().await;
+        if let Some(known) = &entry.known
+            && !known.forgotten
+            && Instant::now() < known.ticket_until
+        {
+            self.metrics.placements_cached.increment();
+            return Ok(known.found());
+        }
+        if let Some((at, error)) = &entry.failed
+            && *at >= came_at
+        {
+            return entry.location(need).ok_or_else(|| error.clone());
+        }
+        self.metrics.placements_asked.increment();
+        let asked_at = Instant::now();
+        match self.orchestrator.place(room).await {
+            Ok(placement) => {
+                let lifetime = Duration::from_secs(placement.ticket_seconds);
+                let known = Known {
+                    placement: Arc::new(placement),
+                    asked_at,
+                    ticket_until: asked_at + lifetime.saturating_sub(TICKET_MARGIN),
+                    forgotten: false,
+                };
+                let found = known.found();
+                *entry = Entry {
+                    known: Some(known),
+                    failed: None,
+                };
+                Ok(found)
+            }
+            Err(error) => {
+                entry.failed = Some((Instant::now(), error.clone()));
+                entry.location(need).ok_or(error)
+            }
+        }
+    }
+
+    /// This placement did not serve: ask anew the next time. One that was asked for since then stays.
+    pub(crate) fn forget(&self, room: &RoomName, placement: &Placement) {
+        let cell = self.lock().get(room).cloned();
+        // Locked: somebody is asking at this moment, which is what forgetting would lead to.
+        if let Some(mut entry) = cell.as_deref().and_then(|cell| cell.try_lock().ok())
+            && let Some(known) = &mut entry.known
+            && known.placement.ticket == placement.ticket
+        {
+            known.forgotten = true;
+        }
+    }
+
+    fn cell(&self, room: &RoomName) -> Cell {
+        let mut rooms = self.lock();
+        if let Some(cell) = rooms.get(room) {
+            return Arc::clone(cell);
+        }
+        if rooms.len() >= MAX_ROOMS {
+            make_room(&mut rooms);
+        }
+        Arc::clone(rooms.entry(room.clone()).or_default())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RoomName, Cell>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// What is left when no orchestrator answers.
+    fn location(&self, need: Need) -> Option<Found> {
+        let known = self.known.as_ref()?;
+        let usable = need == Need::Location && !known.forgotten && known.asked_at.elapsed() < LOCATION_LIFETIME;
+        usable.then(|| known.found())
+    }
+}
+
+impl Known {
+    fn found(&self) -> Found {
+        Found {
+            placement: Arc::clone(&self.placement),
+            may_be_outdated: self.asked_at.elapsed() > SURELY_TRUE,
+        }
+    }
+}
+
+/// Drops what has expired, and if that is not enough, a quarter of the rest: whole sweeps are rare that way.
+fn make_room(rooms: &mut HashMap<RoomName, Cell>) {
+    let now = Instant::now();
+    rooms.retain(|_, cell| match cell.try_lock() {
+        Ok(entry) => entry.known.as_ref().is_some_and(|known| now < known.ticket_until),
+        Err(_) => true,
+    });
+    let mut excess = rooms.len().saturating_sub(MAX_ROOMS * 3 / 4);
+    rooms.retain(|_, _| {
+        let keep = excess == 0;
+        excess = excess.saturating_sub(1);
+        keep
+    });
+}

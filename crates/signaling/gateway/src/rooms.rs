@@ -1,0 +1,283 @@
+//! Rooms, wherever they are: finds a room's media node and asks it, again with a fresh placement where that can help.
+//!
+//! Owns the retries. Everything that is retried is idempotent at the node: a second join of an identity evicts the first, a second
+//! subscription changes nothing. A join whose answer nobody waits for any more is taken back by the link. Knows no dialect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signalbox_protocol::control::{Command, Join, Joined, RefusalReason, Reply, Request, Snapshot, Transports};
+use signalbox_protocol::placement::Placement;
+use signalbox_protocol::room::{Grants, MediaAddress, PublishTrack};
+use signalbox_protocol::{Identity, ParticipantId, RoomName};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::node_link::{Answered, Failure, NodeLinks};
+use crate::orchestrator::Orchestrator;
+use crate::placements::{Need, Placements};
+use crate::problem::ApiError;
+use crate::session::Session;
+
+/// How long a request may take in all, tries and pauses included.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long one try may take at the node. Lower than [`REQUEST_DEADLINE`], so that a node that hangs leaves time for the room's next.
+const TRY_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How many tries. Higher: survives longer moves of a room. Lower: a caller learns sooner that it should come back later.
+const MAX_TRIES: u32 = 4;
+
+/// The longest pause before the second try; it doubles with each try. The pause is random, so that the clients of a lost node do not
+/// come back all at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A participant to admit: a [`Join`] without its ticket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinSpec {
+    /// See [`Join::room`].
+    pub room: RoomName,
+    /// See [`Join::identity`].
+    pub identity: Identity,
+    /// See [`Join::name`].
+    pub name: String,
+    /// See [`Join::metadata`].
+    pub metadata: String,
+    /// See [`Join::attributes`].
+    pub attributes: BTreeMap<String, String>,
+    /// See [`Join::grants`].
+    pub grants: Grants,
+    /// See [`Join::transports`].
+    pub transports: Transports,
+    /// See [`Join::auto_subscribe`].
+    pub auto_subscribe: bool,
+    /// See [`Join::attach`].
+    pub attach: bool,
+    /// See [`Join::publish`].
+    pub publish: Vec<PublishTrack>,
+    /// See [`Join::offer`].
+    pub offer: Option<String>,
+    /// See [`Join::dialect_info`].
+    pub dialect_info: Option<String>,
+}
+
+impl JoinSpec {
+    fn with_ticket(&self, ticket: &str) -> Join {
+        let spec = self.clone();
+        Join {
+            ticket: ticket.to_owned(),
+            room: spec.room,
+            identity: spec.identity,
+            name: spec.name,
+            metadata: spec.metadata,
+            attributes: spec.attributes,
+            grants: spec.grants,
+            transports: spec.transports,
+            auto_subscribe: spec.auto_subscribe,
+            attach: spec.attach,
+            publish: spec.publish,
+            offer: spec.offer,
+            dialect_info: spec.dialect_info,
+        }
+    }
+}
+
+/// An admitted participant.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What the node said.
+    pub joined: Joined,
+    /// Its session, if [`JoinSpec::attach`] was set.
+    pub session: Option<Session>,
+}
+
+/// The way to all rooms.
+#[derive(Debug)]
+pub struct Rooms {
+    placements: Placements,
+    links: NodeLinks,
+    metrics: Arc<Metrics>,
+}
+
+impl Rooms {
+    pub(crate) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, ApiError> {
+        let orchestrator = Orchestrator::new(&config.orchestrator, config.cluster_secret.clone())?;
+        Ok(Self {
+            placements: Placements::new(orchestrator, Arc::clone(&metrics)),
+            links: NodeLinks::new(config.cluster_secret.clone(), Arc::clone(&metrics)),
+            metrics,
+        })
+    }
+
+    /// Opens a room, or finds it open: where its media goes, and a ticket for it.
+    ///
+    /// # Errors
+    /// 503 when no node can host the room or its node does not answer.
+    pub async fn open(&self, room: &RoomName) -> Result<(MediaAddress, String), ApiError> {
+        let (placement, answered) = self
+            .ask(room, Need::Ticket, |placement| Request::Open {
+                ticket: placement.ticket.clone(),
+                room: room.clone(),
+            })
+            .await?;
+        match answered.reply {
+            Reply::Opened { media } => Ok((media, placement.ticket.clone())),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Admits a participant.
+    ///
+    /// # Errors
+    /// 503 when no node can host the room or its node does not answer; else the node's refusal.
+    pub async fn join(&self, spec: JoinSpec) -> Result<Admitted, ApiError> {
+        let asked = self
+            .ask(&spec.room, Need::Ticket, |placement| {
+                Request::Join(Box::new(spec.with_ticket(&placement.ticket)))
+            })
+            .await;
+        let admitted = asked.and_then(|(_, answered)| match answered.reply {
+            Reply::Joined(joined) => Ok(Admitted {
+                joined: *joined,
+                session: answered.session.and_then(Session::claim),
+            }),
+            reply => Err(unexpected(&reply)),
+        });
+        match &admitted {
+            Ok(_) => self.metrics.joins.increment(),
+            Err(_) => self.metrics.joins_failed.increment(),
+        }
+        admitted
+    }
+
+    /// Takes up the session of a participant that was admitted before, by whichever gateway.
+    ///
+    /// # Errors
+    /// [`ApiError::NoParticipant`] when it is gone or another identity's; 503 when its node does not answer.
+    pub async fn attach(
+        &self,
+        room: &RoomName,
+        participant: &ParticipantId,
+        identity: &Identity,
+    ) -> Result<(Session, Snapshot), ApiError> {
+        let answered = self.ask_for(room, participant, identity, Command::Attach).await?;
+        match (answered.reply, answered.session.and_then(Session::claim)) {
+            (Reply::Snapshot(snapshot), Some(session)) => Ok((session, *snapshot)),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Does something for a participant without a session.
+    ///
+    /// # Errors
+    /// [`ApiError::NoParticipant`] when it is gone or another identity's; 503 when its node does not answer; else the node's refusal.
+    pub async fn command(
+        &self,
+        room: &RoomName,
+        participant: &ParticipantId,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Reply, ApiError> {
+        Ok(self.ask_for(room, participant, identity, command).await?.reply)
+    }
+
+    /// Ends all links to nodes, after what is queued on them was sent.
+    pub(crate) async fn close(&self) {
+        self.links.close().await;
+    }
+
+    async fn ask_for(
+        &self,
+        room: &RoomName,
+        participant: &ParticipantId,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Answered, ApiError> {
+        let request = |_: &Placement| Request::Participant {
+            room: room.clone(),
+            participant: participant.clone(),
+            identity: identity.clone(),
+            command: command.clone(),
+        };
+        self.ask(room, Need::Location, request)
+            .await
+            .map(|(_, answered)| answered)
+    }
+
+    /// Asks the room's node, with a fresh placement after each failure that one may cure.
+    async fn ask(
+        &self,
+        room: &RoomName,
+        need: Need,
+        request: impl Fn(&Placement) -> Request,
+    ) -> Result<(Arc<Placement>, Answered), ApiError> {
+        let deadline = Instant::now() + REQUEST_DEADLINE;
+        let mut error = ApiError::NodeUnavailable;
+        let mut unknown_at: Option<Arc<Placement>> = None;
+        for attempt in 0..MAX_TRIES {
+            if attempt > 0 && unknown_at.is_none() {
+                pause(attempt, deadline).await;
+            }
+            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, need))
+                .await
+                .unwrap_or(Err(ApiError::OrchestratorUnavailable))?;
+            let placement = placed.placement;
+            if unknown_at.take().is_some_and(|before| same_place(&before, &placement)) {
+                return Err(error);
+            }
+            let try_deadline = deadline.min(Instant::now() + TRY_DEADLINE);
+            let failure = match self.links.get(&placement.control, try_deadline).await {
+                Ok(link) => match link.request(request(&placement), try_deadline).await {
+                    Ok(answered) => return Ok((placement, answered)),
+                    Err(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            match &failure {
+                Failure::Refused(refusal) => match refusal.reason {
+                    RefusalReason::Ticket | RefusalReason::Closing | RefusalReason::Full => {
+                        self.metrics.placements_refused.increment();
+                    }
+                    // The room may have moved since the placement was cached; the same answer from the same place is final.
+                    RefusalReason::NoParticipant if placed.may_be_outdated => unknown_at = Some(Arc::clone(&placement)),
+                    _ => return Err(failure.into()),
+                },
+                Failure::Broken | Failure::TimedOut => {}
+                Failure::Overloaded | Failure::TooLarge => return Err(failure.into()),
+            }
+            tracing::debug!(%room, node = %placement.node, ?failure, attempt, "the placement did not serve");
+            self.placements.forget(room, &placement);
+            error = failure.into();
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Err(error)
+    }
+}
+
+fn same_place(a: &Placement, b: &Placement) -> bool {
+    (a.node, a.epoch, a.generation) == (b.node, b.epoch, b.generation)
+}
+
+async fn pause(attempt: u32, deadline: Instant) {
+    let longest = FIRST_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8));
+    let pause = longest.mul_f64(rand::random_range(0.2..1.0));
+    tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+}
+
+/// The node answered something else than was asked: a fault of its software.
+fn unexpected(reply: &Reply) -> ApiError {
+    let kind = match reply {
+        Reply::Opened { .. } => "opened",
+        Reply::Joined(_) => "joined",
+        Reply::Snapshot(_) => "snapshot",
+        Reply::Answer { .. } => "answer",
+        Reply::Published { .. } => "published",
+        Reply::Done => "done",
+    };
+    tracing::error!(reply = kind, "a media node's reply does not fit the request");
+    ApiError::Internal
+}

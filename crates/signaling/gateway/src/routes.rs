@@ -1,0 +1,97 @@
+//! All routes of both listeners, and what holds for each of them: CORS, counts, problems for what is not there.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::problem::ApiError;
+use crate::state::State;
+use crate::{join, livekit, page};
+
+/// How long a browser may remember that it may call the API from another origin.
+const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What clients see.
+pub(crate) fn public(state: State) -> Router {
+    // Any origin, since the token, which no browser sends by itself, is all that counts.
+    let cors = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .expose_headers([LOCATION, RETRY_AFTER])
+        .max_age(PREFLIGHT_LIFETIME);
+    Router::new()
+        .merge(join::routes())
+        .merge(livekit::routes())
+        .merge(page::routes())
+        .merge(health())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(cors)
+        .layer(from_fn_with_state(state.clone(), observe))
+        .with_state(state)
+}
+
+/// What operators see.
+pub(crate) fn admin(state: State) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .merge(health())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+}
+
+fn health() -> Router<State> {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+}
+
+/// Not ready while it goes. An orchestrator or a node that is away makes it no less ready: it says so to each caller, and no
+/// other gateway could do better.
+async fn ready(Shared(state): Shared<State>) -> Result<&'static str, ApiError> {
+    if state.shutdown().is_cancelled() {
+        Err(ApiError::ShuttingDown)
+    } else {
+        Ok("ok\n")
+    }
+}
+
+async fn metrics(Shared(state): Shared<State>) -> Response {
+    let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(CONTENT_TYPE, media_type)], state.metrics().render()).into_response()
+}
+
+async fn not_found() -> ApiError {
+    ApiError::NotFound
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// Counts each response. The log names the route's pattern, never the URL itself, whose query may hold a token.
+async fn observe(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    state.metrics().response(response.status());
+    tracing::debug!(
+        %method,
+        route = route.as_ref().map_or("none", MatchedPath::as_str),
+        status = response.status().as_u16(),
+        "answered"
+    );
+    response
+}

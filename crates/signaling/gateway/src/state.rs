@@ -1,0 +1,102 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::access::Keys;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::problem::ApiError;
+use crate::rooms::Rooms;
+
+/// The gateway's state; cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct State(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    keys: Keys,
+    rooms: Rooms,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    sockets: TaskTracker,
+}
+
+impl State {
+    /// Makes the state; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ApiError::Start`] when the settings contradict each other.
+    pub fn new(config: Config, shutdown: CancellationToken) -> Result<Self, ApiError> {
+        let keys = Keys::new(&config.keys)
+            .ok_or_else(|| ApiError::Start("--keys must name at least one key, and none of them twice".to_owned()))?;
+        let metrics = Arc::new(Metrics::default());
+        let rooms = Rooms::new(&config, Arc::clone(&metrics))?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            keys,
+            rooms,
+            metrics,
+            shutdown,
+            sockets: TaskTracker::new(),
+        })))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The API keys.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// The way to rooms, wherever they are.
+    pub fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    /// The counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Cancelled when the gateway goes: a WebSocket then tells its client, closes with 1012 and ends.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
+    /// To be held by the task of an upgraded connection for as long as it runs: hyper no longer knows such connections, and the
+    /// shutdown waits for these guards instead.
+    pub fn socket_guard(&self) -> SocketGuard {
+        self.0.metrics.sockets.add(1);
+        SocketGuard {
+            metrics: Arc::clone(&self.0.metrics),
+            _running: self.0.sockets.token(),
+        }
+    }
+
+    /// Waits until no upgraded connection is left. Only to be called after the shutdown has begun.
+    pub(crate) async fn sockets_gone(&self) {
+        self.0.sockets.close();
+        self.0.sockets.wait().await;
+    }
+}
+
+/// See [`State::socket_guard`].
+#[derive(Debug)]
+pub struct SocketGuard {
+    metrics: Arc<Metrics>,
+    _running: TaskTrackerToken,
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.metrics.sockets.add(-1);
+    }
+}

@@ -1,0 +1,250 @@
+//! A media node's control listener that answers what the test tells it to, and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use signalbox_protocol::control::{
+    Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame, Snapshot,
+};
+use signalbox_protocol::room::{Grants, MediaAddress, ParticipantInfo, ParticipantState, RoomInfo};
+use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, broadcast};
+
+use crate::cluster::{SECRET, eventually};
+
+/// A participant that the node has never heard of.
+pub const UNKNOWN: &str = "PA_unknown";
+
+#[derive(Clone)]
+pub struct FakeNode(Arc<Inner>);
+
+struct Inner {
+    control: String,
+    /// None: break the link.
+    push: broadcast::Sender<Option<String>>,
+    requests: Mutex<Vec<Request>>,
+    changed: Notify,
+    refusals: Mutex<VecDeque<RefusalReason>>,
+    hold: AtomicBool,
+    held: Mutex<Vec<RequestFrame>>,
+    links: AtomicU64,
+    participants: AtomicU64,
+}
+
+impl FakeNode {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = Self(Arc::new(Inner {
+            control: format!("ws://{}", listener.local_addr().unwrap()),
+            push: broadcast::channel(4096).0,
+            requests: Mutex::default(),
+            changed: Notify::new(),
+            refusals: Mutex::default(),
+            hold: AtomicBool::new(false),
+            held: Mutex::default(),
+            links: AtomicU64::new(0),
+            participants: AtomicU64::new(0),
+        }));
+        let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        node
+    }
+
+    pub fn control(&self) -> String {
+        self.0.control.clone()
+    }
+
+    /// How many links were made so far.
+    pub fn links(&self) -> u64 {
+        self.0.links.load(Ordering::SeqCst)
+    }
+
+    /// The next requests are refused for these reasons.
+    pub fn refuse(&self, reasons: impl IntoIterator<Item = RefusalReason>) {
+        self.0.refusals.lock().unwrap().extend(reasons);
+    }
+
+    /// Answers nothing until [`FakeNode::release`].
+    pub fn hold(&self) {
+        self.0.hold.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers all that was held back.
+    pub fn release(&self) {
+        self.0.hold.store(false, Ordering::SeqCst);
+        for frame in std::mem::take(&mut *self.0.held.lock().unwrap()) {
+            self.push_frame(&self.answer(frame));
+        }
+    }
+
+    /// Breaks all links.
+    pub fn cut(&self) {
+        let _ = self.0.push.send(None);
+    }
+
+    pub fn push(&self, to: &str, event: Event) {
+        let to = vec![ParticipantId::new(to)];
+        self.push_frame(&NodeFrame::Event { to, event });
+    }
+
+    pub fn push_text(&self, text: &str) {
+        let _ = self.0.push.send(Some(text.to_owned()));
+    }
+
+    fn push_frame(&self, frame: &NodeFrame) {
+        self.push_text(&serde_json::to_string(frame).unwrap());
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.0.requests.lock().unwrap().clone()
+    }
+
+    /// Waits until a request fits.
+    pub async fn saw(&self, fits: impl Fn(&Request) -> bool) {
+        eventually("the request at the node", async {
+            loop {
+                let changed = self.0.changed.notified();
+                if self.requests().iter().any(&fits) {
+                    return;
+                }
+                changed.await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until a participant was given this command.
+    pub async fn saw_command(&self, id: &str, expected: Command) {
+        self.saw(|request| {
+            matches!(request, Request::Participant { participant, command, .. }
+                if participant.as_str() == id && *command == expected)
+        })
+        .await;
+    }
+
+    fn answer(&self, frame: RequestFrame) -> NodeFrame {
+        let refused = self.0.refusals.lock().unwrap().pop_front();
+        let result = match refused {
+            Some(reason) => Outcome::Refused(Refusal::new(reason, "Refused by the test.")),
+            None => self.outcome(frame.request),
+        };
+        NodeFrame::Reply { id: frame.id, result }
+    }
+
+    fn outcome(&self, request: Request) -> Outcome {
+        let media = MediaAddress {
+            ip: "192.0.2.7".parse().unwrap(),
+            port: 50_000,
+            node: NodeId(Default::default()),
+            generation: Generation(1),
+        };
+        let reply = match request {
+            Request::Open { .. } => Reply::Opened { media },
+            Request::Join(join) => {
+                let number = self.0.participants.fetch_add(1, Ordering::SeqCst) + 1;
+                let id = ParticipantId::new(format!("PA_{number}"));
+                Reply::Joined(Box::new(Joined {
+                    snapshot: snapshot(join.room, join.identity, id, join.name),
+                    media,
+                    answer: join.offer.map(|_| "v=0 answer".to_owned()),
+                }))
+            }
+            Request::Participant { participant, .. } if participant.as_str() == UNKNOWN => {
+                return Outcome::Refused(Refusal::new(RefusalReason::NoParticipant, "Join again."));
+            }
+            Request::Participant {
+                room,
+                participant,
+                identity,
+                command,
+            } => match command {
+                Command::Attach => Reply::Snapshot(Box::new(snapshot(room, identity, participant, String::new()))),
+                Command::Offer { .. } => Reply::Answer {
+                    sdp: "v=0 again".into(),
+                },
+                _ => Reply::Done,
+            },
+        };
+        Outcome::Ok(reply)
+    }
+}
+
+fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String) -> Snapshot {
+    Snapshot {
+        room: RoomInfo {
+            name: room,
+            id: "RM_a".into(),
+            generation: Generation(1),
+            created_at_ms: 1,
+            participants: 1,
+            publishers: 0,
+        },
+        participant: participant(id.as_str(), identity.as_str(), &name),
+        others: Vec::new(),
+        speakers: Vec::new(),
+        slots: Vec::new(),
+    }
+}
+
+pub fn participant(id: &str, identity: &str, name: &str) -> ParticipantInfo {
+    ParticipantInfo {
+        id: ParticipantId::new(id),
+        identity: identity.parse().unwrap(),
+        name: name.to_owned(),
+        metadata: String::new(),
+        attributes: Default::default(),
+        state: ParticipantState::Joined,
+        tracks: Vec::new(),
+        joined_at_ms: 1,
+        version: 1,
+        grants: Grants::default(),
+        dialect_info: None,
+    }
+}
+
+async fn accept(State(node): State<FakeNode>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if headers.get(AUTHORIZATION).unwrap() != format!("Bearer {SECRET}").as_str() {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    node.0.links.fetch_add(1, Ordering::SeqCst);
+    let pushed = node.0.push.subscribe();
+    upgrade.on_upgrade(move |socket| serve(node, socket, pushed))
+}
+
+async fn serve(node: FakeNode, mut socket: WebSocket, mut pushed: broadcast::Receiver<Option<String>>) {
+    loop {
+        tokio::select! {
+            text = pushed.recv() => match text.unwrap() {
+                Some(text) => socket.send(Message::text(text)).await.unwrap(),
+                None => return,
+            },
+            message = socket.recv() => {
+                let text = match message {
+                    Some(Ok(Message::Text(text))) => text,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => continue,
+                };
+                let frame: RequestFrame = serde_json::from_str(&text).unwrap();
+                node.0.requests.lock().unwrap().push(frame.request.clone());
+                node.0.changed.notify_waiters();
+                if node.0.hold.load(Ordering::SeqCst) {
+                    node.0.held.lock().unwrap().push(frame);
+                } else {
+                    let answer = serde_json::to_string(&node.answer(frame)).unwrap();
+                    if socket.send(Message::text(answer)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

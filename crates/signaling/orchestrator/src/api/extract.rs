@@ -1,0 +1,44 @@
+//! Request bodies and path parameters, with failures that say what to correct.
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::Failure;
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let axum::Json(body) = axum::Json::from_request(request, state)
+            .await
+            .map_err(|rejection| match rejection {
+                JsonRejection::MissingJsonContentType(_) => Failure::NotJson,
+                other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => Failure::TooLarge,
+                other => Failure::BadRequest(format!("Correct the body: {}.", other.body_text()).into()),
+            })?;
+        Ok(Self(body))
+    }
+}
+
+/// The one parameter of a path.
+pub struct Param<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Param<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let axum::extract::Path(value) =
+            axum::extract::Path::from_request_parts(parts, state)
+                .await
+                .map_err(|rejection: PathRejection| {
+                    Failure::BadRequest(format!("Correct the path: {}.", rejection.body_text()).into())
+                })?;
+        Ok(Self(value))
+    }
+}

@@ -1,0 +1,23 @@
+//! Probes, without authentication: they tell nothing but yes or no, and never ask the store.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::{Failure, Shared};
+use crate::Error;
+
+/// `GET /livez`: the process answers.
+pub async fn live() -> StatusCode {
+    StatusCode::OK
+}
+
+/// `GET /readyz`: the store answered when the fencer last asked it.
+pub async fn ready<S>(State(shared): State<Arc<Shared<S>>>) -> Result<StatusCode, Failure> {
+    if *shared.reachable.borrow() {
+        Ok(StatusCode::OK)
+    } else {
+        Err(Error::NotReady.into())
+    }
+}

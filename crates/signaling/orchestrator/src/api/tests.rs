@@ -1,0 +1,373 @@
+//! The API over the memory store, and over a database that is away.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, Response, StatusCode, header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use signalbox_protocol::placement::{NodeList, NodeState, Placement, Registered, Renewed, RoomClosed};
+use signalbox_protocol::problem::Problem;
+use signalbox_protocol::ticket::{AUDIENCE, LIFETIME_SECONDS, TicketClaims};
+use signalbox_protocol::{Epoch, Generation, NodeId, Secret};
+use tower::ServiceExt;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::store::postgres::PostgresStore;
+
+const SECRET: &str = "the cluster's secret";
+
+fn app<S: Store>(store: S) -> (Router, watch::Sender<bool>) {
+    let secret: Secret = SECRET.parse().unwrap();
+    let (reachable_sender, reachable) = watch::channel(true);
+    let shared = Shared {
+        store,
+        placer: Placer::new(Duration::from_millis(500)),
+        signer: Signer::new(&secret),
+        lease: Duration::from_secs(2),
+        heartbeat: Duration::from_millis(500),
+        reachable,
+    };
+    (router(Arc::new(shared), Guard::new(secret)), reachable_sender)
+}
+
+fn memory() -> Router {
+    app(MemoryStore::default()).0
+}
+
+fn request(method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {SECRET}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+async fn send(app: &Router, request: Request<Body>) -> Response<Body> {
+    app.clone().oneshot(request).await.unwrap()
+}
+
+async fn decode<T: DeserializeOwned>(response: Response<Body>) -> T {
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}"))
+}
+
+async fn post<T: DeserializeOwned>(app: &Router, path: &str, body: Value) -> T {
+    let response = send(app, request(Method::POST, path, body.to_string())).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    decode(response).await
+}
+
+/// Sends, and expects a problem of this status and kind; returns its headers and its detail.
+async fn fails(app: &Router, request: Request<Body>, status: u16, kind: &str) -> (header::HeaderMap, String) {
+    let response = send(app, request).await;
+    let headers = response.headers().clone();
+    assert_eq!(response.status(), status);
+    assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+    let problem: Problem = decode(response).await;
+    assert_eq!(
+        (problem.status, problem.kind),
+        (status, format!("urn:signalbox:problem:{kind}"))
+    );
+    (headers, problem.detail)
+}
+
+fn registration(node: NodeId) -> Value {
+    json!({"node": node, "control": "ws://10.0.0.7:7900", "media": ["192.0.2.1:50000"], "region": "eu", "capacity": 100, "version": "1"})
+}
+
+async fn registered(app: &Router) -> (NodeId, Epoch) {
+    let node = NodeId::random();
+    (
+        node,
+        post::<Registered>(app, "/v1/nodes", registration(node)).await.epoch,
+    )
+}
+
+fn place_request() -> Request<Body> {
+    request(Method::POST, "/v1/placements", r#"{"room":"daily"}"#)
+}
+
+#[tokio::test]
+async fn a_node_registers_hosts_a_room_and_closes_it() {
+    let app = memory();
+    let node = NodeId::random();
+    let answer: Registered = post(&app, "/v1/nodes", registration(node)).await;
+    assert_eq!((answer.lease_ms, answer.heartbeat_ms), (2000, 500));
+    let placed: Placement = post(&app, "/v1/placements", json!({"room": "daily", "region": "us"})).await;
+    assert_eq!(
+        (placed.node, placed.epoch, placed.generation),
+        (node, answer.epoch, Generation(1))
+    );
+    assert_eq!(placed.control, "ws://10.0.0.7:7900");
+    let again: Placement = post(&app, "/v1/placements", json!({"room": "daily"})).await;
+    assert_eq!(
+        (again.node, again.epoch, again.generation),
+        (placed.node, placed.epoch, placed.generation)
+    );
+
+    let owner = json!({"node": node, "epoch": answer.epoch, "generation": 1});
+    let close = async || {
+        post::<RoomClosed>(&app, "/v1/rooms/daily/close", owner.clone())
+            .await
+            .closed
+    };
+    assert!(close().await);
+    assert!(!close().await);
+    let reopened: Placement = post(&app, "/v1/placements", json!({"room": "daily"})).await;
+    assert_eq!(reopened.generation, Generation(2));
+}
+
+#[tokio::test]
+async fn a_ticket_verifies_and_carries_the_placement() {
+    let app = memory();
+    let (node, epoch) = registered(&app).await;
+    let placed: Placement = post(&app, "/v1/placements", json!({"room": "daily"})).await;
+    assert_eq!(placed.ticket_seconds, LIFETIME_SECONDS);
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_audience(&[AUDIENCE]);
+    let decode = |secret: &str| {
+        jsonwebtoken::decode::<TicketClaims>(
+            &placed.ticket,
+            &DecodingKey::from_secret(secret.as_bytes()),
+            &validation,
+        )
+    };
+    let claims = decode(SECRET).unwrap().claims;
+    assert_eq!(
+        (claims.room.as_str(), claims.node, claims.epoch, claims.generation),
+        ("daily", node, epoch, Generation(1))
+    );
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((now + LIFETIME_SECONDS - 10..=now + LIFETIME_SECONDS).contains(&claims.exp));
+    assert!(decode("another secret, as long").is_err());
+}
+
+#[tokio::test]
+async fn rooms_spread_over_nodes() {
+    let app = memory();
+    registered(&app).await;
+    registered(&app).await;
+    let mut rooms = BTreeMap::new();
+    for n in 0..20 {
+        let placed: Placement = post(&app, "/v1/placements", json!({"room": format!("room {n}")})).await;
+        *rooms.entry(placed.node).or_insert(0) += 1;
+    }
+    assert_eq!(rooms.values().copied().collect::<Vec<_>>(), [10, 10]);
+}
+
+#[tokio::test]
+async fn every_route_but_the_probes_needs_the_secret() {
+    let app = memory();
+    for path in ["/v1/placements", "/v1/nodes", "/v1/rooms/daily/close", "/nothing"] {
+        for value in [
+            None,
+            Some("Bearer the cluster's secre"),
+            Some("Bearer "),
+            Some("Basic abc"),
+            Some("é"),
+        ] {
+            let mut wrong = request(Method::POST, path, "{}");
+            wrong.headers_mut().remove(header::AUTHORIZATION);
+            if let Some(value) = value {
+                wrong.headers_mut().insert(
+                    header::AUTHORIZATION,
+                    header::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                );
+            }
+            let (headers, _) = fails(&app, wrong, 401, "unauthorized").await;
+            assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer");
+        }
+    }
+    for path in ["/livez", "/readyz"] {
+        let probe = Request::get(path).body(Body::empty()).unwrap();
+        assert_eq!(send(&app, probe).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn without_a_node_there_is_503_and_when_to_retry() {
+    let app = memory();
+    let (headers, _) = fails(&app, place_request(), 503, "no-node").await;
+    assert_eq!(headers[header::RETRY_AFTER], "1");
+}
+
+#[tokio::test]
+async fn with_the_database_away_there_is_503_and_when_to_retry() {
+    let store = PostgresStore::new("postgres://nobody@127.0.0.1:1/none").unwrap();
+    let (app, reachable) = app(store);
+    reachable.send_replace(false);
+    let (headers, _) = fails(&app, place_request(), 503, "map-unavailable").await;
+    assert_eq!(headers[header::RETRY_AFTER], "1");
+    fails(
+        &app,
+        request(Method::POST, "/v1/nodes", registration(NodeId::random()).to_string()),
+        503,
+        "map-unavailable",
+    )
+    .await;
+    fails(
+        &app,
+        Request::get("/readyz").body(Body::empty()).unwrap(),
+        503,
+        "map-unavailable",
+    )
+    .await;
+    assert_eq!(
+        send(&app, Request::get("/livez").body(Body::empty()).unwrap())
+            .await
+            .status(),
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn bad_bodies_and_names_are_400_and_say_what_to_correct() {
+    let app = memory();
+    let long = "x".repeat(257);
+    let bodies = [
+        "",
+        "{",
+        "[]",
+        "{}",
+        r#"{"room":""}"#,
+        r#"{"room":7}"#,
+        r#"{"room":"a\u0007"}"#,
+        "\u{0}",
+        &format!(r#"{{"room":"{long}"}}"#),
+    ];
+    for body in bodies {
+        let (_, detail) = fails(
+            &app,
+            request(Method::POST, "/v1/placements", body.to_owned()),
+            400,
+            "bad-request",
+        )
+        .await;
+        assert!(detail.starts_with("Correct the body: "), "{detail}");
+    }
+    let owner = json!({"node": NodeId::random(), "epoch": 1, "generation": 1}).to_string();
+    for path in [
+        "/v1/rooms/a%07/close",
+        "/v1/rooms/%ff/close",
+        &format!("/v1/rooms/{long}/close"),
+        "/v1/nodes/7/release",
+    ] {
+        fails(&app, request(Method::POST, path, owner.clone()), 400, "bad-request").await;
+    }
+}
+
+#[tokio::test]
+async fn a_registration_that_cannot_be_right_is_refused() {
+    let app = memory();
+    let wrong = [
+        ("control", json!("http://10.0.0.7:7900")),
+        ("control", json!(format!("ws://{}", "x".repeat(300)))),
+        ("media", json!([])),
+        ("media", json!(["nowhere"])),
+        ("region", json!("e\u{0}u")),
+        ("labels", json!({"a": "b\n"})),
+        ("capacity", json!(-1)),
+    ];
+    for (field, value) in wrong {
+        let mut body = registration(NodeId::random());
+        body[field] = value;
+        fails(
+            &app,
+            request(Method::POST, "/v1/nodes", body.to_string()),
+            400,
+            "bad-request",
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn unknown_routes_methods_types_and_long_bodies_have_their_own_errors() {
+    let app = memory();
+    fails(&app, request(Method::GET, "/v2", ""), 404, "not-found").await;
+    let (headers, _) = fails(
+        &app,
+        request(Method::DELETE, "/v1/nodes", ""),
+        405,
+        "method-not-allowed",
+    )
+    .await;
+    let allow = headers[header::ALLOW].to_str().unwrap();
+    assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
+    fails(&app, request(Method::POST, "/livez", ""), 405, "method-not-allowed").await;
+
+    let mut text = place_request();
+    text.headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    fails(&app, text, 415, "unsupported-media-type").await;
+
+    let long = format!(r#"{{"room":"daily"{}}}"#, " ".repeat(MAX_BODY_BYTES));
+    fails(
+        &app,
+        request(Method::POST, "/v1/placements", long),
+        413,
+        "body-too-large",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_renews_and_with_an_old_epoch_it_is_410() {
+    let app = memory();
+    let (node, old) = registered(&app).await;
+    let rooms: Vec<Value> = (0..2000)
+        .map(|n| json!({"room": format!("a room with a long name {n}"), "generation": n}))
+        .collect();
+    let load = json!({"rooms": 2000, "participants": 5, "packets_per_second": 1});
+    let beat = |epoch: Epoch| json!({"epoch": epoch, "load": load, "rooms": rooms});
+    let path = format!("/v1/nodes/{node}/heartbeat");
+    assert!(beat(old).to_string().len() > MAX_BODY_BYTES);
+    assert_eq!(post::<Renewed>(&app, &path, beat(old)).await.lease_ms, 2000);
+
+    let current = post::<Registered>(&app, "/v1/nodes", registration(node)).await.epoch;
+    fails(
+        &app,
+        request(Method::POST, &path, beat(old).to_string()),
+        410,
+        "epoch-over",
+    )
+    .await;
+    post::<Renewed>(&app, &path, beat(current)).await;
+    let stranger = format!("/v1/nodes/{}/heartbeat", NodeId::random());
+    fails(
+        &app,
+        request(Method::POST, &stranger, beat(current).to_string()),
+        410,
+        "epoch-over",
+    )
+    .await;
+
+    let too_long = " ".repeat(MAX_HEARTBEAT_BYTES + 1);
+    fails(&app, request(Method::POST, &path, too_long), 413, "body-too-large").await;
+}
+
+#[tokio::test]
+async fn release_is_204_also_the_second_time_and_the_node_gets_no_rooms() {
+    let app = memory();
+    let (node, epoch) = registered(&app).await;
+    for _ in 0..2 {
+        let release = request(
+            Method::POST,
+            &format!("/v1/nodes/{node}/release"),
+            json!({"epoch": epoch}).to_string(),
+        );
+        assert_eq!(send(&app, release).await.status(), StatusCode::NO_CONTENT);
+    }
+    fails(&app, place_request(), 503, "no-node").await;
+    let list: NodeList = decode(send(&app, request(Method::GET, "/v1/nodes", "")).await).await;
+    assert_eq!(
+        (list.nodes[0].node, list.nodes[0].state, list.nodes[0].live),
+        (node, NodeState::Lost, false)
+    );
+}
