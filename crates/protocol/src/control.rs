@@ -317,6 +317,19 @@ pub struct Snapshot {
     pub speakers: Vec<Speaker>,
     /// With [`Transports::Single`], every slot; otherwise empty.
     pub slots: Vec<Slot>,
+    /// Who left within the last minute: a client that lost its signaling meanwhile was not told, and a gateway that did not serve it
+    /// before cannot know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<Departed>,
+}
+
+/// A participant that left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// Who.
+    pub identity: Identity,
+    /// Which stay.
+    pub participant: ParticipantId,
 }
 
 /// Why a request was not done, with a sentence that says what to do.

@@ -23,6 +23,8 @@ pub enum InvalidName {
     TooLong,
     /// The name holds a control character, such as a newline.
     NotPrintable,
+    /// The name is `.` or `..`, which no URL can carry as a path segment (RFC 3986 section 5.2.4).
+    Dots,
 }
 
 impl fmt::Display for InvalidName {
@@ -31,6 +33,7 @@ impl fmt::Display for InvalidName {
             InvalidName::Empty => "must not be empty",
             InvalidName::TooLong => "must be at most 256 bytes long",
             InvalidName::NotPrintable => "must hold printable characters only",
+            InvalidName::Dots => "must not be . or ..",
         })
     }
 }
@@ -49,6 +52,8 @@ fn check_name(name: &str) -> Result<(), InvalidName> {
         Err(InvalidName::TooLong)
     } else if name.chars().any(unprintable) {
         Err(InvalidName::NotPrintable)
+    } else if matches!(name, "." | "..") {
+        Err(InvalidName::Dots)
     } else {
         Ok(())
     }
@@ -205,6 +210,7 @@ mod tests {
         assert_eq!("a\nb".parse::<RoomName>(), Err(InvalidName::NotPrintable));
         assert_eq!("a\u{202e}b".parse::<RoomName>(), Err(InvalidName::NotPrintable));
         assert_eq!("x".repeat(257).parse::<Identity>(), Err(InvalidName::TooLong));
+        assert_eq!("..".parse::<RoomName>(), Err(InvalidName::Dots));
         assert!("x".repeat(256).parse::<Identity>().is_ok());
         assert!("Raum Å 7".parse::<RoomName>().is_ok());
     }

@@ -343,7 +343,7 @@ impl Host {
         while let Some(output) = self.core.poll_output(now) {
             match output {
                 Output::Datagram { to, bytes } => out(to, &bytes),
-                Output::Event { to, event } => self.deliver(to, event),
+                Output::Event { to, event } => self.deliver(to, *event),
                 Output::RoomEmpty { room, generation } => {
                     if let Some(hosted) = self.rooms.get_mut(&room)
                         && hosted.generation == generation

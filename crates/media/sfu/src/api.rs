@@ -63,8 +63,8 @@ pub enum Output {
     Event {
         /// Attached participants.
         to: Vec<ParticipantId>,
-        /// What.
-        event: Event,
+        /// What. Boxed, so that the many datagrams do not carry its size.
+        event: Box<Event>,
     },
     /// A room has been empty for [`Limits::empty_room`]. It stays until [`crate::Shard::close_room`].
     RoomEmpty {

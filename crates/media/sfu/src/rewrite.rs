@@ -134,6 +134,7 @@ impl Rewriter {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
 mod tests {
     use super::*;
 

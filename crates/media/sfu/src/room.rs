@@ -1,9 +1,9 @@
 //! One room: who is in it, what is published, and who is told.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{CloseReason, Event, Snapshot};
+use signalbox_protocol::control::{CloseReason, Departed, Event, Snapshot};
 use signalbox_protocol::room::{ParticipantInfo, RoomInfo};
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId};
 
@@ -13,6 +13,12 @@ use crate::ids::Ids;
 use crate::participant::Participant;
 use crate::speakers::Speakers;
 use crate::track::Track;
+
+/// How long a departure is remembered for those who had no signaling when it happened.
+const DEPARTURE_MEMORY: Duration = Duration::from_secs(60);
+
+/// How many departures are remembered.
+const MAX_DEPARTED: usize = 256;
 
 /// What a room works with and does not own.
 pub struct Context {
@@ -26,6 +32,16 @@ pub struct Context {
     pub stats: ShardStats,
     /// What is bounded.
     pub limits: Limits,
+}
+
+impl Context {
+    /// Tells one participant, who is attached.
+    pub fn tell_one(&mut self, id: &ParticipantId, event: Event) {
+        self.outputs.push_back(Output::Event {
+            to: vec![id.clone()],
+            event: Box::new(event),
+        });
+    }
 }
 
 /// A room.
@@ -48,6 +64,8 @@ pub struct Room {
     pub tracks: BTreeMap<TrackId, Track>,
     /// Who speaks.
     pub speakers: Speakers,
+    /// Who left, and when, oldest first.
+    pub departed: VecDeque<(Instant, Departed)>,
     /// Since when nobody is in it.
     pub empty_since: Option<Instant>,
     /// Whether [`Output::RoomEmpty`] was put out.
@@ -74,6 +92,7 @@ impl Room {
             by_identity: HashMap::new(),
             tracks: BTreeMap::new(),
             speakers: Speakers::default(),
+            departed: VecDeque::new(),
             empty_since: Some(now),
             is_reported_empty: false,
         }
@@ -124,6 +143,7 @@ impl Room {
             others,
             speakers: self.speakers.active(),
             slots: participant.slots(|track| self.publisher_of(track)),
+            departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
     }
 
@@ -161,7 +181,10 @@ impl Room {
             .map(|participant| participant.info.id.clone())
             .collect();
         if !to.is_empty() {
-            cx.outputs.push_back(Output::Event { to, event });
+            cx.outputs.push_back(Output::Event {
+                to,
+                event: Box::new(event),
+            });
         }
     }
 
@@ -169,6 +192,17 @@ impl Room {
     pub fn changed(&mut self, id: &ParticipantId) -> Option<ParticipantInfo> {
         self.participants.get_mut(id)?.info.version += 1;
         self.participant_info(id)
+    }
+
+    /// Forgets who left too long ago.
+    pub fn forget_departed(&mut self, now: Instant) {
+        while self
+            .departed
+            .front()
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) > DEPARTURE_MEMORY)
+        {
+            self.departed.pop_front();
+        }
     }
 
     /// Removes a participant and all that is its.
@@ -202,6 +236,14 @@ impl Room {
         if !participant.grants().hidden {
             let mut info = participant.info;
             info.version += 1;
+            while self.departed.len() >= MAX_DEPARTED {
+                self.departed.pop_front();
+            }
+            let departed = Departed {
+                identity: info.identity.clone(),
+                participant: id.clone(),
+            };
+            self.departed.push_back((now, departed));
             self.tell(cx, Event::ParticipantLeft { participant: info }, |_| true);
         }
         if self.participants.is_empty() {

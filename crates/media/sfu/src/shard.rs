@@ -184,6 +184,7 @@ impl Shard {
                 room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
             }
             remove_absent(room, &mut self.cx, now);
+            room.forget_departed(now);
             let is_over = room
                 .empty_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= self.config.limits.empty_room);

@@ -9,7 +9,6 @@ use signalbox_protocol::control::{Event, Refusal, RefusalReason, Transports};
 use signalbox_protocol::room::{Kind, Slot};
 use signalbox_protocol::{ParticipantId, TrackId};
 
-use crate::api::Output;
 use crate::connection::{Change, NewLine};
 use crate::data::Delivery;
 use crate::participant::Outlet;
@@ -108,16 +107,10 @@ impl Room {
                 .into_iter()
                 .filter(|slot| changed.iter().any(|mid| mid.as_str() == slot.mid))
                 .collect();
-            cx.outputs.push_back(Output::Event {
-                to: vec![id.clone()],
-                event: Event::Slots { slots },
-            });
+            cx.tell_one(id, Event::Slots { slots });
         }
         if is_news {
-            cx.outputs.push_back(Output::Event {
-                to: vec![id.clone()],
-                event: Event::SlotsWanted { audio, video },
-            });
+            cx.tell_one(id, Event::SlotsWanted { audio, video });
         }
     }
 
@@ -233,10 +226,7 @@ impl Room {
             id: negotiation.last_id,
             sdp,
         };
-        cx.outputs.push_back(Output::Event {
-            to: vec![id.clone()],
-            event,
-        });
+        cx.tell_one(id, event);
     }
 
     /// Sends the unanswered offer again: signaling was lost, and it may have been lost with it.
@@ -250,10 +240,7 @@ impl Room {
                 id: *offer,
                 sdp: sdp.clone(),
             };
-            cx.outputs.push_back(Output::Event {
-                to: vec![id.clone()],
-                event,
-            });
+            cx.tell_one(id, event);
         }
     }
 

@@ -96,12 +96,16 @@ fn attaching_again_tells_everything() {
     let ann = world.join("ann", true, &["f"], (2, 2));
     world.command(ann, Command::Detach).unwrap();
     world.join("bob", true, &["f"], (0, 0));
+    let carl = world.join("carl", true, &[], (0, 0));
+    world.command(carl, Command::Leave).unwrap();
     let events = world.events.len();
     let reply = world.command(ann, Command::Attach).unwrap();
     let signalbox_protocol::control::Reply::Snapshot(snapshot) = reply else {
         panic!("{reply:?}");
     };
     assert_eq!(snapshot.others.len(), 1);
+    assert_eq!(snapshot.departed.len(), 1, "who left meanwhile");
+    assert_eq!(snapshot.departed[0].identity.as_str(), "carl");
     assert_eq!(snapshot.others[0].tracks.len(), 2);
     assert_eq!(snapshot.slots.iter().filter(|slot| slot.track.is_some()).count(), 2);
     let ann_id = world.id(ann);

@@ -235,7 +235,7 @@ impl World {
                         None => self.astray += 1,
                     }
                 }
-                Output::Event { to, event } => self.events.push((to, event)),
+                Output::Event { to, event } => self.events.push((to, *event)),
                 Output::RoomEmpty { room, .. } => self.empty_rooms.push(room),
             }
         }

@@ -130,6 +130,7 @@ mod tests {
             others: others.iter().map(|(id, identity)| participant(id, identity)).collect(),
             speakers: Vec::new(),
             slots: Vec::new(),
+            departed: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use livekit_protocol::leave_request::Action as LeaveAction;
 use livekit_protocol::request_response::Reason as Refused;
 use livekit_protocol::signal_response::Message;
 use signalbox_protocol::control::{Command, Event, Reply, Snapshot};
+use signalbox_protocol::{Identity, ParticipantId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::events::{self, PING_SECONDS, PING_TIMEOUT_SECONDS, Told};
@@ -109,6 +110,17 @@ async fn turn_away(mut wire: Wire) {
     }
 }
 
+/// Who left while the client had no signaling, as far as the node remembers, and is not back.
+fn departed(snapshot: &Snapshot) -> Vec<(Identity, ParticipantId)> {
+    snapshot
+        .departed
+        .iter()
+        .filter(|gone| snapshot.others.iter().all(|other| other.identity != gone.identity))
+        .filter(|gone| gone.identity != snapshot.participant.identity)
+        .map(|gone| (gone.identity.clone(), gone.participant.clone()))
+        .collect()
+}
+
 struct Client {
     state: State,
     session: Session,
@@ -134,7 +146,7 @@ impl Client {
 
     async fn begin_again(&mut self, snapshot: &Snapshot) -> Flow {
         self.send(events::reconnect_response()).await?;
-        self.send_all(events::refresh(snapshot, Vec::new())).await?;
+        self.send_all(events::refresh(snapshot, departed(snapshot))).await?;
         self.pending.start(&self.session, restart_subscriber()).await;
         Flow::Continue(())
     }

@@ -192,6 +192,7 @@ fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String)
         others: Vec::new(),
         speakers: Vec::new(),
         slots: Vec::new(),
+        departed: Vec::new(),
     }
 }
 

@@ -290,6 +290,7 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
         others,
         speakers: Vec::new(),
         slots: Vec::new(),
+        departed: Vec::new(),
     }
 }
 
