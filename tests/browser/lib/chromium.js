@@ -1,0 +1,32 @@
+// Debian's Chromium, headless, with a made-up camera (a moving picture) and microphone (beeps).
+
+import { chromium } from 'playwright-core';
+import { watchMedia } from './media-watch.js';
+
+export const FLAGS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
+  '--autoplay-policy=no-user-gesture-required',
+  // Several pages call each other from one machine: none may be slowed because another window is in front of it.
+  '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding', '--disable-background-timer-throttling',
+];
+
+/** Starts the browser. End it with `close()`. */
+export function launchChromium() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+}
+
+/** A page in a profile of its own. Errors that no script of it caught are collected in `page.errors`. */
+export async function newPage(browser, viewport = { width: 1280, height: 800 }) {
+  const context = await browser.newContext({ viewport, permissions: ['camera', 'microphone'] });
+  await context.addInitScript(watchMedia);
+  const page = await context.newPage();
+  page.errors = [];
+  page.on('pageerror', (error) => page.errors.push(error.message));
+  return page;
+}
+
+/** See `watched.received` in media-watch.js. */
+export function received(page) {
+  return page.evaluate(() => window.watched.received());
+}

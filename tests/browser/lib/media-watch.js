@@ -1,0 +1,54 @@
+// Runs inside each page before the page's own scripts: notes the peer connections and WebSockets that they make, so that tests can
+// ask what has really arrived. It changes nothing about them.
+
+export function watchMedia() {
+  const noting = (name) => {
+    const made = [];
+    window[name] = new Proxy(window[name], {
+      construct(target, args, newTarget) {
+        const one = Reflect.construct(target, args, newTarget);
+        made.push(one);
+        return one;
+      },
+    });
+    return made;
+  };
+  const connections = noting('RTCPeerConnection');
+  const sockets = noting('WebSocket');
+
+  const open = () => connections.filter((one) => one.connectionState !== 'closed');
+
+  window.watched = {
+    connections,
+    sockets,
+    /** Whether a received picture can be seen: one of its frames is decoded and in a video element. */
+    pictureIsUp() {
+      const received = new Set(open().flatMap((one) => one.getReceivers().map(({ track }) => track.id)));
+      return [...document.querySelectorAll('video')].some((video) => (
+        video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && video.srcObject?.getVideoTracks().some(({ id }) => received.has(id))
+      ));
+    },
+    /** What all open connections have received, added up, and the addresses that media comes from. */
+    async received() {
+      const sum = { framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0, connections: connections.length };
+      const from = new Set();
+      for (const connection of open()) {
+        const report = new Map();
+        (await connection.getStats()).forEach((entry, id) => report.set(id, entry));
+        for (const entry of report.values()) {
+          if (entry.type === 'inbound-rtp' && entry.kind === 'video') {
+            sum.framesDecoded += entry.framesDecoded ?? 0;
+            sum.videoBytes += entry.bytesReceived ?? 0;
+          } else if (entry.type === 'inbound-rtp' && entry.kind === 'audio') {
+            sum.audioPackets += entry.packetsReceived ?? 0;
+            sum.audioEnergy += entry.totalAudioEnergy ?? 0;
+          } else if (entry.type === 'candidate-pair' && entry.state === 'succeeded' && entry.nominated) {
+            const remote = report.get(entry.remoteCandidateId);
+            if (remote) from.add(`${remote.address ?? remote.ip}:${remote.port}`);
+          }
+        }
+      }
+      return { ...sum, from: [...from].sort() };
+    },
+  };
+}

@@ -1,0 +1,61 @@
+// A minimal application of the unmodified livekit-client, as its documentation writes one, with what tests want to know kept in
+// plain data on `window.client`.
+
+const { Room, RoomEvent } = window.LivekitClient;
+const decoder = new TextDecoder();
+
+const room = new Room();
+const events = [];
+const data = [];
+const note = (type, participant, more = {}) => events.push({ type, identity: participant?.identity, ...more });
+
+room
+  .on(RoomEvent.ParticipantConnected, (participant) => note('joined', participant))
+  .on(RoomEvent.ParticipantDisconnected, (participant) => note('left', participant))
+  .on(RoomEvent.TrackMuted, (publication, participant) => note('muted', participant, { kind: publication.kind }))
+  .on(RoomEvent.TrackUnmuted, (publication, participant) => note('unmuted', participant, { kind: publication.kind }))
+  .on(RoomEvent.TrackSubscribed, (track, publication, participant) => {
+    note('subscribed', participant, { kind: track.kind });
+    document.body.append(track.attach());
+  })
+  .on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
+  .on(RoomEvent.ActiveSpeakersChanged, (speakers) => speakers.forEach((speaker) => note('speaks', speaker)))
+  .on(RoomEvent.SignalReconnecting, () => note('resuming'))
+  .on(RoomEvent.Reconnecting, () => note('restarting'))
+  .on(RoomEvent.Reconnected, () => note('reconnected'))
+  .on(RoomEvent.Disconnected, (reason) => note('disconnected', undefined, { reason }))
+  .on(RoomEvent.DataReceived, (bytes, participant, kind) => {
+    data.push({ text: decoder.decode(bytes), from: participant?.identity, reliable: kind === 0 });
+  });
+
+/** The receiver's statistics of each subscribed track, added up by the publisher's identity. */
+async function stats() {
+  const result = {};
+  for (const participant of room.remoteParticipants.values()) {
+    const sum = { framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0 };
+    for (const { track } of participant.trackPublications.values()) {
+      const report = await track?.receiver?.getStats();
+      report?.forEach((entry) => {
+        if (entry.type !== 'inbound-rtp') return;
+        sum.framesDecoded += entry.framesDecoded ?? 0;
+        sum.audioEnergy += entry.totalAudioEnergy ?? 0;
+        if (entry.kind === 'audio') sum.audioPackets += entry.packetsReceived;
+        else sum.videoBytes += entry.bytesReceived;
+      });
+    }
+    result[participant.identity] = sum;
+  }
+  return result;
+}
+
+window.client = {
+  room,
+  events,
+  data,
+  stats,
+  connect: (url, token) => room.connect(url, token),
+  publish: () => room.localParticipant.enableCameraAndMicrophone(),
+  mute: (on) => room.localParticipant.setMicrophoneEnabled(!on),
+  send: (text, reliable) => room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, topic: 'test' }),
+  leave: () => room.disconnect(),
+};
