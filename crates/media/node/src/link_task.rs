@@ -9,6 +9,7 @@
 //! Whatever the reason, every shard is told afterwards, so that the link's participants are left without signaling and not without
 //! notice.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use serde::Deserialize;
 use signalbox_protocol::control::{MAX_FRAME_BYTES, NodeFrame, Outcome, Refusal, RefusalReason, RequestFrame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
@@ -98,8 +101,8 @@ async fn read(mut stream: SplitStream<WebSocket>, link: &Link, node: &Node) -> E
             Err(_) => return Ended::Silent,
             Ok(None) => return Ended::Gone,
             Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(error))) if is_end(&error) => return Ended::Gone,
             Ok(Some(Err(_))) => {
-                // The connection's end looks the same; then the close frame reaches nobody.
                 let why = format!("a frame is longer than {MAX_FRAME_BYTES} bytes, or not one of WebSocket");
                 return Ended::Garbage(close_frame(close_code::SIZE, why));
             }
@@ -117,6 +120,19 @@ async fn read(mut stream: SplitStream<WebSocket>, link: &Link, node: &Node) -> E
             Message::Close(_) => return Ended::Gone,
         }
     }
+}
+
+/// Whether a read failed because the connection is over, and not because of what came.
+fn is_end(error: &axum::Error) -> bool {
+    matches!(
+        error.source().and_then(|source| source.downcast_ref::<WsError>()),
+        Some(
+            WsError::Io(_)
+                | WsError::ConnectionClosed
+                | WsError::AlreadyClosed
+                | WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        )
+    )
 }
 
 enum Unparsed {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use signalbox_protocol::control::{Preference, Transports};
-use signalbox_protocol::room::{Grants, Kind, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source};
+use signalbox_protocol::room::{Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::connection::Channel;
@@ -74,6 +74,8 @@ pub struct UnclaimedLine {
     pub kind: Kind,
     /// The client's own id of the track.
     pub track_id: Option<String>,
+    /// The simulcast layers that it offers, lowest first.
+    pub layers: Vec<LayerInfo>,
 }
 
 /// An m-line on which a participant receives.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use signalbox_protocol::control::{Event, Refusal, RefusalReason, Reply, Target, Transports};
-use signalbox_protocol::room::{Kind, PublishTrack, Source, TrackInfo};
+use signalbox_protocol::room::{Kind, LayerInfo, PublishTrack, Source, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::connection::Fault;
@@ -13,7 +13,7 @@ use crate::participant::{MAX_PENDING_TRACKS, Outlet, UnclaimedLine};
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
 use crate::sdp;
-use crate::track::Track;
+use crate::track::{self, Track};
 
 impl Room {
     /// Answers a client's offer, and publishes and receives on its m-lines.
@@ -45,22 +45,10 @@ impl Room {
                 return;
             };
             let (receives, sends) = (entry.connection.receives_on(mid), entry.connection.sends_on(mid));
-            let track_id = line.track_id.map(str::to_owned);
-            self.set_inlet(
-                cx,
-                now,
-                id,
-                key,
-                receives,
-                UnclaimedLine {
-                    mid,
-                    kind: line.kind,
-                    track_id,
-                },
-            );
             if is_single {
                 self.set_outlet(cx, id, mid, line.kind, sends);
             }
+            self.set_inlet(cx, now, id, key, receives, inlet(&line));
         }
         if is_single {
             for subscription in self.tracks.values_mut().filter_map(|track| track.subscription(id)) {
@@ -92,12 +80,12 @@ impl Room {
         match (receives, published) {
             (true, None) => {
                 if let Some((track, said)) = participant.claim_pending(&line) {
-                    self.go_live(cx, now, id, key, line.mid, track, said);
+                    self.go_live(cx, now, id, key, &line, (track, said));
                 } else if participant.transports == Transports::Single {
                     let said = unannounced(&line);
                     if participant.may_publish(said.source) {
                         let track = cx.ids.track(letter(line.kind));
-                        self.go_live(cx, now, id, key, line.mid, track, said);
+                        self.go_live(cx, now, id, key, &line, (track, said));
                     }
                 } else {
                     participant.unclaimed.push(line);
@@ -173,30 +161,30 @@ impl Room {
         let track = cx.ids.track(letter(said.kind));
         let info = track_info(track.clone(), &said);
         match (participant.claim_line(&said), participant.publisher) {
-            (Some(line), Some(key)) => self.go_live(cx, now, id, key, line.mid, track, said),
+            (Some(line), Some(key)) => self.go_live(cx, now, id, key, &line, (track, said)),
             _ => participant.pending.push((track, said)),
         }
         Ok(Reply::Published { track: Box::new(info) })
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a track is where it comes from and what is said of it"
-    )]
+    /// A track has an m-line: it is published.
     fn go_live(
         &mut self,
         cx: &mut Context,
         now: Instant,
         id: &ParticipantId,
         key: Key,
-        mid: Mid,
-        track: TrackId,
-        said: PublishTrack,
+        line: &UnclaimedLine,
+        (track, mut said): (TrackId, PublishTrack),
     ) {
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
         if published >= cx.limits.tracks_per_participant {
             return;
         }
+        if said.layers.is_empty() {
+            said.layers.clone_from(&line.layers);
+        }
+        let mid = line.mid;
         let mut info = track_info(track.clone(), &said);
         info.mid = mid.as_str().to_owned();
         if let Some(codec) = cx
@@ -288,6 +276,24 @@ pub fn negotiate(
             }
             Err(refused(&fault))
         }
+    }
+}
+
+/// What an m-line says of the media that the client sends on it.
+fn inlet(line: &sdp::MediaLine<'_>) -> UnclaimedLine {
+    let layer = |rid: &&str| LayerInfo {
+        rid: (*rid).to_owned(),
+        width: 0,
+        height: 0,
+        bitrate: 0,
+    };
+    let mut layers: Vec<LayerInfo> = line.rids.iter().map(layer).collect();
+    layers.sort_by_key(|layer| track::rank(&layer.rid));
+    UnclaimedLine {
+        mid: Mid::from(line.mid),
+        kind: line.kind,
+        track_id: line.track_id.map(str::to_owned),
+        layers,
     }
 }
 

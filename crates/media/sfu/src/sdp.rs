@@ -11,6 +11,8 @@ pub struct MediaLine<'a> {
     pub kind: Kind,
     /// The sender's own id of the track (the second part of `a=msid`, RFC 8830).
     pub track_id: Option<&'a str>,
+    /// The simulcast layers that it offers to send (`a=rid:… send`, RFC 8851), in its order.
+    pub rids: Vec<&'a str>,
 }
 
 /// How many m-lines there are, of any kind.
@@ -31,6 +33,7 @@ pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
             };
             in_media = kind.is_some();
             lines.extend(kind.map(|kind| MediaLine {
+                rids: Vec::new(),
                 mid: "",
                 kind,
                 track_id: None,
@@ -40,6 +43,11 @@ pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
                 current.mid = mid.trim();
             } else if let Some(msid) = line.strip_prefix("a=msid:") {
                 current.track_id = msid.split_whitespace().nth(1);
+            } else if let Some(rid) = line.strip_prefix("a=rid:") {
+                let mut words = rid.split_whitespace();
+                if let (Some(rid), Some("send")) = (words.next(), words.next()) {
+                    current.rids.push(rid);
+                }
             }
         }
     }
@@ -67,19 +75,21 @@ mod tests {
     #[test]
     fn media_lines_are_read_with_their_ids() {
         let sdp = "v=0\r\na=mid:session\r\nm=audio 9 X 111\r\na=mid:0\r\na=msid:stream mic\r\nm=application 9 X\r\na=mid:1\r\n\
-                   m=video 9 X 96\r\na=msid:- cam\r\na=mid:v\r\n";
+                   m=video 9 X 96\r\na=msid:- cam\r\na=mid:v\r\na=rid:f send\r\na=rid:q send pt=96\r\na=rid:x recv\r\n";
         assert_eq!(
             media_lines(sdp),
             [
                 MediaLine {
                     mid: "0",
                     kind: Kind::Audio,
-                    track_id: Some("mic")
+                    track_id: Some("mic"),
+                    rids: vec![]
                 },
                 MediaLine {
                     mid: "v",
                     kind: Kind::Video,
-                    track_id: Some("cam")
+                    track_id: Some("cam"),
+                    rids: vec!["f", "q"]
                 },
             ]
         );

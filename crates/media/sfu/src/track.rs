@@ -91,6 +91,17 @@ impl Subscription {
         }
     }
 
+    /// Whether a key frame of this layer is to be taken: of the layer that it should get, or, as long as it gets nothing, of any lower
+    /// one. The lowest layer's key frame is the smallest and comes first, and a small picture at once is better than a large
+    /// one later.
+    fn may_begin_with(&self, layer: usize) -> bool {
+        match (self.current, self.target) {
+            (_, None) => false,
+            (None, Some(target)) => layer <= target,
+            (Some(_), Some(target)) => layer == target,
+        }
+    }
+
     /// Forget what was negotiated: after a renegotiation, payload types may differ.
     pub fn renegotiated(&mut self) {
         self.format = None;
@@ -146,19 +157,15 @@ impl Track {
         };
         let (mut forwarded, mut is_awaited) = (0, false);
         for subscription in &mut self.subscriptions {
-            if subscription.current != Some(layer) {
-                if subscription.target != Some(layer) {
-                    continue;
-                }
-                if !can_begin {
-                    is_awaited = true;
-                    continue;
-                }
+            if subscription.current != Some(layer) && !subscription.may_begin_with(layer) {
+                continue;
             }
-            if !connections
-                .get(subscription.connection)
-                .is_some_and(|entry| entry.is_connected)
-            {
+            // What is sent before the receiver is there is lost, and a key frame with it.
+            if !is_connected(connections, subscription.connection) {
+                continue;
+            }
+            if subscription.current != Some(layer) && !can_begin {
+                is_awaited |= subscription.target == Some(layer);
                 continue;
             }
             if subscription.current != Some(layer) {
@@ -195,12 +202,8 @@ impl Track {
         if self.layers.len() >= MAX_LAYERS {
             return None;
         }
-        // A publisher that did not announce its layers. The usual names sort themselves; others come as they are seen.
-        let rank = |rid: Option<Rid>| match rid.as_ref().map(Rid::as_str) {
-            Some("q" | "l" | "low" | "0") => 0,
-            Some("h" | "m" | "mid" | "1") => 1,
-            _ => 2,
-        };
+        // A publisher that announced its layers nowhere.
+        let rank = |rid: Option<Rid>| rank(rid.as_ref().map_or("", Rid::as_str));
         let index = self
             .layers
             .iter()
@@ -306,10 +309,11 @@ impl Track {
     /// Asks for the key frames that subscribers wait for.
     pub fn request_awaited(&mut self, now: Instant, connections: &mut Connections) {
         for layer in 0..self.layers.len() {
-            let is_awaited = self
-                .subscriptions
-                .iter()
-                .any(|subscription| subscription.target == Some(layer) && subscription.current != Some(layer));
+            let is_awaited = self.subscriptions.iter().any(|subscription| {
+                subscription.target == Some(layer)
+                    && subscription.current != Some(layer)
+                    && is_connected(connections, subscription.connection)
+            });
             if is_awaited {
                 self.request_key_frame(now, layer, connections);
             }
@@ -346,6 +350,19 @@ impl Track {
         layer.last_request = Some(now);
         entry.connection.request_key_frame(self.mid, layer.rid);
     }
+}
+
+/// Where a simulcast layer stands by its usual name, lowest first.
+pub fn rank(rid: &str) -> u8 {
+    match rid {
+        "q" | "l" | "low" | "0" => 0,
+        "h" | "m" | "mid" | "1" => 1,
+        _ => 2,
+    }
+}
+
+fn is_connected(connections: &Connections, key: Key) -> bool {
+    connections.get(key).is_some_and(|entry| entry.is_connected)
 }
 
 impl Layer {

@@ -18,7 +18,10 @@ const MAX_TRACKS: usize = 10_000;
 
 /// What is to be done about a message.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "it is made and used up within one turn of a connection's loop")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is made and used up within one turn of a connection's loop"
+)]
 pub(super) enum Action {
     /// Ask the node for this, then answer as said.
     Ask(Vec<(Command, Answer)>),

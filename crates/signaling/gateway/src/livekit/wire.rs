@@ -21,7 +21,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What came in.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "it is made and used up within one turn of a connection's loop")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is made and used up within one turn of a connection's loop"
+)]
 pub(super) enum Incoming {
     /// A request.
     Request(signal_request::Message),

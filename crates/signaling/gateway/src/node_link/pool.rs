@@ -70,19 +70,18 @@ impl NodeLinks {
         if self.closing.is_cancelled() || slot.failed_at.is_some_and(|at| at >= came_at) {
             return Err(Failure::Broken);
         }
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect(control)).await {
-            Ok(Ok(link)) => {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(control)).await;
+        match connected.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(link) => {
+                slot.failed_at = None;
                 slot.link = Some(Arc::clone(&link));
                 Ok(link)
             }
-            Ok(Err(reason)) => {
-                tracing::warn!(control, reason, "a media node cannot be reached");
-                slot.failed_at = Some(Instant::now());
-                Err(Failure::Broken)
-            }
-            Err(_) => {
-                tracing::warn!(control, reason = "no answer in time", "a media node cannot be reached");
-                slot.failed_at = Some(Instant::now());
+            Err(reason) => {
+                // Once for each time that it goes, not for each attempt to reach it.
+                if slot.failed_at.replace(Instant::now()).is_none() {
+                    tracing::warn!(control, reason, "a media node cannot be reached");
+                }
                 Err(Failure::Broken)
             }
         }
