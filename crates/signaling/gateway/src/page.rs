@@ -22,7 +22,7 @@ struct Asset {
     content: &'static str,
 }
 
-static ASSETS: [Asset; 6] = [
+static ASSETS: [Asset; 8] = [
     Asset {
         path: "/",
         media_type: "text/html; charset=utf-8",
@@ -42,6 +42,16 @@ static ASSETS: [Asset; 6] = [
         path: "/call.js",
         media_type: "text/javascript; charset=utf-8",
         content: include_str!("../web/call.js"),
+    },
+    Asset {
+        path: "/http.js",
+        media_type: "text/javascript; charset=utf-8",
+        content: include_str!("../web/http.js"),
+    },
+    Asset {
+        path: "/media.js",
+        media_type: "text/javascript; charset=utf-8",
+        content: include_str!("../web/media.js"),
     },
     Asset {
         path: "/view.js",

@@ -1,6 +1,7 @@
 // Ties the call to the page: devices, the lobby, access tokens, and what the tiles show.
 
-import { Call, RequestError, request } from './call.js';
+import { Call } from './call.js';
+import { RequestError, request } from './http.js';
 import { View } from './view.js';
 
 const SOURCES = ['microphone', 'camera'];
@@ -193,12 +194,15 @@ function listen(current) {
       return;
     }
     const { ip, port } = current.media ?? {};
-    const noMedia = `No sound or picture gets through to ${ip}, UDP port ${port}. Trying again…`;
+    const hint = isLoopback(ip) ? ' Firefox sends nothing to a loopback address: give --media-bind this computer’s own.' : '';
+    const noMedia = `No sound or picture gets through to ${ip}, UDP port ${port}.${hint} Trying again…`;
     view.setBanner(phase !== 'lost' ? '' : media === false ? noMedia : 'Connection lost, reconnecting…');
     view.setState(phase);
     draw();
   }));
 }
+
+function isLoopback(ip = '') { return ip.startsWith('127.') || ip === '::1'; }
 
 function ended(reason, detail) {
   const wasIn = ['joined', 'lost'].includes(document.body.dataset.state);

@@ -6,11 +6,14 @@
 //
 // Events: `change` (anything that the page shows), `phase` ({phase, reason, detail, media}), `presence` ({kind, participant}).
 
+import { RequestError, request } from './http.js';
+import { KINDS, announcement, encodings, slim } from './media.js';
+
 const INITIAL_SLOTS = 4;
 const SPARE_SLOTS = 2;
 // Of each kind. An offer must fit into the gateway's 64 KiB, and a slot of each kind together take up to 4 KiB.
 const MAX_SLOTS = 14;
-const REQUEST_TIMEOUT_MS = 10_000;
+const EVENTS_TIMEOUT_MS = 10_000;
 const MEDIA_TIMEOUT_MS = 8_000;
 // ICE often heals by itself within a second or two; a restart before that would only delay it.
 const DISCONNECTED_GRACE_MS = 3_000;
@@ -19,50 +22,8 @@ const COUNTERS = {
   audio: ['packetsReceived', 'bytesReceived', 'totalSamplesReceived', 'totalAudioEnergy'],
   video: ['packetsReceived', 'bytesReceived', 'framesDecoded', 'frameWidth', 'frameHeight'],
 };
-const KINDS = { microphone: 'audio', camera: 'video' };
 // After these the room, or a successor of it, takes the participant again.
 const REJOIN_AFTER = new Set(['timed_out', 'node_gone', 'failed']);
-// Lowest first, as the publish request wants them.
-const LAYERS = [
-  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 1_700_000 },
-];
-
-/** A refused or failed request. `status` is 0 when there was no answer; `message` is a sentence for people. */
-export class RequestError extends Error {
-  constructor(status, message, retryAfterMs = 0) {
-    super(message);
-    this.status = status;
-    this.retryAfterMs = retryAfterMs;
-  }
-}
-
-/** One HTTP exchange in JSON; resolves to the decoded body, or null when there is none. */
-export async function request(method, path, { token, body, keepalive = false } = {}) {
-  const headers = {};
-  if (token) headers.Authorization = `Bearer ${token}`;
-  if (body) headers['Content-Type'] = 'application/json';
-  let response;
-  let text;
-  try {
-    const signal = keepalive ? undefined : AbortSignal.timeout(REQUEST_TIMEOUT_MS);
-    response = await fetch(path, { method, headers, keepalive, signal, body: body && JSON.stringify(body) });
-    text = await response.text();
-  } catch {
-    throw new RequestError(0, 'The server cannot be reached. Check your network, then try again.');
-  }
-  let json = null;
-  try {
-    json = text ? JSON.parse(text) : null;
-  } catch {
-    if (response.ok) throw new RequestError(0, 'The server sent an answer that is not JSON.');
-  }
-  if (response.ok) return json;
-  const retryAfterMs = (Number(response.headers.get('Retry-After')) || 0) * 1000;
-  throw new RequestError(response.status, json?.detail || `The server answered with status ${response.status}.`, retryAfterMs);
-}
-
 export class Call extends EventTarget {
   #options;
   #token;
@@ -204,7 +165,7 @@ export class Call extends EventTarget {
       this.#addSlots(pc);
       // The media node is ICE-lite and learns our addresses from our checks: nothing to gather before posting.
       await pc.setLocalDescription(await pc.createOffer());
-      const body = { offer: pc.localDescription.sdp, publish: this.#announcement() };
+      const body = { offer: pc.localDescription.sdp, publish: announcement(this.#sources, pc.localDescription.sdp) };
       if (name) body.name = name;
       const path = `/v1/rooms/${encodeURIComponent(room)}`;
       const joined = await request('POST', `${path}/join`, { token: this.#token, body });
@@ -250,7 +211,7 @@ export class Call extends EventTarget {
   #addSender(name) {
     const own = this.#sources[name];
     const options = { direction: 'sendonly', streams: [new MediaStream([own.track])] };
-    if (name === 'camera') options.sendEncodings = LAYERS.map((layer) => ({ ...layer }));
+    if (name === 'camera') options.sendEncodings = encodings();
     own.transceiver = this.#pc.addTransceiver(own.track, options);
     slim(own.transceiver, KINDS[name]);
   }
@@ -264,19 +225,6 @@ export class Call extends EventTarget {
     }
   }
 
-  #announcement() {
-    return Object.entries(this.#sources).filter(([, own]) => own.track && own.transceiver?.mid).map(([name, own]) => {
-      const { width = 0, height = 0 } = own.track.getSettings();
-      // Browsers may put another id than the track's into `a=msid`; the m-line's mid identifies it as well.
-      const cid = this.#pc.localDescription.sdp.includes(own.track.id) ? own.track.id : own.transceiver.mid;
-      const track = { cid, kind: KINDS[name], source: name, muted: !own.on };
-      if (name !== 'camera') return track;
-      const layers = LAYERS.map(({ rid, scaleResolutionDownBy: scale, maxBitrate }) => (
-        { rid, width: Math.floor(width / scale), height: Math.floor(height / scale), bitrate: maxBitrate }));
-      return { ...track, width, height, layers };
-    });
-  }
-
   // Events.
 
   #openEvents() {
@@ -287,7 +235,7 @@ export class Call extends EventTarget {
     const socket = new WebSocket(url);
     this.#socket = socket;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => socket.close(), REQUEST_TIMEOUT_MS);
+      const timer = setTimeout(() => socket.close(), EVENTS_TIMEOUT_MS);
       socket.onmessage = ({ data }) => {
         if (socket !== this.#socket) return;
         const event = JSON.parse(data);
@@ -309,10 +257,7 @@ export class Call extends EventTarget {
   #handle(event) {
     const { participant } = event;
     switch (event.type) {
-      case 'snapshot':
-        this.#apply(event);
-        this.#guessSlots();
-        break;
+      case 'snapshot': this.#apply(event); break;
       case 'left':
         this.#others.delete(participant.id);
         this.#speaking.delete(participant.id);
@@ -364,14 +309,6 @@ export class Call extends EventTarget {
       this.#slotsWanted[kind] = Math.max(this.#slotsWanted[kind], target);
     }
     if (more) this.#renegotiate();
-  }
-
-  /** A wish from before the event stream was open has not been heard; what there is to receive tells it as well. */
-  #guessSlots() {
-    if (!this.#me.grants.subscribe) return;
-    const tracks = this.others.flatMap((one) => one.tracks);
-    const missing = (kind) => tracks.filter((one) => one.kind === kind).length - this.#slotsOf(kind).length;
-    this.#wantSlots({ audio: missing('audio'), video: missing('video') });
   }
 
   #syncMuted() {
@@ -517,18 +454,3 @@ export class Call extends EventTarget {
 }
 
 function source() { return { track: null, on: false, transceiver: null, told: null, telling: false }; }
-
-/** Leaves out codecs that no one in a room sends, which would make up most of an offer with many slots. */
-function slim(transceiver, kind) {
-  const codecs = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
-  const kept = codecs.filter(({ mimeType, sdpFmtpLine: line = '' }) => {
-    switch (mimeType.toLowerCase()) {
-      case 'audio/opus': case 'video/vp8': case 'video/rtx': return true;
-      case 'video/vp9': return !/profile-id=[1-9]/.test(line);
-      case 'video/av1': return !/profile=[1-9]/.test(line);
-      case 'video/h264': return /packetization-mode=1/.test(line) && /profile-level-id=(42e0|4200|64)/i.test(line);
-      default: return false;
-    }
-  });
-  if (kept.length > 0) transceiver.setCodecPreferences?.(kept);
-}
