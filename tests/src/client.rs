@@ -265,6 +265,7 @@ fn announcement(wish: &Wish, lines: &Lines) -> Vec<PublishTrack> {
         width: 640,
         height: 480,
         layers: rids.iter().enumerate().map(layer).collect(),
+        codec: None,
         stream: String::new(),
         dialect_info: None,
     }]

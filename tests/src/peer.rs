@@ -1,6 +1,6 @@
 //! One peer connection: str0m in RTP mode over a UDP socket of its own, driven by a task.
 //!
-//! Requests reach the task as closures over the [`Driver`]; what happens is published as a [`PeerState`] that tests wait on.
+//! Requests reach the task as closures over the driver; what happens is published as a [`PeerState`] that tests wait on.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

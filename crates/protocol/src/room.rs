@@ -189,6 +189,9 @@ pub struct PublishTrack {
     /// Simulcast layers, lowest first; may be empty.
     #[serde(default)]
     pub layers: Vec<LayerInfo>,
+    /// The codec to send in, by its media type, such as `video/VP9`; none, or one that is not negotiated: the first of the offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<String>,
     /// See [`TrackInfo::stream`]; empty: `camera` for camera and microphone, `screen` for a shared screen.
     #[serde(default)]
     pub stream: String,

@@ -33,6 +33,13 @@ impl Codec {
         }
     }
 
+    /// The codec of a media type, in any case.
+    pub fn from_mime_type(mime_type: &str) -> Option<Self> {
+        [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1]
+            .into_iter()
+            .find(|codec| codec.mime_type().eq_ignore_ascii_case(mime_type))
+    }
+
     /// Whether a receiver can begin with this payload: the first packet of a key frame, or any packet of audio.
     pub fn starts_key_frame(self, payload: &[u8]) -> bool {
         match self {

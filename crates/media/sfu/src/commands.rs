@@ -96,7 +96,7 @@ impl Room {
         let mut answer = None;
         if let (Some((key, sdp)), Some(offer)) = (negotiated, &join.offer) {
             self.apply_offer(cx, now, &id, key, offer);
-            answer = Some(sdp);
+            answer = Some(self.with_codecs(key, offer, &sdp));
         }
         if join.attach
             && let Some(participant) = self.participants.get_mut(&id)

@@ -1,8 +1,11 @@
-//! One peer connection: ICE-lite, DTLS, SRTP, RTCP, SCTP. The only file that names the WebRTC stack, str0m.
+//! One peer connection: ICE-lite, DTLS, SRTP, RTCP, SCTP. This file and those
+//! below it are the only ones that name the WebRTC stack, str0m.
 //!
 //! The stack's contract is that every mutation is followed by a full drain, and that several writes may share one: so
 //! [`Connection::write`] only queues, and [`Connection::poll`] must run until [`Polled::Idle`] before anything else is done with the
 //! connection. A panic inside the stack is caught here and ends this connection alone.
+
+mod dependency;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -163,6 +166,7 @@ impl Connection {
     pub fn new(stack: &Stack, now: Instant, ufrag: String, password: String) -> Result<Self, Fault> {
         let mut extensions = ExtensionMap::standard();
         extensions.set(5, Extension::PlayoutDelay);
+        extensions.set(6, dependency::extension());
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .set_ice_lite(true)
@@ -421,13 +425,14 @@ impl Connection {
             .rtc
             .codec_config()
             .find(|params| params.pt() == packet.header.payload_type)?;
+        let codec = codec(&params)?;
         let values = &packet.header.ext_vals;
         Some(MediaPacket {
             arrived: now,
             sequence: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
-            codec: codec(&params)?,
+            codec,
             format: PayloadFormat(params),
             clock_rate: params.spec().clock_rate.get(),
             rid: rid.map(|rid| Rid::from(&*rid)),
@@ -435,6 +440,8 @@ impl Connection {
             audio_level: values.audio_level,
             voice: values.voice_activity,
             rotation: values.video_orientation.map(|turn| turn as u8),
+            // Other codecs carry what a receiver needs in their payloads, where switches between layers are made good.
+            dependency: (codec == Codec::Av1).then(|| dependency::of(values)).flatten(),
             payload: packet.payload,
         })
     }
@@ -492,30 +499,26 @@ fn codec(params: &PayloadParams) -> Option<Codec> {
 }
 
 fn extension_values(packet: &MediaPacket) -> ExtensionValues {
-    ExtensionValues {
+    let mut values = ExtensionValues {
         audio_level: packet.audio_level,
         voice_activity: packet.voice,
         video_orientation: packet.rotation.map(VideoOrientation::from),
         ..ExtensionValues::default()
+    };
+    if let Some(descriptor) = &packet.dependency {
+        dependency::set(&mut values, descriptor);
+    }
+    values
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Makes the stack panic.
+    pub fn panic_now(&mut self) {
+        let outcome = self.guard(|_| -> Result<(), RtcError> { panic!("on purpose") });
+        assert!(matches!(outcome, Err(Fault::Panicked)));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
-    fn a_panic_in_the_stack_is_a_fault_of_its_connection() {
-        let now = Instant::now();
-        let stack = Stack::new(SocketAddr::from(([127, 0, 0, 1], 50_000)));
-        let mut connection =
-            Connection::new(&stack, now, "ufrag".into(), "a-password-of-28-characters!".into()).unwrap();
-        let outcome = connection.guard(|_| -> Result<(), RtcError> { panic!("on purpose") });
-        assert!(matches!(outcome, Err(Fault::Panicked)));
-        assert!(
-            matches!(connection.poll(now), Err(Fault::Panicked)),
-            "what may be inconsistent is not used again"
-        );
-    }
-}
+mod tests;

@@ -32,6 +32,8 @@ pub struct MediaPacket {
     pub voice: Option<bool>,
     /// Quarter turns clockwise that the picture must be turned by, if the publisher says it (3GPP TS 26.114).
     pub rotation: Option<u8>,
+    /// The dependency descriptor, if there is one (AV1 RTP payload format, appendix A).
+    pub dependency: Option<Arc<[u8]>>,
     /// The payload. Shared by all subscribers.
     pub payload: Arc<[u8]>,
 }

@@ -6,6 +6,7 @@ use signalbox_protocol::control::{Event, Refusal, RefusalReason, Reply, Target, 
 use signalbox_protocol::room::{Kind, LayerInfo, PublishTrack, Source, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::codec::Codec;
 use crate::connection::Fault;
 use crate::connections::Key;
 use crate::packet::Mid;
@@ -30,7 +31,16 @@ impl Room {
         let (key, answer) = negotiate(cx, now, self.key, id, participant.publisher, offer)?;
         participant.publisher = Some(key);
         self.apply_offer(cx, now, id, key, offer);
-        Ok(answer)
+        Ok(self.with_codecs(key, offer, &answer))
+    }
+
+    /// An answer that asks for each published track in the codec that its publisher said.
+    pub fn with_codecs(&self, key: Key, offer: &str, answer: &str) -> String {
+        sdp::with_codec_order(offer, answer, |mid| {
+            let mut tracks = self.tracks.values();
+            let track = tracks.find(|track| track.source == key && track.mid.as_str() == mid)?;
+            Some(track.info.mime_type.clone())
+        })
     }
 
     /// Publishes and receives on the m-lines of an offer that was answered.
@@ -187,11 +197,12 @@ impl Room {
         let mid = line.mid;
         let mut info = track_info(track.clone(), &said);
         info.mid = mid.as_str().to_owned();
-        if let Some(codec) = cx
+        // Until a packet tells: what the publisher said that it is going to be.
+        let offered = cx
             .connections
             .get(key)
-            .and_then(|entry| entry.connection.preferred_codec(mid))
-        {
+            .and_then(|entry| entry.connection.preferred_codec(mid));
+        if let Some(codec) = said.codec.as_deref().and_then(Codec::from_mime_type).or(offered) {
             info.mime_type = codec.mime_type().to_owned();
         }
         self.tracks
@@ -311,6 +322,7 @@ fn unannounced(line: &UnclaimedLine) -> PublishTrack {
         width: 0,
         height: 0,
         layers: Vec::new(),
+        codec: None,
         stream: String::new(),
         dialect_info: None,
     }

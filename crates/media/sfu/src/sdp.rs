@@ -68,6 +68,84 @@ pub fn with_active_server(offer: &str) -> String {
     offer.replace("a=setup:actpass", "a=setup:active")
 }
 
+/// Our answer with each m-line's payload types in the offer's order, but with those of the preferred codec first, if `preferred`
+/// names one for the m-line's mid by its media type. A client sends in the first one (RFC 8829 section 5.3.1).
+pub fn with_codec_order(offer: &str, answer: &str, preferred: impl Fn(&str) -> Option<String>) -> String {
+    let offered = sections(offer);
+    let mut ordered = String::with_capacity(answer.len());
+    for section in sections(answer) {
+        let mid = value(section, "a=mid:").unwrap_or_default();
+        let in_offer = offered.iter().find(|offered| value(offered, "a=mid:") == Some(mid));
+        match (in_offer, section.lines().next().and_then(media_line)) {
+            (Some(in_offer), Some((head, kinds))) => {
+                let order = in_offer
+                    .lines()
+                    .next()
+                    .and_then(media_line)
+                    .map(|(_, kinds)| kinds)
+                    .unwrap_or_default();
+                let codec = preferred(mid).unwrap_or_default();
+                let mut kinds = kinds;
+                kinds.sort_by_key(|kind| {
+                    let primary = repaired(section, kind).unwrap_or(kind);
+                    let is_other = !is_codec(section, primary, &codec);
+                    let place = order
+                        .iter()
+                        .position(|offered| *offered == primary)
+                        .unwrap_or(usize::MAX);
+                    (is_other, place, primary != *kind)
+                });
+                ordered.push_str(head);
+                for kind in kinds {
+                    ordered.push(' ');
+                    ordered.push_str(kind);
+                }
+                ordered.push_str("\r\n");
+                ordered.extend(section.split_inclusive('\n').skip(1));
+            }
+            _ => ordered.push_str(section),
+        }
+    }
+    ordered
+}
+
+/// The session part and each m-line's part, with their line ends.
+fn sections(sdp: &str) -> Vec<&str> {
+    let mut starts: Vec<usize> = vec![0];
+    starts.extend(sdp.match_indices("\nm=").map(|(index, _)| index + 1));
+    let ends = starts.iter().skip(1).copied().chain([sdp.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .filter_map(|(start, end)| sdp.get(*start..end))
+        .collect()
+}
+
+/// `m=<media> <port> <proto>` and the payload types that follow.
+fn media_line(line: &str) -> Option<(&str, Vec<&str>)> {
+    let line = line.strip_prefix("m=").map(|_| line.trim_end())?;
+    let (end, _) = line.match_indices(' ').nth(2)?;
+    Some((line.get(..end)?, line.get(end..)?.split_whitespace().collect()))
+}
+
+fn value<'a>(section: &'a str, name: &str) -> Option<&'a str> {
+    section.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// The payload type that a retransmission payload type repairs (RFC 4588 section 8.1).
+fn repaired<'a>(section: &'a str, kind: &str) -> Option<&'a str> {
+    let parameters = value(section, &format!("a=fmtp:{kind} "))?;
+    parameters
+        .split(';')
+        .find_map(|parameter| parameter.trim().strip_prefix("apt="))
+}
+
+fn is_codec(section: &str, kind: &str, media_type: &str) -> bool {
+    let name = media_type.split_once('/').map_or("", |(_, name)| name);
+    let mapped = value(section, &format!("a=rtpmap:{kind} ")).and_then(|map| map.split('/').next());
+    !name.is_empty() && mapped.is_some_and(|mapped| mapped.eq_ignore_ascii_case(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +177,17 @@ mod tests {
     #[test]
     fn garbage_has_no_media_lines() {
         assert!(media_lines("a=mid:0\nhello\nm=\na=mid:1").is_empty());
+    }
+
+    #[test]
+    fn an_answer_follows_the_offers_order_and_the_tracks_codec() {
+        let offer = "v=0\r\nm=audio 9 P 111\r\na=mid:0\r\nm=video 9 P 45 46 96 97 98 99\r\na=mid:1\r\n";
+        let answer = "v=0\r\nm=audio 9 P 111\r\na=mid:0\r\nm=video 9 P 96 97 98 99 45 46\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\n\
+                      a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\n\
+                      a=rtpmap:45 AV1/90000\r\na=rtpmap:46 rtx/90000\r\na=fmtp:46 apt=45\r\n";
+        let plain = with_codec_order(offer, answer, |_| None);
+        assert_eq!(plain, answer.replace("96 97 98 99 45 46", "45 46 96 97 98 99"));
+        let preferred = with_codec_order(offer, answer, |mid| (mid == "1").then(|| "video/vp9".to_owned()));
+        assert_eq!(preferred, answer.replace("96 97 98 99 45 46", "98 99 45 46 96 97"));
     }
 }

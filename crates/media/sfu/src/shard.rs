@@ -230,6 +230,20 @@ impl Shard {
         self.rooms.iter().map(|(_, room)| (&room.name, room.generation))
     }
 
+    /// Makes a participant's connection panic.
+    #[cfg(test)]
+    pub(crate) fn panic_in(&mut self, participant: &ParticipantId) {
+        let owners = self
+            .rooms
+            .iter()
+            .filter_map(|(_, room)| room.participants.get(participant));
+        for key in owners.flat_map(|owner| owner.connections()).collect::<Vec<_>>() {
+            if let Some(entry) = self.cx.connections.change(key) {
+                entry.connection.panic_now();
+            }
+        }
+    }
+
     fn open(&mut self, now: Instant, name: &RoomName, generation: Generation) -> usize {
         if let Some(key) = self.keys.get(name) {
             return *key;

@@ -20,8 +20,8 @@ use crate::state::State;
 
 /// What a client may say about a track. [`PublishTrack`] itself ignores what it does not know, so that tiers of different versions
 /// understand each other; a client that misspells a field has to learn it.
-const TRACK_FIELDS: [&str; 9] = [
-    "cid", "kind", "source", "name", "muted", "width", "height", "layers", "stream",
+const TRACK_FIELDS: [&str; 10] = [
+    "cid", "kind", "source", "name", "muted", "width", "height", "layers", "codec", "stream",
 ];
 
 #[derive(Deserialize)]
@@ -175,6 +175,7 @@ mod tests {
                 height: 1,
                 bitrate: 1,
             }],
+            codec: Some("video/VP8".into()),
             stream: String::new(),
             dialect_info: None,
         };

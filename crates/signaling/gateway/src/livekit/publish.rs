@@ -43,6 +43,15 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
 
     let mut codecs = request.simulcast_codecs;
     codecs.truncate(MAX_LADDER);
+    let preferred = codecs
+        .first()
+        .map(|first| first.codec.as_str())
+        .filter(|name| !name.is_empty());
+    let preferred = preferred.map(|name| match (name.contains('/'), kind) {
+        (true, _) => name.to_owned(),
+        (false, Kind::Audio) => format!("audio/{name}"),
+        (false, Kind::Video) => format!("video/{name}"),
+    });
     let mut audio_features = all_known::<lk::AudioTrackFeature>(request.audio_features);
     for (said, feature) in [
         (request.stereo, lk::AudioTrackFeature::TfStereo),
@@ -78,6 +87,7 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
         } else {
             ladder.into_iter().map(layer).collect()
         },
+        codec: preferred,
         stream: request.stream,
         dialect_info: dialect::pack(&said),
     })
@@ -195,6 +205,13 @@ mod tests {
         let mut separate = video("vp9");
         separate.simulcast_codecs[0].video_layer_mode = lk::video_layer::Mode::OneSpatialLayerPerStream.into();
         assert_eq!(track(separate).unwrap().layers.len(), 3);
+    }
+
+    #[test]
+    fn the_first_codec_is_the_one_to_send_in() {
+        assert_eq!(track(video("h264")).unwrap().codec.as_deref(), Some("video/h264"));
+        assert_eq!(track(video("video/VP9")).unwrap().codec.as_deref(), Some("video/VP9"));
+        assert_eq!(track(video("")).unwrap().codec, None);
     }
 
     #[test]

@@ -329,6 +329,7 @@ pub fn bob() -> ParticipantInfo {
             width: 640,
             height: 360,
             layers: Vec::new(),
+            codec: None,
             stream: "camera".into(),
             dialect_info: None,
         })],
