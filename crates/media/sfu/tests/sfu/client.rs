@@ -17,6 +17,8 @@ pub struct Received {
     pub sequence: u64,
     pub timestamp: u32,
     pub picture_id: Option<u16>,
+    /// Whether a decoder can begin with it.
+    pub begins_key_frame: bool,
     /// The fourth payload byte from the end: which layer the publisher sent it as.
     pub layer: u8,
 }
@@ -208,6 +210,7 @@ impl Client {
                     sequence: *packet.seq_no,
                     timestamp: packet.header.timestamp,
                     picture_id,
+                    begins_key_frame: packet.payload.first() == Some(&0x90) && packet.payload.get(6) == Some(&0),
                     layer: packet.payload.iter().rev().nth(3).copied().unwrap_or_default(),
                 });
             }

@@ -50,7 +50,12 @@ fn a_layer_switch_keeps_numbers_times_and_picture_ids_continuous() {
     let video = world.received(bob, ann, Kind::Video);
     let switches = video.windows(2).filter(|pair| pair[0].layer != pair[1].layer).count();
     assert!((3..=5).contains(&switches), "one layer at a time: {switches} switches");
+    assert!(video[0].begins_key_frame);
     for pair in video.windows(2) {
+        assert!(
+            pair[0].layer == pair[1].layer || pair[1].begins_key_frame,
+            "a layer begins with a key frame: {pair:?}"
+        );
         assert_eq!(pair[1].sequence, pair[0].sequence + 1);
         let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
         assert!(step < 20_000, "{pair:?}");
