@@ -115,7 +115,6 @@ impl Connections {
             self.by_address.remove(&address);
         }
         self.timers.remove(&(entry.due, key));
-        self.dirty.retain(|dirty| *dirty != key);
     }
 
     /// A connection.
@@ -185,13 +184,18 @@ impl Connections {
         }
     }
 
+    /// A connection that is being polled, which is no change.
+    pub fn polled(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
+    }
+
     /// The next connection to be polled because it was changed or is due. Its timer is off until [`Connections::set_due`].
     pub fn next_to_poll(&mut self, now: Instant) -> Option<Key> {
-        if let Some(key) = self.dirty.pop() {
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.is_dirty = false;
+        while let Some(key) = self.dirty.pop() {
+            // One that was polled since it was changed, or is closed, is left in the list: finding it there would cost more.
+            if self.take_dirty(key) {
+                return Some(key);
             }
-            return Some(key);
         }
         let &(due, key) = self.timers.first()?;
         (due <= now).then(|| {
@@ -202,14 +206,8 @@ impl Connections {
 
     /// Whether a connection has been changed since it was last polled; if so, it counts as polled now.
     pub fn take_dirty(&mut self, key: Key) -> bool {
-        match self.entries.get_mut(key) {
-            Some(entry) if entry.is_dirty => {
-                entry.is_dirty = false;
-                self.dirty.retain(|dirty| *dirty != key);
-                true
-            }
-            _ => false,
-        }
+        let entry = self.entries.get_mut(key);
+        entry.is_some_and(|entry| std::mem::replace(&mut entry.is_dirty, false))
     }
 
     /// When a connection wants to be polled at the latest.

@@ -10,7 +10,7 @@ use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
 
 use crate::api::{Output, ShardConfig, ShardStats};
-use crate::connection::{Fault, Polled, Stack};
+use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
 use crate::publish::no_participant;
@@ -260,18 +260,13 @@ impl Shard {
     }
 
     fn poll_connection(&mut self, now: Instant, key: Key) {
-        while let Some(entry) = self.cx.connections.change(key) {
+        while let Some(entry) = self.cx.connections.polled(key) {
             let polled = entry.connection.poll(now);
-            let (room, participant) = (entry.room, entry.participant.clone());
-            self.cx.connections.take_dirty(key);
+            entry.is_connected |= matches!(polled, Ok(Polled::Event(ConnectionEvent::Connected)));
             match polled {
                 Ok(Polled::Datagram { to, bytes }) => self.cx.outputs.push_back(Output::Datagram { to, bytes }),
                 Ok(Polled::Event(event)) => {
-                    if let Some(entry) = self.cx.connections.change(key)
-                        && matches!(event, crate::connection::ConnectionEvent::Connected)
-                    {
-                        entry.is_connected = true;
-                    }
+                    let (room, participant) = (entry.room, entry.participant.clone());
                     if let Some(room) = self.rooms.get_mut(room) {
                         room.connection_event(&mut self.cx, now, key, &participant, event);
                     }

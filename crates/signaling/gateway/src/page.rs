@@ -23,47 +23,28 @@ struct Asset {
 }
 
 static ASSETS: [Asset; 8] = [
-    Asset {
-        path: "/",
-        media_type: "text/html; charset=utf-8",
-        content: include_str!("../web/index.html"),
-    },
-    Asset {
-        path: "/style.css",
-        media_type: "text/css; charset=utf-8",
-        content: include_str!("../web/style.css"),
-    },
-    Asset {
-        path: "/app.js",
-        media_type: "text/javascript; charset=utf-8",
-        content: include_str!("../web/app.js"),
-    },
-    Asset {
-        path: "/call.js",
-        media_type: "text/javascript; charset=utf-8",
-        content: include_str!("../web/call.js"),
-    },
-    Asset {
-        path: "/http.js",
-        media_type: "text/javascript; charset=utf-8",
-        content: include_str!("../web/http.js"),
-    },
-    Asset {
-        path: "/media.js",
-        media_type: "text/javascript; charset=utf-8",
-        content: include_str!("../web/media.js"),
-    },
-    Asset {
-        path: "/view.js",
-        media_type: "text/javascript; charset=utf-8",
-        content: include_str!("../web/view.js"),
-    },
-    Asset {
-        path: "/favicon.svg",
-        media_type: "image/svg+xml",
-        content: include_str!("../web/favicon.svg"),
-    },
+    asset("/", HTML, include_str!("../web/index.html")),
+    asset("/style.css", CSS, include_str!("../web/style.css")),
+    asset("/app.js", JAVASCRIPT, include_str!("../web/app.js")),
+    asset("/call.js", JAVASCRIPT, include_str!("../web/call.js")),
+    asset("/http.js", JAVASCRIPT, include_str!("../web/http.js")),
+    asset("/media.js", JAVASCRIPT, include_str!("../web/media.js")),
+    asset("/view.js", JAVASCRIPT, include_str!("../web/view.js")),
+    asset("/favicon.svg", SVG, include_str!("../web/favicon.svg")),
 ];
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+const fn asset(path: &'static str, media_type: &'static str, content: &'static str) -> Asset {
+    Asset {
+        path,
+        media_type,
+        content,
+    }
+}
 
 /// The page's routes.
 pub fn routes() -> Router<State> {
