@@ -27,7 +27,7 @@ postgres_start() {
     "${as_postgres[@]}" "$bin/initdb" -D "$postgres_dir/data" --auth=trust --username=postgres --encoding=UTF8 --locale=C.UTF-8 >initdb.log 2>&1
   ) || { cat "$postgres_dir/initdb.log" >&2; return 1; }
   "${as_postgres[@]}" "$bin/postgres" -D "$postgres_dir/data" -p "$port" -k "$postgres_dir" \
-    -c listen_addresses=127.0.0.1 -c max_connections=300 >"$postgres_dir/server.log" 2>&1 &
+    -c listen_addresses=127.0.0.1 -c max_connections=500 >"$postgres_dir/server.log" 2>&1 &
   postgres_pid=$!
   local tries=0
   until "$bin/pg_isready" --quiet --host=127.0.0.1 --port="$port" --username=postgres; do

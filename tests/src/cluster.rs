@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
-use signalbox_protocol::placement::{NodeList, NodeView};
+use signalbox_protocol::node::{NodeList, NodeView};
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

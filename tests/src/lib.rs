@@ -9,15 +9,23 @@
 //! | [`livekit`] | a client of the LiveKit protocol |
 //! | [`cluster`] | gateways, an orchestrator and media nodes in this process |
 //! | [`processes`] | the same as processes, over PostgreSQL |
+//! | [`postgres`] | a PostgreSQL server that a test may kill, and its standby |
+//! | [`fake_node`] | a media node without media: only what the room map sees of one |
+//! | [`map`] | what an orchestrator answers about rooms and nodes |
+//! | [`load`] | joins that go on while something breaks, and what came of them |
 //! | [`stun`] | hand-made STUN requests, right and wrong |
 //!
 //! Every wait is on a condition, with a limit that only a failure reaches.
 
 pub mod client;
 pub mod cluster;
+pub mod fake_node;
 pub mod livekit;
+pub mod load;
+pub mod map;
 pub mod media;
 pub mod peer;
+pub mod postgres;
 pub mod processes;
 pub mod stun;
 
@@ -41,6 +49,38 @@ pub async fn until<T: std::fmt::Debug>(state: &mut watch::Receiver<T>, what: &st
     let seen = state.borrow();
     assert!(!ended, "{what}: it has ended: {seen:#?}");
     panic!("{what}: not within {PATIENCE:?}: {seen:#?}");
+}
+
+/// Asks again and again until there is an answer, for what cannot be waited for.
+///
+/// # Panics
+/// When that takes longer than [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// A number from the environment, by which a benchmark makes a test longer than it is in the suite.
+///
+/// # Panics
+/// When it is not a number.
+pub fn parameter(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text}")),
+        Err(_) => otherwise,
+    }
 }
 
 /// Shows the servers' logs in failing tests when `SIGNALBOX_LOG` is set.

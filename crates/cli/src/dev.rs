@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Usage;
 use crate::nodes;
+use crate::orchestrators::Orchestrators;
 use crate::token::{DEV_KEY, DEV_SECRET, sign};
 
 /// How long the start may take until everything answers.
@@ -174,7 +175,8 @@ async fn stop(tiers: [Tier; 3]) {
 
 /// Says where everything is as soon as it is there, and then waits for ever.
 async fn serve(public: SocketAddr, orchestrator: &str, secret: &Secret) -> anyhow::Result<()> {
-    tokio::time::timeout(START, ready(public, orchestrator, secret))
+    let orchestrators = Orchestrators::new(orchestrator, secret.clone())?;
+    tokio::time::timeout(START, ready(public, &orchestrators))
         .await
         .with_context(|| {
             format!(
@@ -199,12 +201,12 @@ async fn serve(public: SocketAddr, orchestrator: &str, secret: &Secret) -> anyho
 }
 
 /// Ready is: the gateway says so, and the orchestrator has a node to place rooms on.
-async fn ready(public: SocketAddr, orchestrator: &str, secret: &Secret) {
+async fn ready(public: SocketAddr, orchestrators: &Orchestrators) {
     let client = reqwest::Client::new();
     loop {
         let gateway = client.get(format!("http://{public}/readyz")).send().await;
         if gateway.is_ok_and(|response| response.status().is_success())
-            && let Ok(list) = nodes::list(orchestrator, secret).await
+            && let Ok(list) = nodes::list(orchestrators).await
             && list.nodes.iter().any(|node| node.live)
         {
             return;

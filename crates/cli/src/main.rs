@@ -6,7 +6,12 @@
 mod dev;
 mod exit;
 mod nodes;
+mod orchestrators;
+mod rooms;
+mod stdout;
+mod table;
 mod token;
+mod when;
 
 use std::process::ExitCode;
 
@@ -26,7 +31,8 @@ use tracing_subscriber::EnvFilter;
         signalbox                                              everything in one process, on loopback\n  \
         signalbox --listen 127.0.0.1:8080                      the same on another port\n  \
         signalbox token --room daily --identity ann --ttl 2h   a token to join a room with\n  \
-        signalbox nodes --cluster-secret \"$SECRET\"             the media nodes of a cluster"
+        signalbox nodes                                        the media nodes of a cluster\n  \
+        signalbox rooms why daily                              why a room is where it is"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +46,7 @@ enum Command {
     Dev(dev::Dev),
     Token(Box<token::Token>),
     Nodes(nodes::Nodes),
+    Rooms(rooms::Rooms),
 }
 
 #[tokio::main]
@@ -56,6 +63,7 @@ async fn main() -> ExitCode {
         Command::Dev(dev) => dev.run().await,
         Command::Token(token) => token.run(),
         Command::Nodes(nodes) => nodes.run().await,
+        Command::Rooms(rooms) => rooms.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

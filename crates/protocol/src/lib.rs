@@ -7,7 +7,9 @@
 //! | module | wire |
 //! |---|---|
 //! | [`control`] | gateway ↔ media node: one WebSocket per pair, JSON frames |
-//! | [`placement`] | gateway → orchestrator and media node → orchestrator: HTTP, JSON |
+//! | [`placement`] | gateway → orchestrator: where rooms are; HTTP, JSON |
+//! | [`node`] | media node → orchestrator: leases and load; HTTP, JSON |
+//! | [`history`] | why a room is where it is, for operators |
 //! | [`ticket`] | what the orchestrator signs and the media node checks |
 //! | [`token`] | what an application signs and the gateway checks |
 //! | [`problem`] | every HTTP error (RFC 9457) |
@@ -15,7 +17,9 @@
 //! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
 
 pub mod control;
+pub mod history;
 pub mod id;
+pub mod node;
 pub mod placement;
 pub mod problem;
 pub mod room;
@@ -23,5 +27,5 @@ pub mod secret;
 pub mod ticket;
 pub mod token;
 
-pub use id::{Epoch, Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
-pub use secret::Secret;
+pub use id::{ClusterId, Epoch, Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
+pub use secret::{Secret, Secrets};

@@ -2,10 +2,18 @@
 
 mod calls;
 mod evictions;
+mod failover;
+mod fencing;
+mod first_joins;
 mod hostile;
 mod http_only;
 mod livekit;
+mod operators;
+mod orchestrators;
+mod outage;
 mod placement;
 mod processes;
+mod rotation;
 mod simulcast;
 mod tickets;
+mod unreachable;

@@ -1,11 +1,13 @@
 //! What a media node asks of a gateway: the cluster secret, and a ticket for each room.
 
 use e2e::cluster::{CLUSTER_SECRET, Cluster, nodes, sign, unix_seconds};
+use e2e::map::Map;
 use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::{DecodingKey, Validation, decode};
 use signalbox_protocol::control::{NodeFrame, Outcome, PATH, RefusalReason, Reply, Request, RequestFrame};
-use signalbox_protocol::placement::{NodeView, PlaceRoom, Placement};
+use signalbox_protocol::node::NodeView;
 use signalbox_protocol::ticket::{AUDIENCE, TicketClaims};
-use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -49,14 +51,14 @@ async fn only_the_orchestrators_ticket_opens_a_room() {
     let room: RoomName = "daily".parse().unwrap();
     let mut link = Link::open(&node, CLUSTER_SECRET).await.unwrap();
 
-    let good = TicketClaims {
-        aud: AUDIENCE.to_owned(),
-        exp: unix_seconds() + 30,
-        room: room.clone(),
-        node: node.node,
-        epoch: node.epoch,
-        generation: Generation(7),
-    };
+    let placement = Map::new(&cluster.orchestrator, CLUSTER_SECRET)
+        .place(&room)
+        .await
+        .unwrap();
+    let mut expected = Validation::default();
+    expected.set_audience(&[AUDIENCE]);
+    let key = DecodingKey::from_secret(CLUSTER_SECRET.as_bytes());
+    let good: TicketClaims = decode(&placement.ticket, &key, &expected).unwrap().claims;
     let bad = [
         ("forged", sign(&good, "not the cluster's secret")),
         (
@@ -100,6 +102,16 @@ async fn only_the_orchestrators_ticket_opens_a_room() {
             ),
         ),
         (
+            "of another cluster",
+            sign(
+                &TicketClaims {
+                    cluster: ClusterId::random(),
+                    ..good.clone()
+                },
+                CLUSTER_SECRET,
+            ),
+        ),
+        (
             "for something else",
             sign(
                 &TicketClaims {
@@ -124,14 +136,6 @@ async fn only_the_orchestrators_ticket_opens_a_room() {
         );
     }
 
-    let request = reqwest::Client::new()
-        .post(format!("{}/v1/placements", cluster.orchestrator))
-        .bearer_auth(CLUSTER_SECRET)
-        .json(&PlaceRoom {
-            room: room.clone(),
-            region: None,
-        });
-    let placement: Placement = request.send().await.unwrap().json().await.unwrap();
     let outcome = link
         .ask(Request::Open {
             ticket: placement.ticket,

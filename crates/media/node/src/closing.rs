@@ -10,20 +10,26 @@
 //! again, the room would live twice, and its participants would not meet. Until the answer comes, joins are told to ask
 //! the orchestrator anew, which always leads to the one live placement. Whether the answer says that this call closed it or an
 //! earlier one did is all the same. If none comes at all, the lease ends, and all rooms with it.
+//!
+//! A room that the orchestrator calls stale is the other way round: the map has it elsewhere, or in another generation, so there is
+//! nothing to agree on. It ends at once, whoever is in it ([`close_stale`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use signalbox_protocol::control::CloseReason;
+use signalbox_protocol::node::RoomDigest;
 use signalbox_protocol::placement::{CloseRoom, RoomClosed};
+use signalbox_protocol::{Generation, RoomName};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
 use crate::counters::Counters;
 use crate::host::ShardCommand;
 use crate::lease::Boottime;
 use crate::node::Node;
-use crate::orchestrators::Backoff;
 use crate::rooms::Emptied;
 
 /// How many rooms are closed at a time. Higher: more calls to the orchestrator at once. Lower: rooms that were emptied
@@ -51,9 +57,46 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
             });
         }
     };
-    stop.run_until_cancelled(work).await;
+    stop.run_until_cancelled(async { tokio::join!(work, close_again(&node)) })
+        .await;
     tasks.close();
     tasks.wait().await;
+}
+
+/// Tells of generations that are closed here, and that somebody had a ticket for. Only a map that has lost the closing, in a failover to a
+/// standby that lagged, is changed by it; without it that room would have no way in.
+async fn close_again(node: &Node) {
+    loop {
+        let (room, generation) = node.rooms.next_doubted().await;
+        let Some(epoch) = node.lease.epoch(Boottime::now()) else {
+            continue;
+        };
+        let body = CloseRoom {
+            node: node.id,
+            epoch,
+            generation,
+        };
+        let path = ["v1", "rooms", room.as_str(), "close"];
+        // One that fails is not repeated: the next ticket leads here again.
+        if let Ok(answer) = node.orchestrators.call::<RoomClosed>(&path, &body, CALL).await
+            && answer.closed
+        {
+            tracing::warn!(%room, %generation, "the map did not know that the room had been closed");
+        }
+    }
+}
+
+/// Closes those of these rooms that the node hosts in exactly these generations.
+pub async fn close_stale(node: &Node, stale: &[RoomDigest]) {
+    for RoomDigest { room, generation } in stale {
+        let Some(shard) = node.rooms.mark_stale(room, *generation) else {
+            continue;
+        };
+        // As when the node is lost: its clients shall join again, and find the room where it is now.
+        end(node, room, *generation, shard, CloseReason::NodeGone).await;
+        Counters::add(&node.counters.rooms_stale);
+        tracing::warn!(%room, %generation, "the room is not this node's any more; it is closed");
+    }
 }
 
 async fn close(node: &Node, emptied: &Emptied) {
@@ -79,19 +122,27 @@ async fn close(node: &Node, emptied: &Emptied) {
     if !agree(node, emptied).await {
         return;
     }
-    let (done, closed) = oneshot::channel();
-    let end = ShardCommand::CloseRoom {
-        room: room.clone(),
-        generation: *generation,
-        done,
-    };
-    if shard.send(end).await {
-        // An error means that the thread has ended, and the room with it.
-        let _ = closed.await;
-    }
-    node.rooms.closed(room, *generation, Instant::now());
+    end(node, room, *generation, emptied.shard, CloseReason::RoomClosed).await;
     Counters::add(&node.counters.rooms_closed);
     tracing::info!(%room, %generation, "room closed");
+}
+
+/// Ends a room that nobody enters any more.
+async fn end(node: &Node, room: &RoomName, generation: Generation, shard: usize, reason: CloseReason) {
+    if let Some(shard) = node.shards.get(shard) {
+        let (done, closed) = oneshot::channel();
+        let end = ShardCommand::CloseRoom {
+            room: room.clone(),
+            generation,
+            reason,
+            done,
+        };
+        if shard.send(end).await {
+            // An error means that the thread has ended, and the room with it.
+            let _ = closed.await;
+        }
+    }
+    node.rooms.closed(room, generation, Instant::now());
 }
 
 /// Asks until there is an answer. False: the room has ended otherwise.
@@ -120,6 +171,7 @@ async fn agree(node: &Node, emptied: &Emptied) -> bool {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(backoff.next()).await;
+        let pause = backoff.next(&mut rand::rng());
+        tokio::time::sleep(pause).await;
     }
 }

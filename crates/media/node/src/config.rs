@@ -1,12 +1,14 @@
 //! What an operator can set, and what follows from it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::available_parallelism;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use signalbox_protocol::{NodeId, Secret};
+use signalbox_protocol::placement::{MAX_LABELS, MAX_TEXT_BYTES, Track};
+use signalbox_protocol::{NodeId, Secrets};
 
 use crate::Error;
 use crate::media_socket::bind_media;
@@ -53,7 +55,7 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_SHARDS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,
 
-    /// The orchestrators' URLs, several separated by commas; the next one is tried when one does not answer.
+    /// The orchestrators' URLs, several separated by commas; the next one is tried when one does not answer. Name all of them.
     #[arg(
         long,
         env = "SIGNALBOX_ORCHESTRATOR",
@@ -63,34 +65,48 @@ pub struct Config {
     )]
     pub orchestrator: Vec<String>,
 
-    /// The secret that all servers of the cluster share, at least 16 bytes. Better given in the environment than on the command line, where
-    /// other users of the machine see it.
+    /// What to do when the orchestrators cannot reach their database, and so cannot renew this node's lease, only promise not to
+    /// move its rooms. Without this flag one orchestrator's promise suffices: calls go on as long as any of them answers. But an
+    /// orchestrator that still reaches the database and does not reach this node may open the rooms elsewhere, and a room can live
+    /// twice until the network is whole again. With it every orchestrator of --orchestrator, which must name all of them, has to
+    /// promise: no room lives twice, but one orchestrator that does not answer while the database is away ends this node's calls.
+    #[arg(long, env = "SIGNALBOX_STRICT_LEASES")]
+    pub strict_leases: bool,
+
+    /// The secret that all servers of the cluster share, at least 16 bytes. While it is changed, up to 4 separated by commas: the first
+    /// one is used, all are accepted. Better given in the environment than on the command line, where other users of the machine
+    /// see it.
     #[arg(
         long,
         env = "SIGNALBOX_CLUSTER_SECRET",
         value_name = "SECRET",
         hide_env_values = true,
-        value_parser = SecretParser
+        value_parser = SecretsParser
     )]
-    pub cluster_secret: Secret,
+    pub cluster_secret: Secrets,
 
     /// The node's id, a UUID; the same one over restarts lets the orchestrator recognize the node. Default: a random one.
     #[arg(long, env = "SIGNALBOX_NODE_ID", value_name = "UUID")]
     pub node_id: Option<NodeId>,
 
     /// The region that the node stands in; rooms that ask for it are placed here first.
-    #[arg(long, env = "SIGNALBOX_REGION", value_name = "NAME", default_value = "")]
+    #[arg(long, env = "SIGNALBOX_REGION", value_name = "NAME", default_value = "", value_parser = parse_text)]
     pub region: String,
 
     /// The failure domain within the region.
-    #[arg(long, env = "SIGNALBOX_ZONE", value_name = "NAME", default_value = "")]
+    #[arg(long, env = "SIGNALBOX_ZONE", value_name = "NAME", default_value = "", value_parser = parse_text)]
     pub zone: String,
+
+    /// Which nodes it belongs to: stable for everyone, or canary, where a new version is tried on a share of the users.
+    #[arg(long, env = "SIGNALBOX_TRACK", value_name = "TRACK", default_value = "stable", value_parser = track_parser())]
+    pub track: Track,
 
     /// How many participants the node takes at most. Default: 1000 for each shard.
     #[arg(long, env = "SIGNALBOX_CAPACITY", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: Option<u32>,
 
-    /// A label that rooms can be placed by, such as disk=fast; repeatable, or several separated by commas.
+    /// A label that rooms can be placed by, such as disk=fast; repeatable, or several separated by commas. At most 64, each key and
+    /// value at most 256 bytes.
     #[arg(long, env = "SIGNALBOX_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub label: Vec<(String, String)>,
 
@@ -195,6 +211,18 @@ impl Config {
             .collect()
     }
 
+    /// What rooms can be placed by. Of a key that is given twice, the last value counts.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<String, String>, Error> {
+        let labels: BTreeMap<_, _> = self.label.iter().cloned().collect();
+        if labels.len() > MAX_LABELS {
+            return Err(Error::Config(format!(
+                "--label: a node can have {MAX_LABELS} labels at most, and not {}",
+                labels.len()
+            )));
+        }
+        Ok(labels)
+    }
+
     /// How many participants a node of this many shards takes.
     pub(crate) fn capacity(&self, shards: usize) -> u32 {
         self.capacity.unwrap_or_else(|| {
@@ -205,26 +233,43 @@ impl Config {
     }
 }
 
-fn parse_label(text: &str) -> Result<(String, String), &'static str> {
+fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        _ => Err("a label has the form key=value"),
+        Some((key, value)) if !key.trim().is_empty() => Ok((parse_text(key.trim())?, parse_text(value.trim())?)),
+        _ => Err("a label has the form key=value".to_owned()),
     }
 }
 
-/// Parses a secret; unlike clap's own parsers it does not repeat a bad one in the error.
-#[derive(Clone)]
-struct SecretParser;
+fn parse_text(text: &str) -> Result<String, String> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(format!("must be at most {MAX_TEXT_BYTES} bytes long"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must hold printable characters only".to_owned());
+    }
+    Ok(text.to_owned())
+}
 
-impl TypedValueParser for SecretParser {
-    type Value = Secret;
+fn track_parser() -> impl TypedValueParser<Value = Track> {
+    PossibleValuesParser::new(["stable", "canary"]).map(|name| match name.as_str() {
+        "canary" => Track::Canary,
+        _ => Track::Stable,
+    })
+}
+
+/// Parses secrets; unlike clap's own parsers it does not repeat bad ones in the error.
+#[derive(Clone)]
+struct SecretsParser;
+
+impl TypedValueParser for SecretsParser {
+    type Value = Secrets;
 
     fn parse_ref(
         &self,
         command: &clap::Command,
         _argument: Option<&clap::Arg>,
         value: &OsStr,
-    ) -> Result<Secret, clap::Error> {
+    ) -> Result<Secrets, clap::Error> {
         let refuse = |why: String| {
             clap::Error::raw(ErrorKind::ValueValidation, format!("--cluster-secret: {why}\n")).with_cmd(command)
         };
@@ -265,8 +310,50 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.orchestrators().unwrap().len(), 3);
-        assert_eq!(config.label.len(), 2);
+        assert_eq!(config.labels().unwrap().len(), 2);
         assert!(self::config(&["--label", "disk"]).is_err());
+    }
+
+    #[test]
+    fn labels_over_the_limit_are_refused_with_a_sentence() {
+        let labels = |count: usize| {
+            let labels: Vec<String> = (0..count).map(|index| format!("key{index}=value")).collect();
+            config(&["--label", &labels.join(",")]).unwrap().labels()
+        };
+        assert_eq!(labels(MAX_LABELS).unwrap().len(), MAX_LABELS);
+        let error = labels(MAX_LABELS + 1).unwrap_err();
+        assert!(matches!(error, Error::Config(_)));
+        assert!(error.to_string().contains("64 labels at most"), "{error}");
+
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        for arguments in [
+            ["--label", &format!("disk={long}")],
+            ["--label", &format!("{long}=fast")],
+            ["--label", "disk=a\u{7}"],
+            ["--region", &long],
+            ["--zone", &long],
+        ] {
+            let error = config(&arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(" must "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_track_that_does_not_exist_is_refused_with_those_that_do() {
+        assert_eq!(config(&[]).unwrap().track, Track::Stable);
+        assert_eq!(config(&["--track=canary"]).unwrap().track, Track::Canary);
+        let error = config(&["--track=nightly"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("stable, canary"), "{error}");
+    }
+
+    #[test]
+    fn several_secrets_are_accepted_while_they_are_changed() {
+        let secrets = "0123456789abcdef,fedcba9876543210";
+        let config = Config::try_parse_from(["signalbox-media", "--cluster-secret", secrets]).unwrap();
+        assert_eq!(config.cluster_secret.accepted().len(), 2);
+        assert_eq!(config.cluster_secret.current().expose(), "0123456789abcdef");
     }
 
     #[test]

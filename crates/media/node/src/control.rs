@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/control` with the cluster secret | WebSocket; see [`signalbox_protocol::control`] |
+//! | `GET /v1/epoch` with the cluster secret | [`EpochHeld`]: whether the node holds its epoch at this moment |
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 while the node holds a lease, else 503 |
 //! | `GET /metrics` | Prometheus text |
@@ -12,7 +13,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -20,9 +20,12 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use signalbox_protocol::Secrets;
 use signalbox_protocol::control::{MAX_FRAME_BYTES, PATH};
+use signalbox_protocol::node::EpochHeld;
 use signalbox_protocol::problem::{self, Problem};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,6 +65,7 @@ impl Control {
     pub fn router(self) -> Router {
         Router::new()
             .route(PATH, get(link))
+            .route("/v1/epoch", get(epoch))
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(show_metrics))
@@ -85,16 +89,8 @@ async fn link(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    if !authorized(&headers, control.node.secret.expose()) {
-        Counters::add(&control.node.counters.unauthorized);
-        tracing::warn!("a control link without the cluster secret was refused");
-        let refusal = problem(
-            401,
-            "unauthorized",
-            "Unauthorized",
-            "Send the cluster secret as Authorization: Bearer <secret>.",
-        );
-        return ([(WWW_AUTHENTICATE, "Bearer")], refusal).into_response();
+    if let Err(refusal) = authorize(&control, &headers) {
+        return refusal;
     }
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
@@ -110,11 +106,45 @@ async fn link(
         })
 }
 
-fn authorized(headers: &HeaderMap, secret: &str) -> bool {
-    headers
+async fn epoch(State(control): State<Control>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = authorize(&control, &headers) {
+        return refusal;
+    }
+    let held = EpochHeld {
+        node: control.node.id,
+        epoch: control.node.lease.epoch(Boottime::now()),
+    };
+    Json(held).into_response()
+}
+
+/// Refuses who does not send the cluster secret.
+#[expect(clippy::result_large_err, reason = "once for a request, and returned as it is")]
+fn authorize(control: &Control, headers: &HeaderMap) -> Result<(), Response> {
+    if authorized(headers, &control.node.secrets) {
+        return Ok(());
+    }
+    Counters::add(&control.node.counters.unauthorized);
+    tracing::warn!("a request without the cluster secret was refused");
+    let refusal = problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        "Send the cluster secret as Authorization: Bearer <secret>.",
+    );
+    Err(([(WWW_AUTHENTICATE, "Bearer")], refusal).into_response())
+}
+
+fn authorized(headers: &HeaderMap, secrets: &Secrets) -> bool {
+    let given = headers
         .get(AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
-        .is_some_and(|given| given.ct_eq(secret.as_bytes()).into())
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let Some(given) = given else { return false };
+    // Compared with all of them, so that the time does not tell which one it is.
+    let accepted = secrets.accepted().iter();
+    let equal = accepted.fold(Choice::from(0), |equal, secret| {
+        equal | given.ct_eq(secret.expose().as_bytes())
+    });
+    equal.into()
 }
 
 async fn ready(State(control): State<Control>) -> Response {
@@ -145,22 +175,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_secret_authorizes() {
+    fn only_a_whole_secret_authorizes_and_each_of_several_does() {
+        let secrets: Secrets = "0123456789abcdef,fedcba9876543210".parse().unwrap();
         let with = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.parse().unwrap());
-            authorized(&headers, "0123456789abcdef")
+            authorized(&headers, &secrets)
         };
         assert!(with("Bearer 0123456789abcdef"));
+        assert!(with("Bearer fedcba9876543210"));
         for wrong in [
             "Bearer 0123456789abcdeF",
             "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef,fedcba9876543210",
             "Bearer ",
             "0123456789abcdef",
             "Basic x",
         ] {
             assert!(!with(wrong), "{wrong}");
         }
-        assert!(!authorized(&HeaderMap::new(), "0123456789abcdef"));
+        assert!(!authorized(&HeaderMap::new(), &secrets));
     }
 }

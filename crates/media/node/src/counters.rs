@@ -13,7 +13,7 @@ pub struct Counters {
     pub links_slow: AtomicU64,
     /// Of those, the ones that were closed because of a frame that made no sense.
     pub links_garbage: AtomicU64,
-    /// Links refused for want of the cluster secret.
+    /// Links and questions refused for want of the cluster secret.
     pub unauthorized: AtomicU64,
     /// Requests read.
     pub requests: AtomicU64,
@@ -23,12 +23,16 @@ pub struct Counters {
     pub frames_dropped: AtomicU64,
     /// Registrations with the orchestrator.
     pub registrations: AtomicU64,
-    /// Heartbeats that failed.
+    /// Heartbeats that no orchestrator has answered with a renewal, nor enough of them with promises.
     pub heartbeats_failed: AtomicU64,
+    /// Heartbeats that only promises have answered, because the orchestrators' database was away.
+    pub heartbeats_promised: AtomicU64,
     /// How often the node dropped all rooms because it lost its lease.
     pub fenced: AtomicU64,
     /// Rooms closed after they had become empty.
     pub rooms_closed: AtomicU64,
+    /// Rooms closed because an orchestrator said that they are not this node's.
+    pub rooms_stale: AtomicU64,
 }
 
 impl Counters {

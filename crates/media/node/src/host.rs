@@ -42,6 +42,8 @@ pub enum ShardCommand {
         room: RoomName,
         /// In which generation.
         generation: Generation,
+        /// What those in it are told.
+        reason: CloseReason,
         /// Told when it is closed.
         done: oneshot::Sender<()>,
     },
@@ -164,8 +166,13 @@ impl Host {
                 // Whoever asked may be gone; then nobody waits for it.
                 let _ = answer.send(hosted.is_none_or(|hosted| hosted.empty));
             }
-            ShardCommand::CloseRoom { room, generation, done } => {
-                self.close_room(now, &room, generation, CloseReason::RoomClosed, out);
+            ShardCommand::CloseRoom {
+                room,
+                generation,
+                reason,
+                done,
+            } => {
+                self.close_room(now, &room, generation, reason, out);
                 let _ = done.send(());
             }
             ShardCommand::CloseAll { done } => {

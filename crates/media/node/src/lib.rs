@@ -4,7 +4,7 @@
 //!  gateways ──WebSocket──▶ control ─▶ link_task ─▶ node ─▶ rooms ──commands──▶ shard_thread ×N ──▶ host ─▶ core
 //!                                        ▲                                        │    ▲
 //!                                        └──────────── link: replies, events ─────┘    └─ media_socket ◀──UDP──▶ clients
-//!  orchestrators ◀──HTTP── orchestrators ◀─ registration (lease), closing (empty rooms)
+//!  orchestrators ◀──HTTP── orchestrators ◀─ registration (tenure, lease), closing (empty rooms)
 //! ```
 //!
 //! Each shard is a thread of its own with its own UDP port; the rest runs on the caller's runtime and never touches a packet.
@@ -13,28 +13,32 @@
 //! - A request goes to its room's shard through a bounded queue, and is refused when that is full. The shard puts the reply into the
 //!   link's bounded queue itself, so order is kept and nobody waits; a gateway that reads too slowly loses its link (`link`).
 //! - A room is hosted in one generation, which never opens again once it is closed (`rooms`, `closing`).
-//! - A node without a lease hosts nothing; the shards themselves see to it (`lease`, `registration`).
+//! - A node without a lease hosts nothing; the shards themselves see to it ([`lease`]). When to ask whom for one, and what the answers
+//!   mean, is a state machine without I/O ([`tenure`]), which `registration` drives; simulations can drive the same one.
 //!
 //! The crate must not know PostgreSQL, HTTP clients or any client dialect.
 
+mod backoff;
 mod closing;
 mod config;
 mod control;
 mod counters;
 mod host;
-mod lease;
+pub mod lease;
 mod link;
 mod link_task;
+mod load;
 mod media_socket;
 mod metrics;
 mod node;
 mod orchestrators;
 mod registration;
-mod rooms;
+pub mod rooms;
 mod run;
 mod send_run;
 mod shard_thread;
-mod tickets;
+pub mod tenure;
+pub mod tickets;
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,6 +53,12 @@ pub enum Error {
     /// The configuration makes no sense; the text is a sentence for the operator.
     #[error("{0}")]
     Config(String),
+    /// The orchestrator will never register this node; the text is its sentence.
+    #[error("the orchestrator refuses to register this node: {0}")]
+    Refused(String),
+    /// The task that keeps the node registered has panicked.
+    #[error("the node cannot keep itself registered: {0}")]
+    Registration(#[source] tokio::task::JoinError),
     /// A shard's UDP socket cannot be bound.
     #[error("cannot bind the media address {address}: {source}")]
     BindMedia {

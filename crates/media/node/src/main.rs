@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("signalbox-media: {error:#}");
             match error.downcast_ref() {
-                Some(Error::Config(_)) => ExitCode::from(2),
+                Some(Error::Config(_) | Error::Refused(_)) => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }

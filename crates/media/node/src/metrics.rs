@@ -123,7 +123,7 @@ pub fn render(node: &Node) -> String {
     for (name, help, count) in [
         (
             "unauthorized_links_total",
-            "Control links refused for want of the cluster secret.",
+            "Links and questions refused for want of the cluster secret.",
             &own.unauthorized,
         ),
         ("requests_total", "Requests of gateways.", &own.requests),
@@ -143,6 +143,11 @@ pub fn render(node: &Node) -> String {
             &own.heartbeats_failed,
         ),
         (
+            "heartbeats_promised_total",
+            "Heartbeats answered only with promises, as the orchestrators' database was away.",
+            &own.heartbeats_promised,
+        ),
+        (
             "fenced_total",
             "Times that all rooms were closed because the lease was lost.",
             &own.fenced,
@@ -151,6 +156,11 @@ pub fn render(node: &Node) -> String {
             "rooms_closed_total",
             "Rooms closed after they had become empty.",
             &own.rooms_closed,
+        ),
+        (
+            "stale_rooms_closed_total",
+            "Rooms closed because they are not this node's any more.",
+            &own.rooms_stale,
         ),
     ] {
         page.counter(name, help, count.load(Ordering::Relaxed));

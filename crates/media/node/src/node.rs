@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{Refusal, RefusalReason, Request, RequestFrame};
-use signalbox_protocol::{Generation, NodeId, Secret};
+use signalbox_protocol::{Generation, NodeId, Secrets};
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -20,7 +20,7 @@ use crate::tickets::Tickets;
 /// A running node.
 pub struct Node {
     pub id: NodeId,
-    pub secret: Secret,
+    pub secrets: Secrets,
     pub capacity: u32,
     pub rooms: Arc<Rooms>,
     pub lease: Arc<Lease>,
@@ -62,7 +62,7 @@ impl Node {
             return;
         };
 
-        let claims = match self.tickets.check(ticket, &room, self.lease.epoch(Boottime::now())) {
+        let claims = match self.tickets.check(ticket, &room, self.lease.held(Boottime::now())) {
             Ok(claims) => claims,
             Err(refusal) => return answer.send(Err(refusal)),
         };

@@ -1,4 +1,4 @@
-//! Calls to the orchestrators: any of them will do, so the one that answered last is asked first and the next one when it does not.
+//! Calls to the orchestrators: to one of them, or to any, as they are all equal.
 //!
 //! It knows how to ask, not what for: what an answer means is for [`crate::registration`] and [`crate::closing`] to say.
 
@@ -8,36 +8,39 @@ use std::time::Duration;
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use signalbox_protocol::Secret;
+use signalbox_protocol::problem::Problem;
+use signalbox_protocol::{Secret, Secrets};
 
 use crate::Error;
-use crate::lease::Boottime;
+
+/// How much of an orchestrator's sentence is passed on, in characters.
+const MAX_DETAIL: usize = 500;
 
 /// Why a call had no use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
     /// No connection, no answer in time, or not one of the protocol's. Whether the call has taken effect is unknown.
     Unanswered,
     /// Another status than the protocol's good one.
-    Status(StatusCode),
+    Status {
+        /// Which.
+        status: StatusCode,
+        /// The orchestrator's sentence; may be empty.
+        detail: String,
+    },
 }
 
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            CallError::Unanswered => f.write_str("no usable answer"),
-            CallError::Status(status) => write!(f, "status {status}"),
+            Self::Unanswered => f.write_str("no usable answer"),
+            Self::Status { status, .. } if *status == StatusCode::UNAUTHORIZED => f.write_str(
+                "the orchestrator does not accept the cluster secret (status 401): --cluster-secret must begin with one that it accepts",
+            ),
+            Self::Status { status, detail } if detail.is_empty() => write!(f, "status {status}"),
+            Self::Status { status, detail } => write!(f, "status {status}: {detail}"),
         }
     }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Answered<T> {
-    /// When the request was sent: what it grants counts from then.
-    pub sent: Boottime,
-    /// What it says.
-    pub body: T,
 }
 
 /// All orchestrators.
@@ -45,6 +48,7 @@ pub struct Orchestrators {
     http: reqwest::Client,
     urls: Vec<Url>,
     secret: Secret,
+    /// The one that calls to any of them go to.
     preferred: AtomicUsize,
 }
 
@@ -53,7 +57,7 @@ impl Orchestrators {
     ///
     /// # Errors
     /// [`Error::HttpClient`].
-    pub fn new(urls: Vec<Url>, secret: Secret) -> Result<Self, Error> {
+    pub fn new(urls: Vec<Url>, secrets: &Secrets) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             // The cluster secret goes to the orchestrators and nowhere else.
             .no_proxy()
@@ -63,7 +67,7 @@ impl Orchestrators {
         Ok(Self {
             http,
             urls,
-            secret,
+            secret: secrets.current().clone(),
             preferred: AtomicUsize::new(0),
         })
     }
@@ -73,7 +77,22 @@ impl Orchestrators {
         self.urls.len()
     }
 
-    /// One attempt with one orchestrator; a failure makes the next attempt go to the next one.
+    /// One attempt with this orchestrator, counted from 0 in the configured order.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_one<T: DeserializeOwned>(
+        &self,
+        index: usize,
+        path: &[&str],
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        let response = self.post(index, path, body, timeout).await?;
+        response.json().await.map_err(|_| CallError::Unanswered)
+    }
+
+    /// One attempt with any orchestrator; a failure makes the next attempt go to the next one.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -82,15 +101,13 @@ impl Orchestrators {
         path: &[&str],
         body: &impl Serialize,
         timeout: Duration,
-    ) -> Result<Answered<T>, CallError> {
-        let (sent, response) = self.post(path, body, timeout).await?;
-        match response.json().await {
-            Ok(body) => Ok(Answered { sent, body }),
-            Err(_) => {
-                self.prefer_next();
-                Err(CallError::Unanswered)
-            }
+    ) -> Result<T, CallError> {
+        let index = self.preferred();
+        let result = self.call_one(index, path, body, timeout).await;
+        if result.is_err() {
+            self.prefer(index + 1);
         }
+        result
     }
 
     /// Like [`Orchestrators::call`], for answers without a body.
@@ -98,82 +115,53 @@ impl Orchestrators {
     /// # Errors
     /// See [`CallError`].
     pub async fn tell(&self, path: &[&str], body: &impl Serialize, timeout: Duration) -> Result<(), CallError> {
-        self.post(path, body, timeout).await.map(drop)
+        let index = self.preferred();
+        let result = self.post(index, path, body, timeout).await;
+        if result.is_err() {
+            self.prefer(index + 1);
+        }
+        result.map(drop)
+    }
+
+    /// Calls to any orchestrator go to this one first.
+    pub fn prefer(&self, index: usize) {
+        self.preferred.store(index, Ordering::Relaxed);
+    }
+
+    fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed) % self.urls.len().max(1)
     }
 
     async fn post(
         &self,
+        index: usize,
         path: &[&str],
         body: &impl Serialize,
         timeout: Duration,
-    ) -> Result<(Boottime, reqwest::Response), CallError> {
-        let index = self.preferred.load(Ordering::Relaxed) % self.urls.len().max(1);
+    ) -> Result<reqwest::Response, CallError> {
         let mut url = self.urls.get(index).cloned().ok_or(CallError::Unanswered)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             // Room names may hold any character: each segment is encoded by itself.
             segments.pop_if_empty().extend(path);
         }
-        let sent = Boottime::now();
-        let result = self
-            .http
-            .post(url)
-            .bearer_auth(self.secret.expose())
-            .json(body)
+        let request = self.http.post(url).bearer_auth(self.secret.expose()).json(body);
+        let response = request
             .timeout(timeout)
             .send()
-            .await;
-        match result {
-            Ok(response) if response.status().is_success() => Ok((sent, response)),
-            Ok(response) => {
-                let status = response.status();
-                if status != StatusCode::GONE {
-                    self.prefer_next();
-                }
-                Err(CallError::Status(status))
-            }
-            Err(_) => {
-                self.prefer_next();
-                Err(CallError::Unanswered)
-            }
+            .await
+            .map_err(|_| CallError::Unanswered)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
         }
-    }
-
-    fn prefer_next(&self) {
-        self.preferred.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Waiting times between attempts: doubling, each drawn from the upper half of its range so that nodes do not come in step.
-#[derive(Debug)]
-pub struct Backoff {
-    next: Duration,
-    most: Duration,
-}
-
-impl Backoff {
-    /// From about `first` to at most `most`.
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { next: first, most }
-    }
-
-    /// How long to wait this time.
-    pub fn next(&mut self) -> Duration {
-        let range = self.next;
-        self.next = (range * 2).min(self.most);
-        range.mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waiting_times_double_up_to_their_bound() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(400));
-        for most in [100, 200, 400, 400] {
-            let wait = backoff.next().as_millis();
-            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
-        }
+        let detail = response.json::<Problem>().await.map_or_else(
+            |_| String::new(),
+            // It goes to logs and terminals.
+            |problem| {
+                let printable = problem.detail.chars().filter(|character| !character.is_control());
+                printable.take(MAX_DETAIL).collect()
+            },
+        );
+        Err(CallError::Status { status, detail })
     }
 }

@@ -1,66 +1,94 @@
-//! Keeps the node registered: asks for an epoch, renews its lease, and gives up all rooms when it cannot.
+//! Keeps the node registered: carries out over HTTP what [`crate::tenure`] says, and tells it what came of it.
 //!
-//! **The node stops first.** The orchestrator moves a node's rooms once the lease has run out; so the node counts the lease from the
-//! moment that it *sent* the request, which is before the orchestrator counted, takes a margin off, and closes its rooms
-//! ([`CloseReason::NodeGone`](signalbox_protocol::control::CloseReason::NodeGone)) when that deadline passes. The shards check it
-//! by themselves as well ([`crate::lease`]), in case this task is late.
+//! It must not know what an answer means for the lease.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use reqwest::StatusCode;
 use signalbox_protocol::Epoch;
-use signalbox_protocol::placement::{Heartbeat, NodeLoad, RegisterNode, Registered, Release, Renewed};
-use tokio::time::sleep;
+use signalbox_protocol::node::{Heartbeat, NodeLoad, RegisterNode, Release};
+use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::lease::Boottime;
+use crate::load::LoadMeter;
 use crate::node::Node;
-use crate::orchestrators::{Backoff, CallError};
+use crate::orchestrators::CallError;
+use crate::tenure::{Action, Answer, Ask, Lost, Note, Promises, Question, Tenure};
+use crate::{Error, closing};
 
-/// What is taken off the lease, as its tenth part. Higher: more time to close the rooms before they are placed elsewhere.
-/// Lower: fewer rooms are lost to short outages.
-const MARGIN: u32 = 10;
-
-/// How long a registration may take. Higher: slow answers are waited for. Lower: a dead orchestrator is left sooner.
-const REGISTER: Duration = Duration::from_secs(2);
-
-/// How long the farewell may take.
+/// How long the farewell may take at one orchestrator.
 const RELEASE: Duration = Duration::from_secs(1);
 
-/// The shortest time between two heartbeats, whatever the orchestrator says.
-const MIN_HEARTBEAT: Duration = Duration::from_millis(20);
-
-/// Why an epoch ended.
-#[derive(Debug)]
-enum Ended {
-    Stop,
-    /// The orchestrator said so.
-    Gone,
-    /// The deadline passed.
-    Expired,
-}
+/// How many reasons are logged before nothing is logged until something else happens. Higher: more to read. Lower: the one that
+/// matters may be left out.
+const MAX_REASONS: usize = 8;
 
 /// Registers and renews until `stop`. The lease is left as it is then, for [`release`].
-pub async fn run(node: Arc<Node>, announcement: RegisterNode, stop: CancellationToken) {
+///
+/// # Errors
+/// [`Error::Refused`].
+pub async fn run(
+    node: Arc<Node>,
+    announcement: RegisterNode,
+    promises: Promises,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let lease = Arc::clone(&node.lease);
+    let mut tenure = Tenure::new(lease, node.orchestrators.len(), promises, rand::random());
+    let mut round = Round::new(&node);
+    let mut log = Log::default();
+    // The requests that are under way, all of one round.
+    let mut calls = FuturesUnordered::new();
     loop {
-        let Some(registered) = stop.run_until_cancelled(register(&node, &announcement)).await else {
-            return;
-        };
-        let epoch = registered.epoch;
-        tracing::info!(node = %node.id, %epoch, "registered with the orchestrator");
-        let ended = tokio::select! {
-            () = stop.cancelled() => Ended::Stop,
-            ended = renew(&node, &registered) => ended,
-        };
-        match ended {
-            Ended::Stop => return,
-            Ended::Gone => tracing::warn!(%epoch, "the orchestrator has ended the epoch; all rooms are closed"),
-            Ended::Expired => tracing::error!(%epoch, "the lease could not be renewed in time; all rooms are closed"),
+        while let Some(action) = tenure.poll_action(Boottime::now()) {
+            match action {
+                Action::Ask(ask) => {
+                    if round.begin(&node, ask.round) {
+                        calls.clear();
+                    }
+                    calls.push(call(&node, &announcement, ask, round.load));
+                }
+                Action::Fence { epoch, why } => {
+                    match why {
+                        Lost::Over => {
+                            tracing::warn!(%epoch, "the orchestrator has ended the epoch; all rooms are closed")
+                        }
+                        Lost::Expired => {
+                            tracing::error!(%epoch, "the lease could not be renewed in time; all rooms are closed");
+                        }
+                    }
+                    Counters::add(&node.counters.fenced);
+                    node.fence().await;
+                }
+                Action::Close(stale) => {
+                    // Not awaited: the lease does not wait for a shard.
+                    let node = Arc::clone(&node);
+                    tokio::spawn(async move { closing::close_stale(&node, &stale).await });
+                }
+                Action::GiveUp(why) => return Err(Error::Refused(why)),
+                Action::Note(note) => {
+                    if let Note::Registered(held) = &note {
+                        node.rooms.set_cluster(held.cluster);
+                    }
+                    log.note(&node, note);
+                }
+            }
         }
-        Counters::add(&node.counters.fenced);
-        node.fence().await;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some((ask, answer)) = calls.next() => {
+                if matches!(&answer, Answer::Registered(_) | Answer::Renewed(_)) {
+                    node.orchestrators.prefer(ask.orchestrator);
+                }
+                tenure.handle_answer(Boottime::now(), &ask, answer);
+            }
+            () = wait_until(tenure.poll_timeout()) => {}
+        }
     }
 }
 
@@ -80,130 +108,144 @@ pub async fn release(node: &Node, epoch: Epoch) {
     tracing::warn!(%epoch, "no orchestrator could be told that the node goes; its rooms are free when the lease runs out");
 }
 
-/// Asks for an epoch until there is one.
-async fn register(node: &Node, announcement: &RegisterNode) -> Registered {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let mut failing = false;
-    loop {
-        let answer = node
-            .orchestrators
-            .call::<Registered>(&["v1", "nodes"], announcement, REGISTER)
-            .await;
-        let why = match answer {
-            Ok(answer) => {
-                let lease = Duration::from_millis(answer.body.lease_ms);
-                let deadline = answer.sent.after(lease - lease / MARGIN);
-                if node.lease.grant(answer.body.epoch, deadline, Boottime::now()) {
-                    Counters::add(&node.counters.registrations);
-                    return answer.body;
-                }
-                "the lease had run out when it arrived".to_owned()
-            }
-            Err(error) => error.to_string(),
-        };
-        if !failing {
-            failing = true;
-            tracing::warn!(why, "cannot register with the orchestrator; trying until it works");
-        }
-        sleep(backoff.next()).await;
-    }
-}
-
-/// Renews the lease until it is lost.
-async fn renew(node: &Node, registered: &Registered) -> Ended {
-    let lease = Duration::from_millis(registered.lease_ms);
-    let interval = Duration::from_millis(registered.heartbeat_ms)
-        .min(lease / 2)
-        .max(MIN_HEARTBEAT);
-    // Several attempts must fit into a lease.
-    let attempt = (lease / 4).max(MIN_HEARTBEAT);
-    let mut meter = Meter::new(node);
-    let mut failing = false;
-    loop {
-        // The lease does not wait for a timer of a clock that stands still in suspend: it is asked each time.
-        let remaining = node.lease.remaining(Boottime::now());
-        if remaining.is_zero() {
-            return Ended::Expired;
-        }
-        sleep(interval.min(remaining)).await;
-        let heartbeat = Heartbeat {
-            epoch: registered.epoch,
-            load: meter.load(node),
-            rooms: node.rooms.digests(),
-        };
-        let remaining = node.lease.remaining(Boottime::now());
-        let beat = tokio::time::timeout(remaining, beat(node, &heartbeat, attempt));
-        let why = match beat.await {
-            Ok(Ok(())) => {
-                if failing {
-                    failing = false;
-                    tracing::info!(epoch = %registered.epoch, "heartbeats are answered again");
-                }
-                continue;
-            }
-            Ok(Err(CallError::Status(StatusCode::GONE))) => return Ended::Gone,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer before the lease ran out".to_owned(),
-        };
-        Counters::add(&node.counters.heartbeats_failed);
-        if !failing {
-            failing = true;
-            tracing::warn!(epoch = %registered.epoch, why, "a heartbeat failed");
-        }
-    }
-}
-
-/// One heartbeat, with each orchestrator until one takes it.
-async fn beat(node: &Node, heartbeat: &Heartbeat, attempt: Duration) -> Result<(), CallError> {
+/// Sends one request. Its body is made now, and the answer is waited for as long as it says.
+fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> impl Future<Output = (Ask, Answer)> {
     let id = node.id.to_string();
-    let mut last = CallError::Unanswered;
-    for _ in 0..node.orchestrators.len() {
-        let answer = node
-            .orchestrators
-            .call::<Renewed>(&["v1", "nodes", &id, "heartbeat"], heartbeat, attempt)
-            .await;
-        match answer {
-            Ok(answer) => {
-                let lease = Duration::from_millis(answer.body.lease_ms);
-                let deadline = answer.sent.after(lease - lease / MARGIN);
-                // When it came too late, the next look at the lease says so.
-                node.lease.renew(heartbeat.epoch, deadline, Boottime::now());
-                return Ok(());
-            }
-            Err(gone @ CallError::Status(StatusCode::GONE)) => return Err(gone),
-            Err(error) => last = error,
-        }
+    let heartbeat = match &ask.question {
+        Question::Register => None,
+        Question::Beat { epoch, beat, rooms } => Some(Heartbeat {
+            epoch: *epoch,
+            beat: *beat,
+            load,
+            rooms: rooms.then(|| node.rooms.digests()),
+        }),
+    };
+    let orchestrators = &node.orchestrators;
+    async move {
+        let (index, within) = (ask.orchestrator, ask.within);
+        let answer = match heartbeat {
+            None => orchestrators
+                .call_one(index, &["v1", "nodes"], announcement, within)
+                .await
+                .map_or_else(failed, Answer::Registered),
+            Some(heartbeat) => orchestrators
+                .call_one(index, &["v1", "nodes", &id, "heartbeat"], &heartbeat, within)
+                .await
+                .map_or_else(failed, Answer::Renewed),
+        };
+        (ask, answer)
     }
-    Err(last)
 }
 
-/// Packets per second between two heartbeats.
-struct Meter {
-    at: Instant,
-    sent: u64,
+fn failed(error: CallError) -> Answer {
+    match error {
+        CallError::Status { status, .. } if status == StatusCode::CONFLICT => Answer::Past,
+        CallError::Status { status, .. } if status == StatusCode::GONE => Answer::Over,
+        CallError::Status { status, detail } if status == StatusCode::BAD_REQUEST => Answer::Refused(detail),
+        error => Answer::Failed(error.to_string()),
+    }
 }
 
-impl Meter {
+async fn wait_until(due: Option<Boottime>) {
+    match due {
+        // In a suspended machine this clock stands still and the lease's goes on: whoever waits asks the lease afterwards.
+        Some(due) => sleep(due.since(Boottime::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the requests of a round have in common.
+struct Round {
+    number: u64,
+    load: NodeLoad,
+    meter: LoadMeter,
+}
+
+impl Round {
     fn new(node: &Node) -> Self {
         Self {
-            at: Instant::now(),
-            sent: node.total().socket.sent,
+            number: 0,
+            load: NodeLoad::default(),
+            meter: LoadMeter::new(node),
         }
     }
 
-    fn load(&mut self, node: &Node) -> NodeLoad {
-        let now = Instant::now();
-        let total = node.total();
-        let elapsed = now.duration_since(self.at).as_secs_f64().max(0.001);
-        let sent = total.socket.sent.saturating_sub(self.sent);
-        *self = Self {
-            at: now,
-            sent: total.socket.sent,
-        };
-        NodeLoad {
-            rooms: u32::try_from(node.rooms.len()).unwrap_or(u32::MAX),
-            participants: u32::try_from(total.core.participants).unwrap_or(u32::MAX),
-            packets_per_second: (sent as f64 / elapsed) as u64,
+    /// Whether this is a new one.
+    fn begin(&mut self, node: &Node, number: u64) -> bool {
+        let new = number != self.number;
+        if new {
+            self.number = number;
+            self.load = self.meter.load(node);
         }
+        new
+    }
+}
+
+/// Counts what happens, and tells of changes, once each.
+#[derive(Debug, Default)]
+struct Log {
+    last: Option<Standing>,
+    /// The reasons that were told since then.
+    told: Vec<String>,
+}
+
+/// How the node stands with the orchestrators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unregistered,
+    Renewed,
+    Promised,
+    Missed,
+}
+
+impl Log {
+    fn note(&mut self, node: &Node, note: Note) {
+        let counters = &node.counters;
+        match note {
+            Note::Registered(held) => {
+                Counters::add(&counters.registrations);
+                self.turns(Standing::Renewed);
+                tracing::info!(node = %node.id, epoch = %held.epoch, "registered with the orchestrator");
+            }
+            Note::NotRegistered(why) => {
+                if self.is_news(Standing::Unregistered, &why) {
+                    tracing::warn!(why, "cannot register with the orchestrator; trying until it works");
+                }
+            }
+            Note::Renewed => {
+                if self.turns(Standing::Renewed) {
+                    tracing::info!("the lease is renewed again");
+                }
+            }
+            Note::Promised => {
+                Counters::add(&counters.heartbeats_promised);
+                if self.turns(Standing::Promised) {
+                    tracing::warn!("the orchestrators' database is away; their promises keep the lease");
+                }
+            }
+            Note::Missed(why) => {
+                Counters::add(&counters.heartbeats_failed);
+                if self.is_news(Standing::Missed, &why) {
+                    tracing::warn!(why, "a heartbeat failed");
+                }
+            }
+        }
+    }
+
+    fn turns(&mut self, to: Standing) -> bool {
+        let turns = self.last.replace(to) != Some(to);
+        if turns {
+            self.told.clear();
+        }
+        turns
+    }
+
+    /// Several orchestrators may fail in several ways.
+    fn is_news(&mut self, to: Standing, why: &str) -> bool {
+        let news = self.turns(to) || (self.told.len() < MAX_REASONS && self.told.iter().all(|told| told != why));
+        if news {
+            self.told.push(why.to_owned());
+        }
+        news
     }
 }

@@ -15,8 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{Refusal, RefusalReason};
-use signalbox_protocol::placement::RoomDigest;
-use signalbox_protocol::{Generation, RoomName, ticket};
+use signalbox_protocol::node::RoomDigest;
+use signalbox_protocol::{ClusterId, Generation, RoomName, ticket};
 use tokio::sync::Notify;
 
 /// How long a closed generation is remembered: far longer than any ticket for it can live, so that neither a ticket's lifetime nor
@@ -27,10 +27,16 @@ pub const CLOSED_MEMORY: Duration = Duration::from_secs(20 * ticket::LIFETIME_SE
 /// one early could bring a dead room back. Higher: more memory (up to 600 bytes each). Lower: less turnover of rooms.
 pub const MAX_CLOSED: usize = 100_000;
 
+/// How many tickets for closed generations wait to be looked into. Of more, the later ones are not: the next ticket of the kind is.
+pub const MAX_DOUBTED: usize = 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// It is empty, and the orchestrator is asked.
     Closing,
+    /// It is not this node's any more, and ends.
+    Stale,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +55,10 @@ struct Table {
     /// The above by age, oldest first; entries that were replaced are skipped.
     closed_by_age: VecDeque<(Instant, RoomName)>,
     emptied: VecDeque<Emptied>,
+    /// Generations that are closed here, and that somebody had a ticket for.
+    doubted: VecDeque<(RoomName, Generation)>,
+    /// The cluster whose generations these are.
+    cluster: Option<ClusterId>,
     stopping: bool,
 }
 
@@ -68,6 +78,7 @@ pub struct Emptied {
 pub struct Rooms {
     table: Mutex<Table>,
     emptied: Notify,
+    doubted: Notify,
     max_hosted: usize,
     max_closed: usize,
 }
@@ -82,9 +93,12 @@ impl Rooms {
                 closed: HashMap::new(),
                 closed_by_age: VecDeque::new(),
                 emptied: VecDeque::new(),
+                doubted: VecDeque::new(),
+                cluster: None,
                 stopping: false,
             }),
             emptied: Notify::new(),
+            doubted: Notify::new(),
             max_hosted,
             max_closed: MAX_CLOSED,
         }
@@ -116,6 +130,9 @@ impl Rooms {
             ));
         }
         if table.closed.get(room).is_some_and(|(closed, _)| generation <= *closed) {
+            if table.doubt(room, generation) {
+                self.doubted.notify_one();
+            }
             return Err(overtaken());
         }
         let hosted = table.hosted.get(room).copied();
@@ -127,6 +144,7 @@ impl Rooms {
                     "The room is being closed here; ask the orchestrator anew in a moment.",
                 ));
             }
+            Some(hosted) if generation == hosted.generation && hosted.state == State::Stale => return Err(overtaken()),
             // A replaced generation keeps its shard, whose queue then puts the old one's end before the new one's start.
             Some(hosted) => hosted.shard,
             None => table.least_loaded(load).ok_or_else(|| {
@@ -210,13 +228,37 @@ impl Rooms {
         }
     }
 
+    /// Waits for a generation that is closed here, and that somebody had a ticket for. Most such tickets are only late; but a map that has lost
+    /// the closing in a failover gives them out until it is told again. For one caller at a time.
+    pub async fn next_doubted(&self) -> (RoomName, Generation) {
+        loop {
+            if let Some(doubted) = self.table().doubted.pop_front() {
+                return doubted;
+            }
+            self.doubted.notified().await;
+        }
+    }
+
     /// Someone had entered before the room was marked: it goes on.
     pub fn unmark_empty(&self, room: &RoomName, generation: Generation) {
         if let Some(hosted) = self.table().hosted.get_mut(room)
             && hosted.generation == generation
+            && hosted.state == State::Closing
         {
             hosted.state = State::Open;
         }
+    }
+
+    /// An orchestrator says that this generation is not the node's: from now on nobody enters it. The shard that is to end it, if
+    /// it is hosted here and was not marked before.
+    pub fn mark_stale(&self, room: &RoomName, generation: Generation) -> Option<usize> {
+        let mut table = self.table();
+        let hosted = table.hosted.get_mut(room)?;
+        if hosted.generation != generation || hosted.state == State::Stale {
+            return None;
+        }
+        hosted.state = State::Stale;
+        Some(hosted.shard)
     }
 
     /// The generation is closed for good.
@@ -238,7 +280,18 @@ impl Rooms {
         let mut table = self.table();
         table.hosted.clear();
         table.emptied.clear();
+        table.doubted.clear();
         table.rooms.fill(0);
+    }
+
+    /// The node has registered with this cluster. Another one's generations say nothing about its own: what was closed there is
+    /// forgotten, as no ticket of it is good any more.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        let mut table = self.table();
+        if table.cluster.replace(cluster).is_some_and(|last| last != cluster) {
+            table.closed.clear();
+            table.closed_by_age.clear();
+        }
     }
 
     /// Lets nobody in any more.
@@ -246,7 +299,7 @@ impl Rooms {
         self.table().stopping = true;
     }
 
-    /// Every hosted room, for the heartbeat.
+    /// Every hosted room, for a heartbeat that names them.
     pub fn digests(&self) -> Vec<RoomDigest> {
         let table = self.table();
         table
@@ -262,6 +315,11 @@ impl Rooms {
     /// How many rooms are hosted.
     pub fn len(&self) -> usize {
         self.table().hosted.len()
+    }
+
+    /// Whether no room is hosted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -284,6 +342,16 @@ impl Table {
         if let Some(rooms) = self.rooms.get_mut(shard) {
             *rooms = rooms.saturating_add_signed(change);
         }
+    }
+
+    /// False: it is doubted already, or too many are.
+    fn doubt(&mut self, room: &RoomName, generation: Generation) -> bool {
+        let doubted = (room.clone(), generation);
+        let fits = self.doubted.len() < MAX_DOUBTED && !self.doubted.contains(&doubted);
+        if fits {
+            self.doubted.push_back(doubted);
+        }
+        fits
     }
 
     fn remember_closed(&mut self, room: &RoomName, generation: Generation, now: Instant) {
@@ -455,6 +523,55 @@ mod tests {
         rooms.fence();
         assert_eq!(rooms.digests(), []);
         assert_eq!(enter(&rooms, "b", 1, now), Err(RefusalReason::Ticket));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_for_a_closed_generation_is_looked_into_once() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 2, now).unwrap();
+        rooms.closed(&name("a"), Generation(2), now);
+        for generation in [2, 2, 1] {
+            assert_eq!(enter(&rooms, "a", generation, now), Err(RefusalReason::Ticket));
+        }
+        assert_eq!(rooms.next_doubted().await, (name("a"), Generation(2)));
+        assert_eq!(rooms.next_doubted().await, (name("a"), Generation(1)));
+        assert!(rooms.table().doubted.is_empty());
+        enter(&rooms, "a", 3, now).unwrap();
+        assert!(rooms.table().doubted.is_empty());
+    }
+
+    #[test]
+    fn a_stale_generation_is_ended_once_and_never_opens_again() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 2, now).unwrap();
+        assert_eq!(rooms.mark_stale(&name("a"), Generation(1)), None);
+        assert_eq!(rooms.mark_stale(&name("b"), Generation(2)), None);
+        enter(&rooms, "a", 2, now).unwrap();
+        // Also when it is about to be closed as empty, or found not to be empty after all.
+        rooms.mark_empty(&name("a"), Generation(2));
+        assert_eq!(rooms.mark_stale(&name("a"), Generation(2)), Some(0));
+        assert_eq!(rooms.mark_stale(&name("a"), Generation(2)), None);
+        rooms.unmark_empty(&name("a"), Generation(2));
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        rooms.closed(&name("a"), Generation(2), now);
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        enter(&rooms, "a", 3, now).unwrap();
+    }
+
+    #[test]
+    fn closed_generations_are_those_of_one_cluster() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        let (first, second) = (ClusterId::random(), ClusterId::random());
+        rooms.set_cluster(first);
+        enter(&rooms, "a", 1, now).unwrap();
+        rooms.closed(&name("a"), Generation(1), now);
+        rooms.set_cluster(first);
+        assert_eq!(enter(&rooms, "a", 1, now), Err(RefusalReason::Ticket));
+        rooms.set_cluster(second);
+        enter(&rooms, "a", 1, now).unwrap();
     }
 
     #[tokio::test]

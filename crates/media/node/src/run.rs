@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use signalbox_protocol::NodeId;
-use signalbox_protocol::placement::RegisterNode;
+use signalbox_protocol::node::RegisterNode;
 use signalbox_sfu::{Limits, ShardConfig};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::orchestrators::Orchestrators;
 use crate::rooms::Rooms;
 use crate::shard_thread::{self, ShardSetup};
+use crate::tenure::Promises;
 use crate::tickets::Tickets;
 use crate::{Config, Error, closing, registration};
 
@@ -32,7 +33,8 @@ const STEP: Duration = Duration::from_secs(1);
 /// rooms are free. That takes some milliseconds, and at most some seconds when the others do not answer.
 ///
 /// # Errors
-/// See [`Error`]. Once it runs, only the control listener can fail; a panic in a shard's thread ends the process.
+/// See [`Error`]. Once it runs, the control listener can fail, and the orchestrator can refuse the node; a panic in a shard's
+/// thread ends the process.
 pub async fn run(
     control: TcpListener,
     media: Vec<UdpSocket>,
@@ -47,7 +49,7 @@ pub async fn run(
     let id = config.node_id.unwrap_or_else(NodeId::random);
     let capacity = config.capacity(media.len());
     let public_control = config.public_control(control.local_addr().map_err(Error::Control)?)?;
-    let orchestrators = Orchestrators::new(config.orchestrators()?, config.cluster_secret.clone())?;
+    let orchestrators = Orchestrators::new(config.orchestrators()?, &config.cluster_secret)?;
     let rooms = Arc::new(Rooms::new(media.len(), capacity as usize));
     let lease = Arc::new(Lease::default());
 
@@ -94,7 +96,8 @@ pub async fn run(
         media: addresses,
         region: config.region.clone(),
         zone: config.zone.clone(),
-        labels: config.label.iter().cloned().collect(),
+        labels: config.labels()?,
+        track: config.track,
         capacity,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -102,7 +105,7 @@ pub async fn run(
     let node = Arc::new(Node {
         id,
         tickets: Tickets::new(&config.cluster_secret, id),
-        secret: config.cluster_secret,
+        secrets: config.cluster_secret,
         capacity,
         rooms,
         lease,
@@ -113,7 +116,17 @@ pub async fn run(
 
     let end_links = CancellationToken::new();
     let end_listener = CancellationToken::new();
-    let registering = tokio::spawn(registration::run(Arc::clone(&node), announcement, shutdown.clone()));
+    let promises = if config.strict_leases {
+        Promises::All
+    } else {
+        Promises::One
+    };
+    let mut registering = tokio::spawn(registration::run(
+        Arc::clone(&node),
+        announcement,
+        promises,
+        shutdown.clone(),
+    ));
     let closing = tokio::spawn(closing::run(Arc::clone(&node), shutdown.clone()));
     let serving = Control::new(Arc::clone(&node), end_links.clone());
     let links = serving.links().clone();
@@ -125,6 +138,7 @@ pub async fn run(
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
+        ended = &mut registering => ended.unwrap_or_else(|error| Err(Error::Registration(error))),
         ended = &mut server => match ended {
             Ok(Err(error)) => Err(Error::Control(error)),
             Ok(Ok(())) => Err(Error::Control(std::io::ErrorKind::ConnectionAborted.into())),
@@ -136,7 +150,9 @@ pub async fn run(
     shutdown.cancel();
     node.rooms.stop();
     // Both end with `shutdown`; a registration that is under way is given up.
-    let _ = timeout(STEP, registering).await;
+    if !registering.is_finished() {
+        let _ = timeout(STEP, registering).await;
+    }
     let _ = timeout(STEP, closing).await;
     let _ = timeout(STEP, node.close_all()).await;
     let epoch = node.lease.epoch(Boottime::now());
@@ -150,7 +166,7 @@ pub async fn run(
         }
     };
     let _ = tokio::join!(timeout(FLUSH + STEP, links.wait()), timeout(FLUSH + STEP, farewell));
-    if ended.is_ok() {
+    if !server.is_finished() {
         // Whoever still holds a connection to the listener is not waited for.
         let _ = timeout(STEP, &mut server).await;
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use signalbox_protocol::Secret;
+use signalbox_protocol::Secrets;
 
 use crate::access::ApiKey;
 
@@ -28,7 +28,7 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
-    /// The orchestrators' URLs, separated by commas; when one does not answer the next is asked.
+    /// The orchestrators' URLs, separated by commas. Requests are spread over them; one that fails is asked again only now and then.
     #[arg(
         long,
         env = "SIGNALBOX_ORCHESTRATOR",
@@ -38,14 +38,15 @@ pub struct Config {
     )]
     pub orchestrator: Vec<reqwest::Url>,
 
-    /// The secret that all processes of the cluster share, at least 16 bytes.
+    /// The secret that all processes of the cluster share, at least 16 bytes. While it is being changed, the old and the new one with a
+    /// comma between them: the first is used.
     #[arg(
         long,
         env = "SIGNALBOX_CLUSTER_SECRET",
         hide_env_values = true,
         value_name = "SECRET"
     )]
-    pub cluster_secret: Secret,
+    pub cluster_secret: Secrets,
 
     /// The API keys whose tokens are accepted, as `id:secret`, separated by commas; each secret has at least 16 bytes.
     #[arg(

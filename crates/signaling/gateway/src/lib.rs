@@ -13,10 +13,12 @@ pub mod problem;
 pub mod rooms;
 pub mod session;
 pub mod state;
+pub mod upstreams;
 
 mod node_link;
-mod orchestrator;
+mod orchestrators;
 mod placements;
+mod reports;
 mod routes;
 mod server;
 

@@ -71,6 +71,10 @@ pub struct Metrics {
     pub placements_cached: Counter,
     /// Requests that a node refused with a reason to ask for a new placement.
     pub placements_refused: Counter,
+    /// Complaints about nodes that were sent to the orchestrators.
+    pub node_reports: Counter,
+    /// Complaints about nodes that were not sent because too many were under way.
+    pub node_reports_dropped: Counter,
     /// Links to media nodes.
     pub node_links: Gauge,
     /// Links to media nodes that broke.
@@ -138,6 +142,16 @@ impl Metrics {
             "placements_refused_total",
             "Placements that a media node refused.",
             &self.placements_refused,
+        );
+        counter(
+            "node_reports_total",
+            "Complaints about media nodes that were sent to the orchestrators.",
+            &self.node_reports,
+        );
+        counter(
+            "node_reports_dropped_total",
+            "Complaints about media nodes that were not sent because too many were under way.",
+            &self.node_reports_dropped,
         );
         counter(
             "node_links_lost_total",

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use signalbox_protocol::RoomName;
-use signalbox_protocol::placement::Placement;
+use signalbox_protocol::placement::{PlaceRoom, Placement};
+use signalbox_protocol::{Epoch, Identity, NodeId, RoomName};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrators::{Orchestrators, Placed};
 use crate::problem::ApiError;
 
 /// How many rooms are remembered. Higher: more memory (about 1 KiB each). Lower: the orchestrator is asked more often.
@@ -54,6 +54,8 @@ struct Entry {
 #[derive(Debug)]
 struct Known {
     placement: Arc<Placement>,
+    /// The orchestrator that said so.
+    by: usize,
     asked_at: Instant,
     ticket_until: Instant,
     forgotten: bool,
@@ -65,25 +67,25 @@ type Cell = Arc<tokio::sync::Mutex<Entry>>;
 /// The memory of placements.
 #[derive(Debug)]
 pub(crate) struct Placements {
-    orchestrator: Orchestrator,
+    orchestrators: Arc<Orchestrators>,
     metrics: Arc<Metrics>,
     rooms: Mutex<HashMap<RoomName, Cell>>,
 }
 
 impl Placements {
-    pub(crate) fn new(orchestrator: Orchestrator, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(orchestrators: Arc<Orchestrators>, metrics: Arc<Metrics>) -> Self {
         Self {
-            orchestrator,
+            orchestrators,
             metrics,
             rooms: Mutex::default(),
         }
     }
 
-    /// Where the room is, from memory or from an orchestrator.
+    /// Where the room is, from memory or from an orchestrator, which places it for `user` if it is nowhere.
     ///
     /// # Errors
-    /// As [`Orchestrator::place`].
-    pub(crate) async fn find(&self, room: &RoomName, need: Need) -> Result<Found, ApiError> {
+    /// As [`Orchestrators::place`].
+    pub(crate) async fn find(&self, room: &RoomName, user: &Identity, need: Need) -> Result<Found, ApiError> {
         let came_at = Instant::now();
         let cell = self.cell(room);
         let mut entry = cell.lock().await;
@@ -99,13 +101,24 @@ impl Placements {
         {
             return entry.location(need).ok_or_else(|| error.clone());
         }
+        if self.orchestrators.nobody_serves()
+            && let Some(found) = entry.location(need)
+        {
+            return Ok(found);
+        }
         self.metrics.placements_asked.increment();
         let asked_at = Instant::now();
-        match self.orchestrator.place(room).await {
-            Ok(placement) => {
+        let request = PlaceRoom {
+            user: Some(user.to_string()),
+            ..PlaceRoom::new(room.clone())
+        };
+        let knew = entry.known.as_ref().map(|known| known.by);
+        match self.orchestrators.place(&request, knew).await {
+            Ok(Placed { placement, by }) => {
                 let lifetime = Duration::from_secs(placement.ticket_seconds);
                 let known = Known {
                     placement: Arc::new(placement),
+                    by,
                     asked_at,
                     ticket_until: asked_at + lifetime.saturating_sub(TICKET_MARGIN),
                     forgotten: false,
@@ -133,6 +146,18 @@ impl Placements {
             && known.placement.ticket == placement.ticket
         {
             known.forgotten = true;
+        }
+    }
+
+    /// The node is gone: ask anew for all of its rooms. About a millisecond, for the whole memory.
+    pub(crate) fn forget_node(&self, node: NodeId, epoch: Epoch) {
+        for cell in self.lock().values() {
+            if let Ok(mut entry) = cell.try_lock()
+                && let Some(known) = &mut entry.known
+                && (known.placement.node, known.placement.epoch) == (node, epoch)
+            {
+                known.forgotten = true;
+            }
         }
     }
 

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node_link::{Answered, Failure, NodeLinks};
-use crate::orchestrator::Orchestrator;
+use crate::orchestrators::Orchestrators;
 use crate::placements::{Need, Placements};
 use crate::problem::ApiError;
+use crate::reports::Reports;
 use crate::session::Session;
 
 /// How long a request may take in all, tries and pauses included.
@@ -96,28 +97,38 @@ pub struct Admitted {
 /// The way to all rooms.
 #[derive(Debug)]
 pub struct Rooms {
-    placements: Placements,
+    orchestrators: Arc<Orchestrators>,
+    placements: Arc<Placements>,
+    reports: Reports,
     links: NodeLinks,
     metrics: Arc<Metrics>,
 }
 
 impl Rooms {
     pub(crate) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, ApiError> {
-        let orchestrator = Orchestrator::new(&config.orchestrator, config.cluster_secret.clone())?;
+        let secret = config.cluster_secret.current();
+        let orchestrators = Arc::new(Orchestrators::new(&config.orchestrator, secret.clone())?);
+        let placements = Arc::new(Placements::new(Arc::clone(&orchestrators), Arc::clone(&metrics)));
         Ok(Self {
-            placements: Placements::new(orchestrator, Arc::clone(&metrics)),
-            links: NodeLinks::new(config.cluster_secret.clone(), Arc::clone(&metrics)),
+            reports: Reports::new(
+                Arc::clone(&orchestrators),
+                Arc::clone(&placements),
+                Arc::clone(&metrics),
+            ),
+            orchestrators,
+            placements,
+            links: NodeLinks::new(secret.clone(), Arc::clone(&metrics)),
             metrics,
         })
     }
 
-    /// Opens a room, or finds it open: where its media goes, and a ticket for it.
+    /// Opens a room for `user`, or finds it open: where its media goes, and a ticket for it.
     ///
     /// # Errors
     /// 503 when no node can host the room or its node does not answer.
-    pub async fn open(&self, room: &RoomName) -> Result<(MediaAddress, String), ApiError> {
+    pub async fn open(&self, room: &RoomName, user: &Identity) -> Result<(MediaAddress, String), ApiError> {
         let (placement, answered) = self
-            .ask(room, Need::Ticket, |placement| Request::Open {
+            .ask(room, user, Need::Ticket, |placement| Request::Open {
                 ticket: placement.ticket.clone(),
                 room: room.clone(),
             })
@@ -134,7 +145,7 @@ impl Rooms {
     /// 503 when no node can host the room or its node does not answer; else the node's refusal.
     pub async fn join(&self, spec: JoinSpec) -> Result<Admitted, ApiError> {
         let asked = self
-            .ask(&spec.room, Need::Ticket, |placement| {
+            .ask(&spec.room, &spec.identity, Need::Ticket, |placement| {
                 Request::Join(Box::new(spec.with_ticket(&placement.ticket)))
             })
             .await;
@@ -183,6 +194,11 @@ impl Rooms {
         Ok(self.ask_for(room, participant, identity, command).await?.reply)
     }
 
+    /// The figures of the calls to the orchestrators, in the Prometheus text format.
+    pub(crate) fn render_orchestrators(&self) -> String {
+        self.orchestrators.render()
+    }
+
     /// Ends all links to nodes, after what is queued on them was sent.
     pub(crate) async fn close(&self) {
         self.links.close().await;
@@ -201,7 +217,7 @@ impl Rooms {
             identity: identity.clone(),
             command: command.clone(),
         };
-        self.ask(room, Need::Location, request)
+        self.ask(room, identity, Need::Location, request)
             .await
             .map(|(_, answered)| answered)
     }
@@ -210,17 +226,19 @@ impl Rooms {
     async fn ask(
         &self,
         room: &RoomName,
+        user: &Identity,
         need: Need,
         request: impl Fn(&Placement) -> Request,
     ) -> Result<(Arc<Placement>, Answered), ApiError> {
         let deadline = Instant::now() + REQUEST_DEADLINE;
         let mut error = ApiError::NodeUnavailable;
         let mut unknown_at: Option<Arc<Placement>> = None;
+        let mut blamed = None;
         for attempt in 0..MAX_TRIES {
             if attempt > 0 && unknown_at.is_none() {
                 pause(attempt, deadline).await;
             }
-            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, need))
+            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, user, need))
                 .await
                 .unwrap_or(Err(ApiError::OrchestratorUnavailable))?;
             let placement = placed.placement;
@@ -230,10 +248,28 @@ impl Rooms {
             let try_deadline = deadline.min(Instant::now() + TRY_DEADLINE);
             let failure = match self.links.get(&placement.control, try_deadline).await {
                 Ok(link) => match link.request(request(&placement), try_deadline).await {
-                    Ok(answered) => return Ok((placement, answered)),
-                    Err(failure) => failure,
+                    Ok(answered) => {
+                        if need == Need::Ticket {
+                            self.reports.joined(&placement);
+                        }
+                        return Ok((placement, answered));
+                    }
+                    Err(failure) => {
+                        let had_time = try_deadline < deadline;
+                        // Once for each join, however often it is tried there.
+                        if need == Need::Ticket && is_fault(&failure, had_time) && blamed != Some(placement.node) {
+                            blamed = Some(placement.node);
+                            self.reports.join_failed(&placement);
+                        }
+                        failure
+                    }
                 },
-                Err(failure) => failure,
+                Err(failure) => {
+                    if failure == Failure::Broken && !self.links.is_closing() {
+                        self.reports.unreachable(&placement);
+                    }
+                    failure
+                }
             };
             match &failure {
                 Failure::Refused(refusal) => match refusal.reason {
@@ -255,6 +291,16 @@ impl Rooms {
             }
         }
         Err(error)
+    }
+}
+
+/// Whether the node is to blame for a failed join, rather than the join itself or a node that is full or moves rooms, as nodes do.
+fn is_fault(failure: &Failure, had_time: bool) -> bool {
+    match failure {
+        Failure::Broken => true,
+        Failure::TimedOut => had_time,
+        Failure::Refused(refusal) => refusal.reason == RefusalReason::Internal,
+        Failure::Overloaded | Failure::TooLarge => false,
     }
 }
 

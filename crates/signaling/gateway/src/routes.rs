@@ -67,7 +67,8 @@ async fn ready(Shared(state): Shared<State>) -> Result<&'static str, ApiError> {
 
 async fn metrics(Shared(state): Shared<State>) -> Response {
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, media_type)], state.metrics().render()).into_response()
+    let text = state.metrics().render() + &state.rooms().render_orchestrators();
+    ([(CONTENT_TYPE, media_type)], text).into_response()
 }
 
 async fn not_found() -> ApiError {

@@ -1,33 +1,40 @@
-//! The HTTP API that gateways and media nodes call; its table is in [`signalbox_protocol::placement`].
+//! The HTTP API that gateways, media nodes and operators call; its tables are in [`signalbox_protocol::placement`] and
+//! [`signalbox_protocol::node`], and `GET /openapi.json` describes it to programs.
 //!
 //! Owns routes, authentication, limits and the form of errors. It must not know SQL, nor choose nodes. One file for
 //! each noun of the paths.
 
+mod check;
+mod document;
 mod extract;
 mod failure;
 mod guard;
-mod health;
 mod nodes;
 mod placements;
+mod probes;
 mod rooms;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
-use axum::{Router, middleware};
-use tokio::sync::watch;
+use axum::http::{HeaderName, header};
+use axum::{Extension, Router, middleware};
+use signalbox_protocol::history::RoomPlacement;
+use signalbox_protocol::node::{
+    Heartbeat, NodeList, RegisterNode, Registered, Release, Renewed, ReportNode, SetNodeState, Verdict,
+};
+use signalbox_protocol::placement::{CloseRoom, PlaceRoom, Placement, RoomClosed, RoomList};
+use utoipa::openapi::HttpMethod::{Get, Post, Put};
 
-use crate::placer::Placer;
+use crate::Service;
 use crate::store::Store;
-use crate::ticket::Signer;
 
-use failure::Failure;
-pub use guard::Guard;
+use document::{Operation, Routes};
+use failure::{Failure, Kind};
+pub use guard::{Guard, MAX_REQUESTS};
 
 /// The longest body, in bytes, except for heartbeats.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -35,38 +42,160 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest heartbeat, in bytes: it names every room of the node. About 10,000 rooms with names of the longest kind.
 pub const MAX_HEARTBEAT_BYTES: usize = 4 * 1024 * 1024;
 
-/// What the handlers share.
-pub struct Shared<S> {
-    /// The room map.
-    pub store: S,
-    /// Finds and places rooms.
-    pub placer: Placer,
-    /// Signs tickets.
-    pub signer: Signer,
-    /// How long a lease holds.
-    pub lease: Duration,
-    /// How often to renew it.
-    pub heartbeat: Duration,
-    /// Whether the store answered when it was last asked.
-    pub reachable: watch::Receiver<bool>,
+/// All routes. Everything but the probes and the document needs the cluster secret.
+pub fn router<S: Store>(service: Arc<Service<S>>, guard: Arc<Guard>) -> Router {
+    let guarded = guarded::<S>();
+    let open = open::<S>();
+    let mut document = document::document([&guarded, &open]).to_string();
+    document.push('\n');
+    // It describes itself too, so it is made before its own handler knows it.
+    let described = Extension(Document(document.into()));
+
+    let api = guarded
+        .router()
+        .fallback(async || Failure::from(Kind::NotFound))
+        .method_not_allowed_fallback(async || Failure::from(Kind::MethodNotAllowed))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(guard, guard::check));
+    let open = open
+        .router()
+        .method_not_allowed_fallback(async || Failure::from(Kind::MethodNotAllowed))
+        .layer(described);
+    open.merge(api).with_state(service)
 }
 
-/// All routes. Everything but `/livez` and `/readyz` needs the cluster secret.
-pub fn router<S: Store>(shared: Arc<Shared<S>>, guard: Guard) -> Router {
-    let heartbeat = post(nodes::heartbeat::<S>).layer(DefaultBodyLimit::max(MAX_HEARTBEAT_BYTES));
-    let api = Router::new()
-        .route("/v1/placements", post(placements::place::<S>))
-        .route("/v1/nodes", get(nodes::list::<S>).post(nodes::register::<S>))
-        .route("/v1/nodes/{node}/heartbeat", heartbeat)
-        .route("/v1/nodes/{node}/release", post(nodes::release::<S>))
-        .route("/v1/rooms/{room}/close", post(rooms::close::<S>))
-        .fallback(async || Failure::NotFound)
-        .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check));
-    let health = Router::new()
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready::<S>))
-        .method_not_allowed_fallback(async || Failure::MethodNotAllowed);
-    health.merge(api).with_state(shared)
+#[derive(Clone)]
+struct Document(Arc<str>);
+
+/// `GET /openapi.json`: what any reader of the source knows, so it needs no secret.
+async fn openapi(Extension(Document(document)): Extension<Document>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string())
+}
+
+fn open<S: Store>() -> Routes<Arc<Service<S>>> {
+    let op = Operation::new;
+    Routes::open()
+        .add(
+            op(Get, "/livez", "isAlive", "Whether the process answers.").answers_nothing(200, "It does."),
+            probes::live,
+        )
+        .add(
+            op(
+                Get,
+                "/readyz",
+                "isReady",
+                "Whether the room map answered when it was last asked.",
+            )
+            .answers_nothing(200, "It did.")
+            .fails(&[Kind::MapUnavailable]),
+            probes::ready::<S>,
+        )
+        .add(
+            op(Get, "/openapi.json", "describe", "This document.").answers::<serde_json::Value>(200, "OpenAPI 3.1."),
+            openapi,
+        )
+}
+
+fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
+    let op = Operation::new;
+    Routes::guarded()
+        .add(
+            op(
+                Post,
+                "/v1/placements",
+                "placeRoom",
+                "Where is this room? If nowhere, place it.",
+            )
+            .body::<PlaceRoom>()
+            .answers::<Placement>(200, "There, with a ticket for it.")
+            .fails(&[Kind::NoNode]),
+            placements::place::<S>,
+        )
+        .add(
+            op(Get, "/v1/rooms", "listRooms", "Rooms by name, a page of them.")
+                .query::<rooms::Page>()
+                .answers::<RoomList>(200, "The page."),
+            rooms::list::<S>,
+        )
+        .add(
+            op(
+                Get,
+                "/v1/rooms/{room}/placement",
+                "explainRoom",
+                "Where is this room, and how did it come there?",
+            )
+            .answers::<RoomPlacement>(200, "What the orchestrators wrote down.")
+            .fails(&[Kind::UnknownRoom]),
+            rooms::explain::<S>,
+        )
+        .add(
+            op(
+                Post,
+                "/v1/rooms/{room}/close",
+                "closeRoom",
+                "A node closes a room that is empty.",
+            )
+            .body::<CloseRoom>()
+            .answers::<RoomClosed>(200, "Whether this request closed it."),
+            rooms::close::<S>,
+        )
+        .add(
+            op(Get, "/v1/nodes", "listNodes", "All media nodes.").answers::<NodeList>(200, "The nodes, by id."),
+            nodes::list::<S>,
+        )
+        .add(
+            op(Post, "/v1/nodes", "registerNode", "A media node announces itself.")
+                .body::<RegisterNode>()
+                .answers::<Registered>(200, "Its lease, in a new epoch.")
+                .fails(&[Kind::PrivateMediaAddress]),
+            nodes::register::<S>,
+        )
+        .add(
+            op(
+                Post,
+                "/v1/nodes/{node}/heartbeat",
+                "renewLease",
+                "A node renews its lease.",
+            )
+            .body::<Heartbeat>()
+            .max_body(MAX_HEARTBEAT_BYTES)
+            .answers::<Renewed>(200, "The lease is renewed, or a promise stands in for it.")
+            .fails(&[Kind::HeartbeatFromThePast, Kind::EpochOver]),
+            nodes::heartbeat::<S>,
+        )
+        .add(
+            op(
+                Post,
+                "/v1/nodes/{node}/release",
+                "releaseLease",
+                "A node goes; its rooms are free at once.",
+            )
+            .body::<Release>()
+            .answers_nothing(204, "The epoch is over, by this request or before it."),
+            nodes::release::<S>,
+        )
+        .add(
+            op(
+                Post,
+                "/v1/nodes/{node}/reports",
+                "reportNode",
+                "A gateway complains about a node.",
+            )
+            .body::<ReportNode>()
+            .answers::<Verdict>(200, "What the orchestrator found when it looked for itself.")
+            .fails(&[Kind::UnknownNode]),
+            nodes::report::<S>,
+        )
+        .add(
+            op(
+                Put,
+                "/v1/nodes/{node}/state",
+                "setNodeState",
+                "Whether a node is to take rooms.",
+            )
+            .body::<SetNodeState>()
+            .answers_nothing(204, "It is so.")
+            .fails(&[Kind::UnknownNode, Kind::NodeLost]),
+            nodes::set_state::<S>,
+        )
 }

@@ -1,15 +1,30 @@
 //! The orchestrator's configuration: flags and environment.
 
-use std::fmt;
+mod value;
+
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
-use signalbox_protocol::Secret;
+use signalbox_protocol::Secrets;
+use signalbox_protocol::placement::Policy;
 
 use crate::Error;
+use crate::brake::Brake;
+use crate::placement::Settings;
+use crate::store::Retention;
 use crate::store::postgres::check_url;
+
+pub use value::{DatabaseUrl, Near};
+
+/// The share of a lease that must be left for a node to be given a room, and the share that passes between its end and
+/// the fence.
+const MARGIN: u32 = 4;
+const GRACE: u32 = 8;
+
+/// The share of a lease for which a node's answer to a probe is waited for, and the shortest such time.
+const PROBE: u32 = 8;
+const MIN_PROBE: Duration = Duration::from_millis(100);
 
 /// Places each room on exactly one media node.
 #[derive(Debug, Clone, Parser)]
@@ -34,15 +49,23 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_MEMORY")]
     pub memory: bool,
 
-    /// The secret that gateways, orchestrators and media nodes share, at least 16 bytes. It authenticates their calls
-    /// and signs tickets.
+    /// The secret that gateways, orchestrators and media nodes share, at least 16 bytes without commas. It authenticates
+    /// their calls and signs tickets. Up to 4 secrets, separated by commas: the first one signs and authenticates, all are
+    /// accepted. To change it without an interruption restart all processes three times: first with OLD,NEW so that all
+    /// accept the new one, then with NEW,OLD so that all use it, then with NEW.
     #[arg(
         long,
         env = "SIGNALBOX_CLUSTER_SECRET",
-        value_name = "SECRET",
-        hide_env_values = true
+        value_name = "SECRET[,SECRET]",
+        hide_env_values = true,
+        value_parser = value::SecretsParser
     )]
-    pub cluster_secret: Secret,
+    pub cluster_secret: Secrets,
+
+    /// This orchestrator's name: in the history of rooms, and to count the orchestrators of the map, so each must have
+    /// another. 1 to 128 printable bytes. Default: the host's name, the port, and four random digits.
+    #[arg(long, env = "SIGNALBOX_ORCHESTRATOR_NAME", value_name = "NAME", value_parser = value::name)]
+    pub name: Option<String>,
 
     /// How long a media node may be silent before its rooms are moved, in milliseconds. Higher: slow nodes and short
     /// outages of the network cost nothing. Lower: the rooms of a lost node are back sooner.
@@ -55,16 +78,114 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_HEARTBEAT_MS", value_name = "MS", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u64).range(10..=300_000))]
     pub heartbeat_ms: u64,
+
+    /// How a node is chosen for a new room: two-choices (of two random nodes the less loaded one), round-robin (in turn,
+    /// by capacity), least-loaded, rendezvous (by hash of the room's name), bounded-rendezvous (the same, passing over
+    /// nodes that have more than their share), or packing (the fullest node that has room to spare). All orchestrators
+    /// of a map should have the same; a request may ask for another.
+    #[arg(long, env = "SIGNALBOX_POLICY", value_name = "POLICY", default_value_t = Policy::TwoChoices)]
+    pub policy: Policy,
+
+    /// How many participants a new room is expected to have in the end. Higher: new rooms spread wider while they are
+    /// still empty. Lower: a burst of new rooms piles onto the node that was idle when it began.
+    #[arg(
+        long,
+        env = "SIGNALBOX_EXPECTED_PARTICIPANTS",
+        value_name = "COUNT",
+        default_value_t = 4.0
+    )]
+    #[arg(value_parser = value::participants)]
+    pub expected_participants: f64,
+
+    /// The share of its capacity, from 0 to 1, from which a region's nodes count as full, so that its new rooms go to
+    /// another region. Higher: rooms stay near for longer. Lower: more headroom for the rooms that are already there to
+    /// grow.
+    #[arg(long, env = "SIGNALBOX_SPILL_OVER", value_name = "SHARE", default_value_t = 0.8)]
+    #[arg(value_parser = value::share)]
+    pub spill_over: f64,
+
+    /// Where the rooms of a region go when it is full, nearest first, such as eu=us,ap. Repeatable; in the environment
+    /// separated by semicolons. Regions that are not named come last.
+    #[arg(
+        long,
+        env = "SIGNALBOX_NEAR",
+        value_name = "REGION=REGION[,REGION]",
+        value_delimiter = ';'
+    )]
+    pub near: Vec<Near>,
+
+    /// The share of its capacity, from 0 to 1, up to which the policy `packing` fills a node. Higher: fewer nodes are in
+    /// use. Lower: more headroom for rooms to grow.
+    #[arg(long, env = "SIGNALBOX_PACK_TO", value_name = "SHARE", default_value_t = 0.65)]
+    #[arg(value_parser = value::share)]
+    pub pack_to: f64,
+
+    /// By how much more than its share the policy `bounded-rendezvous` lets a node have, as a share of it, from 0 to 10.
+    /// Higher: fewer rooms are placed elsewhere than their hash says. Lower: the load is more even.
+    #[arg(long, env = "SIGNALBOX_SLACK", value_name = "SHARE", default_value_t = 0.25)]
+    #[arg(value_parser = value::slack)]
+    pub slack: f64,
+
+    /// The share of users, from 0 to 1, whose new rooms go to the nodes of the canary track, if there are any. Higher: a
+    /// new version is tried by more users.
+    #[arg(long, env = "SIGNALBOX_CANARY_SHARE", value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(value_parser = value::share)]
+    pub canary_share: f64,
+
+    /// Refuse media nodes that announce a media address which cannot be reached from the internet: private, loopback,
+    /// link-local and the like.
+    #[arg(long, env = "SIGNALBOX_REQUIRE_PUBLIC_MEDIA")]
+    pub require_public_media: bool,
+
+    /// For how long a media node is given no rooms after several joins in a row failed on it, or it could not be reached,
+    /// in seconds. Grows by as much each further time, up to ten times. Higher: users meet a broken node more rarely.
+    /// Lower: a node that recovered takes rooms sooner.
+    #[arg(
+        long,
+        env = "SIGNALBOX_EJECTION_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 30
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub ejection_seconds: u64,
+
+    /// How long a room that is over is remembered, in hours; afterwards its generation begins at 1 again. Higher: more
+    /// rows. Lower: `signalbox rooms` shows less.
+    #[arg(long, env = "SIGNALBOX_KEEP_ROOMS_HOURS", value_name = "HOURS", default_value_t = 24)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=87_600))]
+    pub keep_rooms_hours: u64,
+
+    /// How long a lost media node is remembered, in hours. Higher: more rows. Lower: `signalbox nodes` shows less.
+    #[arg(long, env = "SIGNALBOX_KEEP_NODES_HOURS", value_name = "HOURS", default_value_t = 24)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=87_600))]
+    pub keep_nodes_hours: u64,
+
+    /// How long it is remembered why a room was placed where it was, in hours. Higher: more rows; each placement is one.
+    /// Lower: `signalbox rooms why` knows less.
+    #[arg(
+        long,
+        env = "SIGNALBOX_KEEP_HISTORY_HOURS",
+        value_name = "HOURS",
+        default_value_t = 168
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=87_600))]
+    pub keep_history_hours: u64,
 }
 
 impl Config {
     /// Checks what the command line's parser cannot.
     ///
-    /// Fails with [`Error::Config`] when the heartbeat is too slow for the lease, or the database's URL is none.
+    /// Fails with [`Error::Config`] when the heartbeat is too slow for the lease, a region is given two lists of
+    /// neighbours, or the database's URL is none.
     pub fn check(&self) -> Result<(), Error> {
         if self.heartbeat_ms.saturating_mul(2) > self.lease_ms {
             return Err(Error::Config(
                 "--heartbeat-ms must be at most half of --lease-ms, so that one lost heartbeat does not cost a lease",
+            ));
+        }
+        if self.placement().near.len() != self.near.len() {
+            return Err(Error::Config(
+                "--near names a region twice on the left; give each region one list, such as eu=us,ap",
             ));
         }
         match self.database_url() {
@@ -87,31 +208,52 @@ impl Config {
     pub fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms)
     }
-}
 
-/// A database's URL. It may hold a password, so `Debug` prints `…`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The URL itself, to connect with.
-    pub fn expose(&self) -> &str {
-        &self.0
+    /// How much of its lease a node must have left to be given a room.
+    pub fn margin(&self) -> Duration {
+        self.lease() / MARGIN
     }
-}
 
-impl FromStr for DatabaseUrl {
-    type Err = std::convert::Infallible;
-    /// Takes any text: whoever refuses it later does so without repeating it, which the command line's parser would
-    /// not.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
+    /// When nodes are fenced.
+    pub fn brake(&self) -> Brake {
+        Brake {
+            lease: self.lease(),
+            grace: self.lease() / GRACE,
+        }
     }
-}
 
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
+    /// How long a node's answer to a probe is waited for.
+    pub fn probe_patience(&self) -> Duration {
+        (self.lease() / PROBE).max(MIN_PROBE)
+    }
+
+    /// How rooms are placed.
+    pub fn placement(&self) -> Settings {
+        let near = self.near.iter().map(|near| (near.region.clone(), near.others.clone()));
+        Settings {
+            policy: self.policy,
+            expected_participants: self.expected_participants,
+            spill_over: self.spill_over,
+            near: near.collect(),
+            pack_to: self.pack_to,
+            slack: self.slack,
+            canary_share: self.canary_share,
+        }
+    }
+
+    /// How long what is over is kept.
+    pub fn retention(&self) -> Retention {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Retention {
+            rooms: hours(self.keep_rooms_hours),
+            nodes: hours(self.keep_nodes_hours),
+            history: hours(self.keep_history_hours),
+        }
+    }
+
+    /// For how long a node is ejected the first time.
+    pub fn ejection(&self) -> Duration {
+        Duration::from_secs(self.ejection_seconds)
     }
 }
 
@@ -129,6 +271,16 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.listen, "127.0.0.1:7890".parse().unwrap());
         assert_eq!((config.lease_ms, config.heartbeat_ms), (2000, 500));
+        assert_eq!(config.placement(), Settings::default());
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let kept = config.retention();
+        assert_eq!(
+            (kept.rooms, kept.nodes, kept.history),
+            (hours(24), hours(24), hours(168))
+        );
+        assert_eq!(config.ejection(), Duration::from_secs(30));
+        assert_eq!(config.probe_patience(), Duration::from_millis(250));
+        assert!(!config.require_public_media);
         config.check().unwrap();
     }
 
@@ -160,7 +312,83 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_required_and_long_enough() {
-        assert!(Config::try_parse_from(["signalbox-orchestrator", "--cluster-secret", "short"]).is_err());
+    fn the_secret_is_required_and_long_enough_and_a_wrong_one_is_not_printed() {
+        let secret = |value| Config::try_parse_from(["signalbox-orchestrator", "--cluster-secret", value]);
+        assert_eq!(secret("short").unwrap_err().exit_code(), 2);
+        let error = secret("0123456789abcdef,hush").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
+        assert!(
+            error.contains("--cluster-secret") && error.contains("16 bytes"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("hush") && !error.contains("0123456789abcdef"),
+            "{error}"
+        );
+        assert_eq!(
+            secret("0123456789abcdef,fedcba9876543210")
+                .unwrap()
+                .cluster_secret
+                .accepted()
+                .len(),
+            2
+        );
+    }
+
+    #[test]
+    fn an_unknown_policy_is_refused_with_exit_code_2_and_the_list_of_those_that_exist() {
+        let error = parse(&["--policy", "fastest"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
+        assert!(
+            Policy::ALL.iter().all(|policy| error.contains(policy.name())),
+            "{error}"
+        );
+        for policy in Policy::ALL {
+            assert_eq!(parse(&["--policy", policy.name()]).unwrap().policy, policy);
+        }
+    }
+
+    #[test]
+    fn each_region_may_have_a_list_of_neighbours() {
+        let config = parse(&["--near", "eu=us,ap", "--near", "us=eu"]).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.placement().near["eu"], ["us", "ap"]);
+        assert_eq!(
+            parse(&["--near", "eu=us;us=eu"]).unwrap().near,
+            parse(&["--near", "eu=us", "--near", "us=eu"]).unwrap().near
+        );
+        for wrong in ["eu", "=us", "eu=", "eu=us,,ap", "eu=us,eu", "eu=us,us"] {
+            assert!(parse(&["--near", wrong]).is_err(), "{wrong}");
+        }
+        let twice = parse(&["--near", "eu=us", "--near", "eu=ap"]).unwrap();
+        assert!(matches!(twice.check(), Err(Error::Config(_))));
+    }
+
+    #[test]
+    fn figures_outside_of_their_range_are_refused() {
+        for args in [
+            ["--canary-share", "1.1"],
+            ["--canary-share", "-0.1"],
+            ["--spill-over", "NaN"],
+            ["--pack-to", "x"],
+            ["--slack", "11"],
+            ["--expected-participants", "0"],
+            ["--expected-participants", "inf"],
+            ["--keep-rooms-hours", "0"],
+            ["--ejection-seconds", "0"],
+        ] {
+            let arg = format!("{}={}", args[0], args[1]);
+            assert!(parse(&[&arg]).is_err(), "{arg}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_short_and_printable() {
+        assert_eq!(parse(&["--name", "a:7890"]).unwrap().name.as_deref(), Some("a:7890"));
+        for wrong in ["", " ", "a\u{7}", &"x".repeat(129)] {
+            assert!(parse(&["--name", wrong]).is_err(), "{wrong}");
+        }
     }
 }

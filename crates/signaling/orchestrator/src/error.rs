@@ -11,6 +11,9 @@ pub enum Error {
     /// The database is away, or its schema is not there yet. Trying again later helps.
     #[error("the database is not available: {0}")]
     Unavailable(#[source] Box<sqlx::Error>),
+    /// The database did not answer in time, or not to another request that asked the same. Trying again later helps.
+    #[error("the database does not answer in time")]
+    Unanswered,
     /// The store is not open yet: the schema is still to be checked against the database.
     #[error("the database has not been reached since the start")]
     NotReady,
@@ -23,6 +26,9 @@ pub enum Error {
     /// A ticket could not be signed.
     #[error("a ticket could not be signed: {0}")]
     Ticket(#[from] jsonwebtoken::errors::Error),
+    /// The client that asks nodes could not be made.
+    #[error("nodes cannot be asked over HTTP: {0}")]
+    Client(#[from] reqwest::Error),
     /// The listener failed.
     #[error("the listener failed: {0}")]
     Listener(#[from] std::io::Error),
@@ -31,7 +37,7 @@ pub enum Error {
 impl Error {
     /// Whether the same may well succeed in a moment.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::NotReady)
+        matches!(self, Error::Unavailable(_) | Error::Unanswered | Error::NotReady)
     }
 }
 

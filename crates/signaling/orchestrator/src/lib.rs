@@ -7,53 +7,119 @@
 //! |---|---|
 //! | [`placement`] | which node should take a new room; pure |
 //! | [`brake`] | how many nodes may be fenced at once; pure |
+//! | [`truce`] | whether any may be fenced now, and promises that none will be; pure |
 //! | [`store`] | the map and its promises under races; PostgreSQL or memory |
+//! | [`candidates`] | a copy of the nodes that rooms may be placed on |
 //! | [`placer`] | the steps from a room's name to its assignment |
+//! | [`joins`] | the steps of a join, while the map is away too |
+//! | [`leases`] | the steps of a heartbeat |
+//! | [`digests`] | which nodes to ask for their rooms |
+//! | [`probe`] | asking nodes whether they are there |
+//! | [`health`] | what follows from a complaint about a node |
+//! | [`known_rooms`] | where rooms were of late, for the time that the database is away; pure |
 //! | [`fencer`] | the background task that ends the epochs of silent nodes |
+//! | [`housekeeping`] | the background task that removes what is over |
 //! | [`ticket`] | signing |
-//! | [`api`] | HTTP |
+//! | [`public_address`] | which addresses the internet can reach |
+//! | [`api`] | HTTP, and its OpenAPI document |
+//! | [`service`] | all of these put together |
 //!
 //! It sees no SDP and no media, and knows nothing of clients.
+//!
+//! # In a simulation
+//!
+//! [`run`] is [`Service`] over a listener, the wall clock's runtime and sockets towards the nodes. The parts need none of
+//! them. Under a paused tokio clock, over any [`store::Store`], with a seed and with nodes that are asked over a simulated
+//! network, the same code runs like this:
+//!
+//! ```
+//! use std::{future::Future, pin::Pin, sync::Arc};
+//!
+//! use clap::Parser;
+//! use rand::{SeedableRng, rngs::StdRng};
+//! use signalbox_orchestrator::store::memory::MemoryStore;
+//! use signalbox_orchestrator::{Config, Service, probe::Ask};
+//! use signalbox_protocol::node::EpochHeld;
+//! use tokio_util::sync::CancellationToken;
+//! use tower::ServiceExt;
+//!
+//! struct Nowhere;
+//!
+//! impl Ask for Nowhere {
+//!     fn ask<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = Option<EpochHeld>> + Send + 'a>> {
+//!         Box::pin(async { None })
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let config = Config::parse_from(["", "--cluster-secret", "0123456789abcdef", "--name", "a"]);
+//! let seed = StdRng::seed_from_u64(7);
+//! let service = Service::new(MemoryStore::default(), &config, "a".into(), Arc::new(Nowhere), seed);
+//!
+//! // Opens the store, and then looks after leases and what is over until it is cancelled. Dropped, it is a crash.
+//! let shutdown = CancellationToken::new();
+//! let background = tokio::spawn({
+//!     let (service, shutdown) = (service.clone(), shutdown.clone());
+//!     async move { service.background(shutdown).await }
+//! });
+//!
+//! // The HTTP API, without a socket.
+//! let request = axum::http::Request::get("/livez").body(axum::body::Body::empty()).unwrap();
+//! assert_eq!(service.router().oneshot(request).await.unwrap().status(), 200);
+//! # shutdown.cancel();
+//! # background.await.unwrap().unwrap();
+//! # }
+//! ```
 
 pub mod api;
 pub mod brake;
+pub mod candidates;
 pub mod config;
+pub mod digests;
 pub mod error;
+#[cfg(test)]
+mod faulty;
 pub mod fencer;
+#[cfg(test)]
+mod harness;
+pub mod health;
+pub mod housekeeping;
+pub mod joins;
+pub mod known_rooms;
+pub mod leases;
 pub mod placement;
 pub mod placer;
+pub mod probe;
+pub mod public_address;
+pub mod service;
 pub mod store;
 pub mod ticket;
+pub mod truce;
+mod turns;
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 pub use error::Error;
+pub use service::Service;
 
-use api::{Guard, Shared};
-use brake::Brake;
-use placer::Placer;
+use probe::HttpAsk;
 use store::Store;
 use store::memory::MemoryStore;
 use store::postgres::PostgresStore;
-use ticket::Signer;
 
 /// How long requests under way get to finish after a shutdown began. Higher: fewer calls fail. Lower: restarts are
 /// quicker.
 pub const DRAIN: Duration = Duration::from_secs(5);
-
-/// The share of a lease that must be left for a node to be given a room, and the share that passes between its end and
-/// the fence.
-const MARGIN: u32 = 4;
-const GRACE: u32 = 8;
-
-/// How long to wait before the database is tried again at the start.
-const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`, then lets requests under way finish for at most [`DRAIN`].
 ///
@@ -64,83 +130,63 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     config.check()?;
     if let Some(url) = config.database_url() {
         let store = PostgresStore::new(url.expose())?;
-        return serve(listener, &config, store, shutdown).await;
+        return serve(listener, config, store, shutdown).await;
     }
     if !config.memory {
         tracing::warn!(
             "no --database-url: the room map is in memory and lost with this process; say --memory to mean it"
         );
     }
-    serve(listener, &config, MemoryStore::default(), shutdown).await
+    serve(listener, config, MemoryStore::default(), shutdown).await
 }
 
-async fn serve<S: Store>(
+/// Boxed: for a future that names every statement of a store the compiler can no longer show that it may be sent to another
+/// thread.
+fn serve<S: Store>(
     listener: TcpListener,
-    config: &Config,
+    config: Config,
     store: S,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let (reachable_sender, reachable) = watch::channel(false);
-    let shared = Arc::new(Shared {
-        store,
-        placer: Placer::new(config.lease() / MARGIN),
-        signer: Signer::new(&config.cluster_secret),
-        lease: config.lease(),
-        heartbeat: config.heartbeat(),
-        reachable,
-    });
-    let router = api::router(shared.clone(), Guard::new(config.cluster_secret.clone()));
-    let brake = Brake {
-        lease: config.lease(),
-        grace: config.lease() / GRACE,
-    };
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    Box::pin(async move {
+        let mut rng = StdRng::from_rng(&mut rand::rng());
+        let name = match &config.name {
+            Some(name) => name.clone(),
+            None => default_name(listener.local_addr()?, &mut rng),
+        };
+        let ask = Arc::new(HttpAsk::new(config.cluster_secret.current().clone())?);
+        tracing::info!(name, policy = %config.policy, "orchestrator on duty");
+        let service = Service::new(store, &config, name, ask, rng);
 
-    let stop = shutdown.child_token();
-    let http = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let background = async {
-        let opened = open_until_done(&shared.store, &stop).await;
-        if opened.is_ok() {
-            fencer::run(&shared.store, brake, config.heartbeat(), reachable_sender, stop.clone()).await;
-        }
-        // Without a store there is nothing to serve: this ends the HTTP side too.
-        stop.cancel();
-        opened
-    };
-    let drained = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let http = async {
-        tokio::select! {
-            served = http => served.map_err(Error::from),
-            () = drained => Ok(()),
-        }
-    };
-    let (opened, served) = tokio::join!(background, http);
-    opened.and(served)
+        let stop = shutdown.child_token();
+        let http = axum::serve(listener, service.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let background = async {
+            let ended = service.background(stop.clone()).await;
+            // Without a store there is nothing to serve: this ends the HTTP side too.
+            stop.cancel();
+            ended
+        };
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        let http = async {
+            tokio::select! {
+                served = http => served.map_err(Error::from),
+                () = drained => Ok(()),
+            }
+        };
+        let (ended, served) = tokio::join!(background, http);
+        ended.and(served)
+    })
 }
 
-async fn open_until_done<S: Store>(store: &S, stop: &CancellationToken) -> Result<(), Error> {
-    let mut logged = false;
-    loop {
-        let opened = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            opened = store.open() => opened,
-        };
-        match opened {
-            Err(error) if error.is_outage() => {
-                if !logged {
-                    tracing::error!(%error, "the database cannot be reached; requests are refused until it can");
-                    logged = true;
-                }
-            }
-            done => return done,
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(OPEN_AGAIN) => {}
-        }
-    }
+/// A name that no other orchestrator has: hosts may be called alike, and containers have the same port.
+fn default_name(listening: SocketAddr, rng: &mut StdRng) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    let host = host.unwrap_or_else(|| "orchestrator".to_owned());
+    let suffix: u16 = rng.random();
+    format!("{host}:{}-{suffix:04x}", listening.port())
 }
 
 #[cfg(test)]
@@ -152,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    async fn start(args: &[&str]) -> (std::net::SocketAddr, CancellationToken, JoinHandle<Result<(), Error>>) {
+    async fn start(args: &[&str]) -> (SocketAddr, CancellationToken, JoinHandle<Result<(), Error>>) {
         let secret = ["signalbox-orchestrator", "--cluster-secret", "0123456789abcdef"];
         let config = Config::parse_from(secret.iter().chain(args));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -162,7 +208,7 @@ mod tests {
     }
 
     /// The status line of `GET path`, on a connection of its own.
-    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

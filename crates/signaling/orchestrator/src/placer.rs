@@ -2,15 +2,19 @@
 //!
 //! Owns the order of the steps and this orchestrator's memory of its recent placements. It must not know HTTP or SQL.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use signalbox_protocol::NodeId;
 use signalbox_protocol::placement::PlaceRoom;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::placement::{self, InFlight};
-use crate::store::{Assignment, Placed, Store};
+use crate::candidates::Candidates;
+use crate::placement::{Choice, Chooser, Settings, Situation};
+use crate::store::{Assignment, Placed, Proposal, Store};
 
 /// How often a placement is tried. Each try reads the map anew, so a second one is only needed when a node was lost, or
 /// the room changed hands, during the first. Higher: more work for one request while nodes come and go.
@@ -19,59 +23,177 @@ const TRIES: usize = 4;
 /// Finds and places rooms.
 #[derive(Debug)]
 pub struct Placer {
+    name: String,
     margin: Duration,
     started: Instant,
-    in_flight: Mutex<InFlight>,
+    candidates: Candidates,
+    chooser: Mutex<(Chooser, StdRng)>,
 }
 
 impl Placer {
-    /// A placer that gives rooms only to nodes whose lease holds for longer than `margin`.
-    pub fn new(margin: Duration) -> Self {
+    /// A placer that gives rooms only to nodes whose lease holds for longer than `margin`. `name` is this orchestrator's,
+    /// for the history; `rng` is all of its randomness.
+    pub fn new(name: String, settings: Settings, margin: Duration, rng: StdRng) -> Self {
         Self {
+            name,
             margin,
             started: Instant::now(),
-            in_flight: Mutex::default(),
+            candidates: Candidates::default(),
+            chooser: Mutex::new((Chooser::new(settings), rng)),
         }
     }
 
-    /// Where the room is, after placing it if need be; none if no node can take it.
-    pub async fn place<S: Store>(&self, store: &S, request: &PlaceRoom) -> Result<Option<Assignment>, Error> {
+    /// Where the room is, after placing it if need be; none if no node can take it. `orchestrators` is how many place
+    /// rooms on the same map, this one among them.
+    ///
+    /// For a room that has a place this is one read of the map.
+    pub async fn place<S: Store>(
+        &self,
+        store: &S,
+        request: &PlaceRoom,
+        orchestrators: usize,
+    ) -> Result<Option<Assignment>, Error> {
+        let mut read_anew = false;
         for _ in 0..TRIES {
             if let Some(existing) = store.find(&request.room).await? {
                 return Ok(Some(existing));
             }
-            let candidates = store.candidates(self.margin).await?;
-            let chosen = {
-                let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-                let region = request.region.as_deref();
-                placement::choose(
-                    &candidates,
-                    region,
-                    &in_flight,
-                    self.started.elapsed(),
-                    &mut rand::rng(),
-                )
+            let candidates = self.candidates.get(store, self.margin).await?;
+            let occupied = if request.group.is_none() && request.avoid.is_empty() {
+                BTreeSet::new()
+            } else {
+                store.occupied(request.group.as_deref(), &request.avoid).await?
             };
-            let Some(chosen) = chosen else { return Ok(None) };
-            match store.place(&request.room, chosen, self.margin).await? {
+            let choice = self.choose(
+                request,
+                &Situation {
+                    candidates: &candidates.nodes,
+                    occupied: &occupied,
+                    orchestrators,
+                    now: self.started.elapsed(),
+                },
+            );
+            let Some(candidate) = choice.node else {
+                if read_anew {
+                    return Ok(None);
+                }
+                // A node may have come since the copy was made.
+                self.candidates.invalidate(&candidates);
+                read_anew = true;
+                continue;
+            };
+            let proposal = Proposal {
+                room: request.room.clone(),
+                candidate,
+                group: request.group.clone(),
+                avoid: request.avoid.clone(),
+                by: self.name.clone(),
+                reasons: choice.reasons,
+            };
+            match store.place(proposal, self.margin).await? {
                 Placed::New(assignment) => {
-                    self.in_flight
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .note(assignment.node, self.started.elapsed());
-                    tracing::info!(
-                        room = %assignment.room,
-                        node = %assignment.node,
-                        epoch = %assignment.epoch,
-                        generation = %assignment.generation,
-                        "room placed"
-                    );
+                    self.note(assignment.node);
                     return Ok(Some(assignment));
                 }
                 Placed::Existing(assignment) => return Ok(Some(assignment)),
-                Placed::Refused => {}
+                Placed::Refused => self.candidates.invalidate(&candidates),
             }
         }
         Ok(None)
+    }
+
+    fn choose(&self, request: &PlaceRoom, situation: &Situation<'_>) -> Choice {
+        let mut chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
+        let (chooser, rng) = &mut *chooser;
+        chooser.choose(request, situation, rng)
+    }
+
+    fn note(&self, node: NodeId) {
+        let mut chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
+        chooser.0.placed(node, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use signalbox_protocol::node::{NodeState, RegisterNode};
+    use signalbox_protocol::{Epoch, NodeId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::faulty::FaultyStore;
+
+    const LEASE: Duration = Duration::from_secs(2);
+
+    fn placer() -> Placer {
+        Placer::new("a".into(), Settings::default(), LEASE / 4, StdRng::seed_from_u64(1))
+    }
+
+    async fn register(store: &FaultyStore, n: u128) -> (NodeId, Epoch) {
+        let node = RegisterNode {
+            node: NodeId(Uuid::from_u128(n)),
+            control: "ws://127.0.0.1:7900".into(),
+            media: Vec::new(),
+            region: String::new(),
+            zone: String::new(),
+            labels: Default::default(),
+            track: Default::default(),
+            capacity: 100,
+            version: "1.0.0".into(),
+        };
+        (node.node, store.register(&node, LEASE).await.unwrap())
+    }
+
+    fn request(room: &str) -> PlaceRoom {
+        PlaceRoom::new(room.parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_has_a_place_costs_one_read() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        register(&store, 1).await;
+        let placed = placer.place(&store, &request("daily"), 1).await.unwrap();
+        let before = (store.calls("find"), store.all_calls());
+        assert_eq!(placer.place(&store, &request("daily"), 1).await.unwrap(), placed);
+        assert_eq!((store.calls("find"), store.all_calls()), (before.0 + 1, before.1 + 1));
+        assert_eq!(store.calls("occupied"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_came_since_the_copy_was_made_is_found() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        assert_eq!(placer.place(&store, &request("daily"), 1).await.unwrap(), None);
+        let (node, epoch) = register(&store, 1).await;
+        let placed = placer.place(&store, &request("daily"), 1).await.unwrap().unwrap();
+        assert_eq!((placed.node, placed.epoch), (node, epoch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_copy_names_a_node_that_has_gone_another_one_is_chosen() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        let (first, epoch) = register(&store, 1).await;
+        placer.place(&store, &request("daily"), 1).await.unwrap();
+        let (second, _) = register(&store, 2).await;
+        store.release(first, epoch).await.unwrap();
+        assert_eq!(store.nodes().await.unwrap()[0].state, NodeState::Lost);
+        let placed = placer.place(&store, &request("weekly"), 1).await.unwrap().unwrap();
+        assert_eq!(placed.node, second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rooms_of_a_group_that_avoids_itself_are_spread() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        register(&store, 1).await;
+        register(&store, 2).await;
+        let mut nodes = BTreeSet::new();
+        for room in ["a", "b"] {
+            let mut request = request(room);
+            request.group = Some("studio".into());
+            request.avoid = vec!["studio".into()];
+            nodes.insert(placer.place(&store, &request, 1).await.unwrap().unwrap().node);
+        }
+        assert_eq!(nodes.len(), 2);
+        assert!(store.calls("occupied") >= 2);
     }
 }

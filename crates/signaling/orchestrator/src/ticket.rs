@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use signalbox_protocol::Secret;
 use signalbox_protocol::ticket::{AUDIENCE, LIFETIME_SECONDS, TicketClaims};
+use signalbox_protocol::{ClusterId, Secret};
 
 use crate::Error;
 use crate::store::Assignment;
@@ -23,12 +23,13 @@ impl Signer {
         }
     }
 
-    /// A ticket for the assignment, good for [`LIFETIME_SECONDS`] from `now`.
-    pub fn sign(&self, assignment: &Assignment, now: SystemTime) -> Result<String, Error> {
+    /// A ticket for the assignment in this cluster, good for [`LIFETIME_SECONDS`] from `now`.
+    pub fn sign(&self, cluster: ClusterId, assignment: &Assignment, now: SystemTime) -> Result<String, Error> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = TicketClaims {
             aud: AUDIENCE.to_owned(),
             exp: now.saturating_add(LIFETIME_SECONDS),
+            cluster,
             room: assignment.room.clone(),
             node: assignment.node,
             epoch: assignment.epoch,

@@ -1,15 +1,9 @@
-//! The fake orchestrator, a node that is registered with it, and a gateway's link.
+//! A node that is registered with the fake orchestrator, and a gateway's link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -17,12 +11,11 @@ use signalbox_media::{Config, Error};
 use signalbox_protocol::control::{
     Command, Event, Join, NodeFrame, Outcome, PATH, Reply, Request, RequestFrame, Transports,
 };
-use signalbox_protocol::placement::{CloseRoom, Heartbeat, RegisterNode, Registered, Release, Renewed, RoomClosed};
+use signalbox_protocol::node::EpochHeld;
 use signalbox_protocol::room::Grants;
 use signalbox_protocol::ticket::{AUDIENCE, TicketClaims};
 use signalbox_protocol::{Epoch, Generation, NodeId, ParticipantId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -30,143 +23,12 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::orchestrator::{CLUSTER, Orchestrator};
+
 pub const SECRET: &str = "the cluster secret of the tests";
 
 /// Far longer than anything here takes, on a machine that does much else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the fake orchestrator does with calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Answer,
-    /// Heartbeats of epochs so far are answered with 410.
-    Gone,
-    /// Nothing is answered.
-    Silent,
-    /// Room closings fail with 503 after they have taken effect.
-    LoseClosings,
-}
-
-/// What it was told.
-#[derive(Debug, Clone, Default)]
-pub struct Log {
-    pub registrations: Vec<(RegisterNode, Epoch)>,
-    pub heartbeats: Vec<Heartbeat>,
-    pub closings: Vec<(String, CloseRoom)>,
-    pub released: Vec<Epoch>,
-}
-
-struct Shared {
-    mode: Mutex<Mode>,
-    lease: Duration,
-    log: watch::Sender<Log>,
-}
-
-/// The fake orchestrator.
-pub struct Orchestrator {
-    pub url: String,
-    shared: Arc<Shared>,
-    _server: DropGuard,
-}
-
-impl Orchestrator {
-    pub async fn start(lease: Duration) -> Self {
-        let shared = Arc::new(Shared {
-            mode: Mutex::new(Mode::Answer),
-            lease,
-            log: watch::Sender::new(Log::default()),
-        });
-        let router = Router::new()
-            .route("/v1/nodes", post(register))
-            .route("/v1/nodes/{node}/heartbeat", post(heartbeat))
-            .route("/v1/nodes/{node}/release", post(release))
-            .route("/v1/rooms/{room}/close", post(close))
-            .with_state(Arc::clone(&shared));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        let serve = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        tokio::spawn(async move { serve.await });
-        Self {
-            url,
-            shared,
-            _server: stop.drop_guard(),
-        }
-    }
-
-    pub fn set(&self, mode: Mode) {
-        *self.shared.mode.lock().unwrap() = mode;
-    }
-
-    /// Waits until what it was told is like this.
-    pub async fn told(&self, what: &str, like: impl Fn(&Log) -> bool) -> Log {
-        let mut log = self.shared.log.subscribe();
-        let wait = log.wait_for(|log| like(log));
-        tokio::time::timeout(PATIENCE, wait).await.expect(what).unwrap().clone()
-    }
-}
-
-async fn enter(shared: &Shared, headers: &HeaderMap) -> Mode {
-    assert_eq!(headers["authorization"], format!("Bearer {SECRET}"));
-    let mode = *shared.mode.lock().unwrap();
-    if mode == Mode::Silent {
-        std::future::pending::<()>().await;
-    }
-    mode
-}
-
-async fn register(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Json(body): Json<RegisterNode>,
-) -> Json<Registered> {
-    enter(&shared, &headers).await;
-    let mut epoch = Epoch(0);
-    shared.log.send_modify(|log| {
-        epoch = Epoch(log.registrations.len() as u64 + 1);
-        log.registrations.push((body, epoch));
-    });
-    let lease_ms = shared.lease.as_millis() as u64;
-    Json(Registered {
-        epoch,
-        lease_ms,
-        heartbeat_ms: 50,
-    })
-}
-
-async fn heartbeat(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Heartbeat>) -> Response {
-    if enter(&shared, &headers).await == Mode::Gone {
-        *shared.mode.lock().unwrap() = Mode::Answer;
-        return StatusCode::GONE.into_response();
-    }
-    shared.log.send_modify(|log| log.heartbeats.push(body));
-    let lease_ms = shared.lease.as_millis() as u64;
-    Json(Renewed { lease_ms }).into_response()
-}
-
-async fn release(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Release>) -> StatusCode {
-    enter(&shared, &headers).await;
-    shared.log.send_modify(|log| log.released.push(body.epoch));
-    StatusCode::NO_CONTENT
-}
-
-async fn close(
-    State(shared): State<Arc<Shared>>,
-    Path(room): Path<String>,
-    headers: HeaderMap,
-    Json(body): Json<CloseRoom>,
-) -> Response {
-    let mode = enter(&shared, &headers).await;
-    let mut first = false;
-    shared.log.send_modify(|log| {
-        first = log.closings.iter().all(|(known, _)| *known != room);
-        log.closings.push((room, body));
-    });
-    match mode {
-        Mode::LoseClosings => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        _ => Json(RoomClosed { closed: first }).into_response(),
-    }
-}
 
 /// A running node.
 pub struct Node {
@@ -181,6 +43,24 @@ pub struct Node {
 impl Node {
     /// Starts a node and waits until it is registered.
     pub async fn start(orchestrator: &Orchestrator, more: &[&str]) -> Self {
+        Self::start_with_secrets(SECRET, orchestrator, more).await
+    }
+
+    /// The same with these cluster secrets.
+    pub async fn start_with_secrets(secrets: &str, orchestrator: &Orchestrator, more: &[&str]) -> Self {
+        let node = Self::launch(secrets, orchestrator, more).await;
+        orchestrator
+            .told("the node registers", |log| {
+                log.registrations.iter().any(|(known, _)| known.node == node.id)
+            })
+            .await;
+        // The answer is on its way when the registration has been logged.
+        node.until("/readyz", |status, _| status == 200).await;
+        node
+    }
+
+    /// Starts a node.
+    pub async fn launch(secrets: &str, orchestrator: &Orchestrator, more: &[&str]) -> Self {
         let control = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = control.local_addr().unwrap();
         let id = NodeId::random();
@@ -191,7 +71,7 @@ impl Node {
             "--orchestrator",
             &orchestrator.url,
             "--cluster-secret",
-            SECRET,
+            secrets,
             "--node-id",
             &id_text,
         ];
@@ -200,22 +80,29 @@ impl Node {
         let media = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(signalbox_media::run(control, sockets, config, shutdown.clone()));
-        orchestrator
-            .told("the node registers", |log| {
-                log.registrations.iter().any(|(node, _)| node.node == id)
-            })
-            .await;
-        let node = Self {
+        Self {
             control: address,
             media,
             id,
             task,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
-        };
-        // The answer is on its way when the registration has been logged.
-        node.until("/readyz", |status, _| status == 200).await;
-        node
+        }
+    }
+
+    /// What the node says that it holds, to who sends this secret.
+    pub async fn epoch(&self, secret: &str) -> Result<EpochHeld, u16> {
+        let url = format!("http://{}/v1/epoch", self.control);
+        let response = reqwest::Client::new()
+            .get(url)
+            .bearer_auth(secret)
+            .send()
+            .await
+            .unwrap();
+        match response.status().as_u16() {
+            200 => Ok(response.json().await.unwrap()),
+            status => Err(status),
+        }
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -252,6 +139,7 @@ impl Node {
         TicketClaims {
             aud: AUDIENCE.into(),
             exp: now + 30,
+            cluster: *CLUSTER,
             room: room.parse().unwrap(),
             node: self.id,
             epoch: Epoch(1),

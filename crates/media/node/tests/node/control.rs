@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{Command, MAX_FRAME_BYTES, Outcome, RefusalReason, Request};
+use signalbox_protocol::node::EpochHeld;
+use signalbox_protocol::{Epoch, ParticipantId};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::cluster::{Node, Orchestrator, PATIENCE};
+use crate::cluster::{Node, PATIENCE, SECRET};
+use crate::orchestrator::{Mode, Orchestrator};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -59,6 +61,21 @@ async fn probes_and_metrics_need_no_secret_and_unknown_routes_are_problems() {
     let (status, text) = node.get("/nothing").await;
     assert_eq!(status, 404);
     assert!(text.contains("urn:signalbox:problem:not-found"), "{text}");
+}
+
+#[tokio::test]
+async fn who_has_the_secret_is_told_which_epoch_the_node_holds_at_this_moment() {
+    let orchestrator = Orchestrator::start(Duration::from_secs(2)).await;
+    let node = Node::start(&orchestrator, &["--shards=1"]).await;
+    for wrong in ["", "the cluster secret of others"] {
+        assert_eq!(node.epoch(wrong).await, Err(401));
+    }
+    assert_eq!(node.get("/v1/epoch").await.0, 401);
+    let holds = |epoch| Ok(EpochHeld { node: node.id, epoch });
+    assert_eq!(node.epoch(SECRET).await, holds(Some(Epoch(1))));
+    orchestrator.set(Mode::Silent);
+    node.until("/readyz", |status, _| status == 503).await;
+    assert_eq!(node.epoch(SECRET).await, holds(None));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use signalbox_protocol::control::{CloseReason, Command, Event, Outcome, RefusalReason, Reply};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::cluster::{Mode, Node, Orchestrator};
+use crate::cluster::Node;
+use crate::orchestrator::{Mode, Orchestrator};
 
 const LEASE: Duration = Duration::from_secs(60);
 

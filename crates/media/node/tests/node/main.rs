@@ -4,5 +4,6 @@ mod cluster;
 mod control;
 mod events;
 mod lease;
+mod orchestrator;
 mod rooms;
 mod udp;

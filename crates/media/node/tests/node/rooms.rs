@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use signalbox_protocol::control::{Command, Outcome, RefusalReason, Request};
-use signalbox_protocol::{Epoch, NodeId};
+use signalbox_protocol::{ClusterId, Epoch, NodeId};
 
-use crate::cluster::{Gateway, Mode, Node, Orchestrator, SECRET, sign};
+use crate::cluster::{Gateway, Node, SECRET, sign};
+use crate::orchestrator::{Mode, Orchestrator};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -32,6 +33,8 @@ async fn a_ticket_that_is_not_for_this_is_refused_as_a_ticket() {
     other_epoch.epoch = Epoch(2);
     let mut other_node = good.clone();
     other_node.node = NodeId::random();
+    let mut other_cluster = good.clone();
+    other_cluster.cluster = ClusterId::random();
     let mut other_kind = good.clone();
     other_kind.aud = "something else".into();
     for (what, ticket) in [
@@ -40,6 +43,7 @@ async fn a_ticket_that_is_not_for_this_is_refused_as_a_ticket() {
         ("another room's", node.ticket("weekly", 1)),
         ("another epoch's", sign(&other_epoch, SECRET)),
         ("another node's", sign(&other_node, SECRET)),
+        ("another cluster's", sign(&other_cluster, SECRET)),
         ("of another kind", sign(&other_kind, SECRET)),
         ("no ticket", "x.y.z".into()),
     ] {
@@ -51,9 +55,26 @@ async fn a_ticket_that_is_not_for_this_is_refused_as_a_ticket() {
     }
     open(&mut gateway, "daily", sign(&good, SECRET)).await.unwrap();
     node.metric("signalbox_media_refused_requests_total{reason=\"ticket\"}", |count| {
-        count == 7.0
+        count == 8.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn while_the_secret_is_changed_the_old_one_and_the_new_one_are_accepted() {
+    let orchestrator = Orchestrator::start(LEASE).await;
+    let old = "the secret that is being replaced";
+    let node = Node::start_with_secrets(&format!("{SECRET},{old}"), &orchestrator, &["--shards=1"]).await;
+    for secret in [SECRET, old] {
+        let mut gateway = node.connect(Some(secret)).await.unwrap();
+        open(&mut gateway, "daily", sign(&node.claims("daily", 1), secret))
+            .await
+            .unwrap();
+        assert_eq!(node.epoch(secret).await.unwrap().epoch, Some(Epoch(1)));
+    }
+    let forged = sign(&node.claims("daily", 1), "a secret that never was one");
+    let mut gateway = node.gateway().await;
+    assert_eq!(open(&mut gateway, "daily", forged).await, Err(RefusalReason::Ticket));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use signalbox_protocol::control::{Outcome, Request};
 use tokio::net::UdpSocket;
 
-use crate::cluster::{Node, Orchestrator};
+use crate::cluster::Node;
+use crate::orchestrator::Orchestrator;
 
 #[tokio::test]
 async fn garbage_and_oversize_datagrams_are_counted_and_harm_nobody() {

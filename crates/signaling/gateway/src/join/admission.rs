@@ -69,7 +69,7 @@ pub(super) async fn join(
     let publish = request.publish.into_iter().map(track).collect::<Result<Vec<_>, _>>()?;
     let name = name(request.name, &access.name)?;
     let Some(offer) = request.offer else {
-        let (media, ticket) = state.rooms().open(&room).await?;
+        let (media, ticket) = state.rooms().open(&room, &access.identity).await?;
         return Ok(Json(Whereabouts { room, media, ticket }).into_response());
     };
     check_offer(&offer)?;

@@ -87,6 +87,11 @@ impl NodeLinks {
         }
     }
 
+    /// Whether [`NodeLinks::close`] was called: no link can be made any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Ends all links after what is queued was sent, at the latest after a second.
     pub(crate) async fn close(&self) {
         self.closing.cancel();

@@ -67,7 +67,10 @@ impl Cluster {
     /// With these orchestrator URLs, separated by commas.
     pub async fn start_between(node: FakeNode, orchestrator: FakeOrchestrator, urls: &str, flags: &[&str]) -> Self {
         let keys = format!("{KEY}:{KEY_SECRET},other:{KEY_SECRET}{KEY_SECRET}");
-        let mut arguments = vec!["signalbox-gateway", "--cluster-secret", SECRET, "--keys", &keys];
+        let mut arguments = vec!["signalbox-gateway", "--keys", &keys];
+        if !flags.contains(&"--cluster-secret") {
+            arguments.extend(["--cluster-secret", SECRET]);
+        }
         arguments.extend(["--orchestrator", urls]);
         arguments.extend(flags);
         let config = Config::try_parse_from(arguments).unwrap();

@@ -1,21 +1,36 @@
-//! An orchestrator that answers what the test tells it to.
+//! An orchestrator that answers what the test tells it to, and remembers what it was asked.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use signalbox_protocol::node::{ReportNode, Verdict};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::problem::Problem;
-use signalbox_protocol::{Epoch, Generation, NodeId};
+use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
-use crate::cluster::SECRET;
+use crate::cluster::{SECRET, eventually};
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// It places rooms.
+    Well,
+    /// Its database is away; it answers for the rooms that it placed before.
+    MapAway,
+    /// It has too much to do.
+    Busy,
+    /// Something else answers in its place.
+    Broken,
+}
 
 #[derive(Clone)]
 pub struct FakeOrchestrator(Arc<Inner>);
@@ -23,8 +38,15 @@ pub struct FakeOrchestrator(Arc<Inner>);
 struct Inner {
     url: String,
     asked: AtomicU64,
+    mood: Mutex<Mood>,
     /// The control address of the node that takes all rooms; none: there is no node.
     node: Mutex<Option<String>>,
+    ticket_seconds: AtomicU64,
+    placed: Mutex<BTreeSet<RoomName>>,
+    requests: Mutex<Vec<PlaceRoom>>,
+    verdict: Mutex<Verdict>,
+    reports: Mutex<Vec<(NodeId, ReportNode)>>,
+    reported: Notify,
 }
 
 impl FakeOrchestrator {
@@ -33,10 +55,21 @@ impl FakeOrchestrator {
         let orchestrator = Self(Arc::new(Inner {
             url: format!("http://{}", listener.local_addr().unwrap()),
             asked: AtomicU64::new(0),
+            mood: Mutex::new(Mood::Well),
             node: Mutex::new(node),
+            ticket_seconds: AtomicU64::new(30),
+            placed: Mutex::default(),
+            requests: Mutex::default(),
+            verdict: Mutex::new(Verdict {
+                answers: true,
+                ejected: false,
+            }),
+            reports: Mutex::default(),
+            reported: Notify::new(),
         }));
         let router = Router::new()
             .route("/v1/placements", post(place))
+            .route("/v1/nodes/{node}/reports", post(report))
             .with_state(orchestrator.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         orchestrator
@@ -50,9 +83,45 @@ impl FakeOrchestrator {
         *self.0.node.lock().unwrap() = control;
     }
 
+    pub fn be(&self, mood: Mood) {
+        *self.0.mood.lock().unwrap() = mood;
+    }
+
+    /// From now on tickets hold so long; with 0 none is used twice.
+    pub fn sign_for(&self, seconds: u64) {
+        self.0.ticket_seconds.store(seconds, Ordering::SeqCst);
+    }
+
+    /// What it makes of reports.
+    pub fn judge(&self, verdict: Verdict) {
+        *self.0.verdict.lock().unwrap() = verdict;
+    }
+
     /// How often a placement was asked for. Tickets are numbered by it.
     pub fn asked(&self) -> u64 {
         self.0.asked.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> Vec<PlaceRoom> {
+        self.0.requests.lock().unwrap().clone()
+    }
+
+    pub fn reports(&self) -> Vec<(NodeId, ReportNode)> {
+        self.0.reports.lock().unwrap().clone()
+    }
+
+    /// Waits for so many reports.
+    pub async fn saw_reports(&self, count: usize) {
+        eventually("the reports", async {
+            loop {
+                let reported = self.0.reported.notified();
+                if self.reports().len() >= count {
+                    return;
+                }
+                reported.await;
+            }
+        })
+        .await;
     }
 }
 
@@ -65,21 +134,51 @@ async fn place(
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let number = orchestrator.0.asked.fetch_add(1, Ordering::SeqCst) + 1;
+    orchestrator.0.requests.lock().unwrap().push(request.clone());
+    let mood = *orchestrator.0.mood.lock().unwrap();
+    let known = orchestrator.0.placed.lock().unwrap().contains(&request.room);
+    match mood {
+        Mood::MapAway if !known => return unavailable("map-unavailable", "The database is away.", "1"),
+        Mood::Busy => return unavailable("busy", "Too many requests.", "1"),
+        Mood::Broken => return (StatusCode::BAD_GATEWAY, "nonsense").into_response(),
+        Mood::Well | Mood::MapAway => {}
+    }
     let node = orchestrator.0.node.lock().unwrap().clone();
     match node {
-        Some(control) => Json(Placement {
-            room: request.room,
-            node: NodeId(Default::default()),
-            control,
-            epoch: Epoch(1),
-            generation: Generation(1),
-            ticket: format!("ticket-{number}"),
-            ticket_seconds: 30,
-        })
-        .into_response(),
-        None => {
-            let problem = Problem::new(503, "no-node", "No node", "No media node is serving; start one.");
-            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "3")], Json(problem)).into_response()
+        Some(control) => {
+            orchestrator.0.placed.lock().unwrap().insert(request.room.clone());
+            Json(Placement {
+                room: request.room,
+                node: NodeId(Default::default()),
+                control,
+                epoch: Epoch(1),
+                generation: Generation(1),
+                ticket: format!("ticket-{number}"),
+                ticket_seconds: orchestrator.0.ticket_seconds.load(Ordering::SeqCst),
+            })
+            .into_response()
         }
+        None => unavailable("no-node", "No media node is serving; start one.", "3"),
     }
+}
+
+fn unavailable(kind: &str, detail: &str, retry_after: &'static str) -> Response {
+    let problem = Problem::new(503, kind, "Unavailable", detail);
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        [(RETRY_AFTER, retry_after)],
+        Json(problem),
+    )
+        .into_response()
+}
+
+async fn report(
+    State(orchestrator): State<FakeOrchestrator>,
+    Path(node): Path<NodeId>,
+    Json(report): Json<ReportNode>,
+) -> Json<Verdict> {
+    let verdict = *orchestrator.0.verdict.lock().unwrap();
+    orchestrator.0.reports.lock().unwrap().push((node, report));
+    orchestrator.0.reported.notify_waiters();
+    Json(verdict)
 }

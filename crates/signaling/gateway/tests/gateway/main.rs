@@ -8,3 +8,5 @@ mod http;
 mod joins;
 mod limits;
 mod links;
+mod orchestrators;
+mod reports;

@@ -1,7 +1,5 @@
 //! What the API answers when it cannot do what was asked: problem details (RFC 9457).
 
-use std::borrow::Cow;
-
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,97 +11,122 @@ use crate::Error;
 /// them.
 const RETRY_AFTER: &str = "1";
 
-/// An answer that is not a success.
-#[derive(Debug)]
-pub enum Failure {
-    /// The body, or an id in the path, is not what it should be. A sentence that says what.
-    BadRequest(Cow<'static, str>),
-    /// No or another secret.
+/// Everything that can be wrong; the OpenAPI document is made from it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    BadRequest,
+    PrivateMediaAddress,
     Unauthorized,
-    /// No such path.
     NotFound,
-    /// Not with this method.
+    UnknownNode,
+    UnknownRoom,
     MethodNotAllowed,
-    /// The epoch is over, or the node was never registered.
+    HeartbeatFromThePast,
+    NodeLost,
     EpochOver,
-    /// The body is too long.
     TooLarge,
-    /// The body does not say that it is JSON.
     NotJson,
-    /// No node takes rooms.
     NoNode,
-    /// More requests at once than the guard lets in.
     Busy,
-    /// The store or the signer failed.
-    Internal(Error),
+    MapUnavailable,
+    Internal,
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Internal(error)
-    }
-}
-
-impl Failure {
-    fn problem(&self) -> Problem {
-        let problem = |status, kind, title, detail: &str| Problem::new(status, kind, title, detail);
+impl Kind {
+    /// Its status, its name in the problem's type, its title, and what to do about it.
+    pub const fn about(self) -> (u16, &'static str, &'static str, &'static str) {
         match self {
-            Failure::BadRequest(detail) => problem(400, "bad-request", "Bad request", detail),
-            Failure::Unauthorized => problem(
+            Kind::BadRequest => (
+                400,
+                "bad-request",
+                "Bad request",
+                "The body, the path or the query is not what it should be; the detail says what to correct.",
+            ),
+            Kind::PrivateMediaAddress => (
+                400,
+                "private-media-address",
+                "Private media address",
+                "The node announces a media address that cannot be reached from the internet; the detail says which.",
+            ),
+            Kind::Unauthorized => (
                 401,
                 "unauthorized",
                 "Unauthorized",
-                "Send the cluster secret as `Authorization: Bearer <secret>`; it must be the same in every process of the cluster.",
+                "Send the cluster secret as `Authorization: Bearer <secret>`; it must be one that every process of the cluster accepts.",
             ),
-            Failure::NotFound => problem(
+            Kind::NotFound => (
                 404,
                 "not-found",
                 "Not found",
-                "There is no such path; check the URL against the API's table.",
+                "There is no such path; check the URL against /openapi.json.",
             ),
-            Failure::MethodNotAllowed => problem(
+            Kind::UnknownNode => (
+                404,
+                "unknown-node",
+                "Unknown node",
+                "No node with this id has ever registered, or it was lost so long ago that it is forgotten; `GET /v1/nodes` lists those that are known.",
+            ),
+            Kind::UnknownRoom => (
+                404,
+                "unknown-room",
+                "Unknown room",
+                "This room was never placed, or it was over so long ago that it is forgotten; `GET /v1/rooms` lists those that are known.",
+            ),
+            Kind::MethodNotAllowed => (
                 405,
                 "method-not-allowed",
                 "Method not allowed",
                 "Use one of the methods that the Allow header names.",
             ),
-            Failure::EpochOver => problem(
+            Kind::HeartbeatFromThePast => (
+                409,
+                "heartbeat-from-the-past",
+                "Heartbeat from the past",
+                "A heartbeat of this epoch with this number or a later one has come before, so this one changed nothing; count `beat` up with each.",
+            ),
+            Kind::NodeLost => (
+                409,
+                "node-lost",
+                "Node lost",
+                "The node is lost, so it cannot be made to serve or to drain; it has to register again first.",
+            ),
+            Kind::EpochOver => (
                 410,
                 "epoch-over",
                 "Epoch over",
                 "Drop all rooms of this epoch and register again for a new one.",
             ),
-            Failure::TooLarge => problem(
+            Kind::TooLarge => (
                 413,
                 "body-too-large",
                 "Body too large",
                 "Send a shorter body; 64 KiB is the limit, 4 MiB for a heartbeat.",
             ),
-            Failure::NotJson => problem(
+            Kind::NotJson => (
                 415,
                 "unsupported-media-type",
                 "Unsupported media type",
                 "Send the body as JSON, with `Content-Type: application/json`.",
             ),
-            Failure::NoNode => problem(
+            Kind::NoNode => (
                 503,
                 "no-node",
                 "No node available",
                 "No media node can take the room at the moment; try again after Retry-After seconds, and start media nodes if it stays so.",
             ),
-            Failure::Busy => problem(
+            Kind::Busy => (
                 503,
                 "busy",
                 "Busy",
                 "Too many requests are under way; try again after Retry-After seconds.",
             ),
-            Failure::Internal(error) if error.is_outage() => problem(
+            Kind::MapUnavailable => (
                 503,
                 "map-unavailable",
                 "Room map unavailable",
                 "The database of the room map cannot be reached; try again after Retry-After seconds.",
             ),
-            Failure::Internal(_) => problem(
+            Kind::Internal => (
                 500,
                 "internal",
                 "Internal error",
@@ -113,18 +136,65 @@ impl Failure {
     }
 }
 
+/// An answer that is not a success.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    /// Instead of what the kind says.
+    detail: Option<String>,
+    error: Option<Error>,
+}
+
+impl Failure {
+    /// A failure with its own sentence that says what to correct.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            ..kind.into()
+        }
+    }
+
+    /// The body, the path or the query is not what it should be. A sentence that says what to correct.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(Kind::BadRequest, detail)
+    }
+}
+
+impl From<Kind> for Failure {
+    fn from(kind: Kind) -> Self {
+        Self {
+            kind,
+            detail: None,
+            error: None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = if error.is_outage() {
+            Kind::MapUnavailable
+        } else {
+            Kind::Internal
+        };
+        Self {
+            error: Some(error),
+            ..kind.into()
+        }
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if let Failure::Internal(error) = &self {
-            if error.is_outage() {
-                // The fencer logs an outage once; here it would be once per request.
-                tracing::debug!(%error, "request failed");
-            } else {
-                tracing::error!(%error, "request failed");
-            }
+        match &self.error {
+            // The fencer logs an outage once; here it would be once per request.
+            Some(error) if error.is_outage() => tracing::debug!(%error, "request failed"),
+            Some(error) => tracing::error!(%error, "request failed"),
+            None => {}
         }
-        let problem = self.problem();
-        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let (status, kind, title, detail) = self.kind.about();
+        let problem = Problem::new(status, kind, title, self.detail.as_deref().unwrap_or(detail));
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem)).into_response();
         let mut set = |name: HeaderName, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, CONTENT_TYPE);

@@ -6,28 +6,28 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
-use signalbox_protocol::Secret;
-use subtle::ConstantTimeEq;
+use signalbox_protocol::Secrets;
+use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::Semaphore;
 
-use super::Failure;
+use super::failure::{Failure, Kind};
 
 /// How many requests are worked on at the same time; more are answered 503 at once. Higher: larger bursts are absorbed,
 /// with longer waits for the store. Lower: the reverse.
 pub const MAX_REQUESTS: usize = 4096;
 
-/// Lets in whoever knows the cluster secret, up to `MAX_REQUESTS` at once.
+/// Lets in whoever knows one of the cluster's secrets, up to `MAX_REQUESTS` at once.
 #[derive(Debug)]
 pub struct Guard {
-    secret: Secret,
+    secrets: Secrets,
     places: Semaphore,
 }
 
 impl Guard {
-    /// A guard that asks for this secret.
-    pub fn new(secret: Secret) -> Self {
+    /// A guard that accepts any of these secrets.
+    pub fn new(secrets: Secrets) -> Self {
         Self {
-            secret,
+            secrets,
             places: Semaphore::new(MAX_REQUESTS),
         }
     }
@@ -40,15 +40,20 @@ impl Guard {
         let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else {
             return false;
         };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && token.ct_eq(self.secret.expose().as_bytes()).into()
+        // All are compared, so that the time does not tell which one it was.
+        let known = self.secrets.accepted().iter();
+        let known = known.fold(Choice::from(0), |known, secret| {
+            known | token.ct_eq(secret.expose().as_bytes())
+        });
+        scheme.eq_ignore_ascii_case(b"Bearer ") && known.into()
     }
 }
 
 /// The middleware.
 pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Result<Response, Failure> {
     if !guard.knows(&request) {
-        return Err(Failure::Unauthorized);
+        return Err(Kind::Unauthorized.into());
     }
-    let _place = guard.places.try_acquire().map_err(|_| Failure::Busy)?;
+    let _place = guard.places.try_acquire().map_err(|_| Kind::Busy)?;
     Ok(next.run(request).await)
 }

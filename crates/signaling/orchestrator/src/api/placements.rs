@@ -8,21 +8,21 @@ use axum::extract::State;
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::ticket::LIFETIME_SECONDS;
 
+use super::check;
 use super::extract::Body;
-use super::{Failure, Shared};
+use super::failure::{Failure, Kind};
+use crate::Service;
 use crate::store::Store;
 
 /// `POST /v1/placements`.
 pub async fn place<S: Store>(
-    State(shared): State<Arc<Shared<S>>>,
+    State(service): State<Arc<Service<S>>>,
     Body(request): Body<PlaceRoom>,
 ) -> Result<Json<Placement>, Failure> {
-    let assignment = shared
-        .placer
-        .place(&shared.store, &request)
-        .await?
-        .ok_or(Failure::NoNode)?;
-    let ticket = shared.signer.sign(&assignment, SystemTime::now())?;
+    check::placement(&request)?;
+    let cluster = service.cluster()?;
+    let assignment = service.place(&request).await?.ok_or(Kind::NoNode)?;
+    let ticket = service.signer.sign(cluster, &assignment, SystemTime::now())?;
     Ok(Json(Placement {
         room: assignment.room,
         node: assignment.node,

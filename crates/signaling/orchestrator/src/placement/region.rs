@@ -1,58 +1,37 @@
-//! Region first: a filter before the choice.
+//! Region first: who stands where the room is wanted, and where it goes when that region is full.
 
-use super::Scored;
+use std::iter;
 
-/// The score from which a region counts as full and its rooms spill over. Higher: rooms stay near for longer. Lower:
-/// more headroom for the rooms that are already there to grow.
-pub const FULL: f64 = 0.8;
+use signalbox_protocol::history::Filter;
 
-/// Those candidates that stand in `region` and have room to spare; all candidates if there are none, or no region is
-/// asked for.
-pub fn prefer<'a>(scored: Vec<Scored<'a>>, region: Option<&str>) -> Vec<Scored<'a>> {
-    let Some(region) = region else { return scored };
-    let near: Vec<Scored<'a>> = scored
+use super::{Field, Scored, Settings};
+
+/// Takes out everyone who stands outside of the first of these that has room: the region that was asked for, those near
+/// it in the order of [`Settings::near`], all others together. Takes out no one when none has: a room in a full region
+/// is better than no room.
+pub fn keep(field: &mut Field<'_>, asked: &str, settings: &Settings) {
+    let near = settings.near.get(asked).map_or(&[][..], Vec::as_slice);
+    let first = iter::once(asked)
+        .chain(near.iter().map(String::as_str))
+        .find(|region| field.eligible.iter().any(|scored| has_room(scored, region, settings)));
+    if let Some(region) = first {
+        return field.keep(Filter::Region, |scored| scored.candidate.region == region);
+    }
+    let elsewhere = |scored: &Scored<'_>| {
+        let region = &scored.candidate.region;
+        region != asked && !near.contains(region)
+    };
+    let spacious = |scored: &Scored<'_>| scored.score < settings.spill_over;
+    if field
+        .eligible
         .iter()
-        .copied()
-        .filter(|s| s.candidate.region == region && s.score < FULL)
-        .collect();
-    if near.is_empty() { scored } else { near }
+        .any(|scored| elsewhere(scored) && spacious(scored))
+    {
+        field.keep(Filter::Region, elsewhere);
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use signalbox_protocol::NodeId;
-
-    use super::super::Candidate;
-    use super::*;
-
-    fn candidate(n: u128, region: &str) -> Candidate {
-        Candidate {
-            node: NodeId(uuid::Uuid::from_u128(n)),
-            region: region.into(),
-            capacity: 100,
-            participants: 0,
-        }
-    }
-
-    #[test]
-    fn the_region_is_preferred_until_it_is_full_and_then_spills_over() {
-        let (eu, us) = (candidate(1, "eu"), candidate(2, "us"));
-        let with = |eu_score| {
-            vec![
-                Scored {
-                    candidate: &eu,
-                    score: eu_score,
-                },
-                Scored {
-                    candidate: &us,
-                    score: 0.1,
-                },
-            ]
-        };
-        assert_eq!(prefer(with(0.5), Some("eu")).len(), 1);
-        assert_eq!(prefer(with(0.5), Some("eu"))[0].candidate, &eu);
-        assert_eq!(prefer(with(0.8), Some("eu")).len(), 2);
-        assert_eq!(prefer(with(0.5), Some("mars")).len(), 2);
-        assert_eq!(prefer(with(0.5), None).len(), 2);
-    }
+/// Whether the candidate shows that `region` has room: it stands there, and is below [`Settings::spill_over`].
+pub fn has_room(scored: &Scored<'_>, region: &str, settings: &Settings) -> bool {
+    scored.score < settings.spill_over && scored.candidate.region == region
 }

@@ -1,18 +1,38 @@
 //! What every store must do: the promises of [`Store`], as tests that run on any of them.
 //!
-//! `suite!(store, after)` makes one test of each function: the first expression makes an empty store, or `None` to
-//! skip; the second is a function that is given the store after the test.
+//! `suite!(store, after)` makes one test of each function below: the first expression makes an empty store, or `None`
+//! to skip; the second is a function that is given the store after the test.
+//!
+//! No test waits for time to pass. A lease of zero is over at once, a [`LONG`] one outlasts every test, and what a
+//! clock has to tick for is asked until it is so.
+
+pub mod chaos;
+pub mod closes;
+pub mod ejections;
+pub mod fences;
+pub mod groups;
+pub mod hand_offs;
+pub mod history;
+pub mod leases;
+pub mod linearizable;
+pub mod lists;
+pub mod places;
+pub mod purges;
+pub mod restores;
+pub mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use signalbox_protocol::placement::{CloseRoom, NodeLoad, NodeState, RegisterNode};
-use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use signalbox_protocol::history::Reasons;
+use signalbox_protocol::node::{NodeLoad, NodeView, RegisterNode};
+use signalbox_protocol::placement::{CloseRoom, Policy, Track};
+use signalbox_protocol::{Epoch, NodeId, RoomName};
 use tokio::task::JoinSet;
 
-use super::{Assignment, Placed, Store};
+use super::{Assignment, Placed, Proposal, Renewal, Store};
 use crate::brake::Brake;
 
 /// Long enough that no lease runs out within a test.
@@ -21,57 +41,152 @@ pub const LONG: Duration = Duration::from_secs(600);
 /// A margin that a [`LONG`] lease always leaves.
 pub const MARGIN: Duration = Duration::from_secs(1);
 
-/// A brake whose lease no test outlasts between two calls, but which a server that was just started soon has been up
-/// for.
-const STRICT: Brake = Brake {
-    lease: Duration::from_secs(5),
-    grace: Duration::ZERO,
-};
-
 /// A brake that has no grace and forgets at once, so that a lease of zero can be fenced.
 pub const LOOSE: Brake = Brake {
     lease: Duration::ZERO,
     grace: Duration::ZERO,
 };
 
+/// Who acts, for the history.
+const BY: &str = "orchestrator-1";
+
+/// The list of the tests. A file's functions take an `Arc` of an empty store.
 macro_rules! suite {
     ($store:expr, $after:expr) => {
         $crate::store::contract::suite!($store, $after;
-            an_unknown_room_is_nowhere,
-            a_room_is_placed_once_and_found,
-            a_node_that_is_unknown_or_almost_out_of_lease_gets_no_room,
-            a_thousand_concurrent_places_of_one_room_agree,
-            concurrent_places_of_many_rooms_agree,
-            a_released_nodes_room_moves_with_the_next_generation,
-            a_fenced_nodes_room_moves_with_the_next_generation,
-            a_node_that_registers_again_loses_its_rooms,
-            a_live_room_is_never_stolen,
-            a_lease_that_ran_out_does_not_free_a_room_until_it_is_fenced,
-            close_is_a_compare_and_set,
-            of_concurrent_closes_one_closes,
-            a_closed_rooms_generation_never_repeats,
-            epochs_only_grow_and_never_repeat,
-            an_old_epoch_cannot_renew_or_release,
-            a_lease_that_ran_out_cannot_be_renewed,
-            a_renewed_node_is_not_fenced,
-            a_mass_expiry_is_fenced_one_by_one,
-            concurrent_fences_do_not_add_up,
-            a_fleet_of_one_is_fenced,
-            nodes_are_listed_with_what_they_reported,
-            numbers_beyond_the_stores_range_match_nothing,
+            chaos {
+                a_live_room_is_never_stolen,
+                whatever_happens_each_generation_has_one_owner,
+            }
+            closes {
+                close_is_a_compare_and_set,
+                of_concurrent_closes_one_closes,
+                a_closed_rooms_generation_never_repeats,
+                a_room_of_an_ended_epoch_can_still_be_closed,
+            }
+            ejections {
+                an_ejected_node_is_marked_until_the_time_is_over,
+                an_ejection_grows_with_each_one_up_to_ten_times,
+                a_registration_begins_the_ejections_anew,
+                only_a_current_epoch_is_ejected,
+                a_share_of_the_nodes_is_ejected_and_one_always_may_be,
+                lost_nodes_do_not_count_towards_the_share,
+                concurrent_ejections_do_not_exceed_the_share,
+            }
+            fences {
+                a_fenced_nodes_room_moves_with_the_next_generation,
+                a_lease_that_ran_out_does_not_free_a_room_until_it_is_fenced,
+                a_renewed_node_is_not_fenced,
+                the_grace_is_waited_for,
+                those_overdue_for_longest_are_told_and_fenced_first,
+                at_most_a_thousand_overdue_nodes_are_told,
+                a_spared_node_is_not_fenced,
+                a_mass_expiry_is_fenced_one_by_one,
+                a_node_that_registers_again_still_counts_as_fenced,
+                concurrent_fences_do_not_add_up,
+                a_fleet_of_one_is_fenced,
+                of_a_renewal_and_a_fence_one_happens,
+            }
+            groups {
+                rooms_that_avoid_a_group_are_kept_apart_in_either_direction,
+                a_group_that_avoids_itself_is_spread,
+                a_room_that_is_not_open_is_not_avoided,
+                the_latest_placement_says_what_is_avoided,
+                nothing_is_occupied_for_a_room_without_groups,
+                concurrent_places_of_rooms_that_avoid_each_other_are_kept_apart,
+                concurrent_places_of_a_group_that_avoids_itself_fill_each_node_once,
+                a_hand_off_and_a_place_at_once_are_kept_apart,
+            }
+            hand_offs {
+                a_room_is_handed_to_another_node_with_the_next_generation,
+                a_hand_off_is_a_compare_and_set,
+                a_hand_off_needs_a_live_owner_and_a_node_that_takes_rooms,
+                a_hand_off_keeps_the_groups,
+                of_concurrent_hand_offs_one_succeeds,
+                of_a_close_and_hand_offs_at_once_one_succeeds,
+                a_room_that_is_handed_off_is_never_free,
+            }
+            history {
+                each_placement_is_told_with_its_reasons,
+                each_event_is_told_newest_first,
+                the_history_is_limited_to_the_newest,
+                a_room_that_was_never_placed_has_no_history,
+                what_changes_nothing_is_not_told,
+                whoever_finds_a_placement_finds_its_reasons,
+            }
+            leases {
+                a_node_that_registers_again_loses_its_rooms,
+                epochs_only_grow_and_never_repeat,
+                of_concurrent_registrations_the_greatest_epoch_holds_the_lease,
+                an_old_epoch_cannot_renew_or_release,
+                a_lease_that_ran_out_can_be_renewed_until_it_is_fenced,
+                a_heartbeat_from_the_past_changes_nothing,
+                of_heartbeats_that_overtake_each_other_the_latest_counts,
+                an_epoch_that_the_map_has_lost_is_adopted,
+                an_adopted_epoch_ends_the_one_before,
+                an_epoch_that_was_adopted_never_repeats,
+                a_lost_node_adopts_no_epoch,
+                a_released_nodes_room_moves_with_the_next_generation,
+                of_concurrent_releases_one_ends_the_epoch,
+                numbers_beyond_the_stores_range_match_nothing,
+            }
+            linearizable {
+                places_finds_and_closes_are_linearizable,
+            }
+            lists {
+                an_empty_map_lists_nothing,
+                nodes_are_listed_with_what_they_reported,
+                a_registration_replaces_what_was_known,
+                candidates_are_the_nodes_that_are_not_lost,
+                rooms_are_listed_page_by_page_ordered_byte_by_byte,
+                rooms_are_listed_by_node_and_with_their_state,
+                a_look_counts_the_overdue,
+                a_look_counts_the_orchestrators_that_have_looked_recently,
+                the_incarnation_and_the_cluster_stay,
+            }
+            places {
+                an_unknown_room_is_nowhere,
+                a_room_is_placed_once_and_found,
+                a_node_that_is_unknown_lost_or_almost_out_of_lease_gets_no_room,
+                a_thousand_concurrent_places_of_one_room_agree,
+                concurrent_places_of_many_rooms_agree,
+            }
+            purges {
+                closed_rooms_are_purged_up_to_the_limit,
+                orphaned_rooms_are_purged,
+                open_rooms_and_what_is_young_are_never_purged,
+                a_lost_node_is_purged_when_no_room_refers_to_it,
+                a_purged_nodes_epoch_does_not_come_back,
+                old_entries_of_the_history_are_purged,
+                concurrent_purges_remove_each_room_once,
+            }
+            restores {
+                a_room_that_the_map_lost_is_restored,
+                the_greater_generation_wins,
+                a_room_that_is_not_the_nodes_is_stale,
+                only_the_current_epoch_restores,
+                of_a_room_that_is_named_twice_the_greater_generation_counts,
+                of_concurrent_restores_one_owner_remains,
+            }
+            states {
+                a_draining_node_keeps_its_rooms_and_gets_no_new_ones,
+                a_lost_node_stays_lost,
+                lost_cannot_be_set,
+                a_registration_serves_again,
+            }
         );
     };
-    ($store:expr, $after:expr; $($name:ident,)*) => {
-        $(
+    ($store:expr, $after:expr; $($file:ident { $($name:ident,)* })*) => {
+        $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 if let Some(store) = $store {
                     let store = std::sync::Arc::new(store);
-                    $crate::store::contract::$name(store.clone()).await;
+                    $crate::store::contract::$file::$name(store.clone()).await;
                     $after(&*store).await;
                 }
             }
-        )*
+        )*)*
     };
 }
 pub(crate) use suite;
@@ -85,6 +200,7 @@ pub fn new_node() -> RegisterNode {
         region: "eu".into(),
         zone: "a".into(),
         labels: BTreeMap::from([("disk".into(), "none".into())]),
+        track: Track::Stable,
         capacity: 100,
         version: "1.2.3".into(),
     }
@@ -95,16 +211,67 @@ pub fn room(name: &str) -> RoomName {
     name.parse().unwrap()
 }
 
+/// A proposal without groups.
+pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
+    Proposal {
+        room: room.clone(),
+        candidate,
+        group: None,
+        avoid: Vec::new(),
+        by: BY.into(),
+        reasons: Reasons {
+            policy: Policy::TwoChoices,
+            region: None,
+            spilled_to: None,
+            track: Track::Stable,
+            track_fallback: false,
+            panic: false,
+            candidates: Vec::new(),
+            omitted: 0,
+        },
+    }
+}
+
+/// Registers a new node with a lease that holds.
 async fn live_node(store: &impl Store) -> (NodeId, Epoch) {
     let node = new_node();
     (node.node, store.register(&node, LONG).await.unwrap())
 }
 
+async fn live_nodes<const N: usize>(store: &impl Store) -> [NodeId; N] {
+    let mut nodes = [NodeId::random(); N];
+    for node in &mut nodes {
+        *node = live_node(store).await.0;
+    }
+    nodes
+}
+
+async fn place(store: &impl Store, name: &RoomName, node: NodeId) -> Placed {
+    store.place(proposal(name, node), MARGIN).await.unwrap()
+}
+
 async fn place_new(store: &impl Store, name: &RoomName, node: NodeId) -> Assignment {
-    match store.place(name, node, MARGIN).await.unwrap() {
+    match place(store, name, node).await {
         Placed::New(assignment) => assignment,
         other => panic!("{other:?}"),
     }
+}
+
+async fn close(store: &impl Store, assignment: &Assignment) -> bool {
+    store.close(&assignment.room, &owner(assignment), BY).await.unwrap()
+}
+
+/// A heartbeat of a node that is idle.
+async fn renew(store: &impl Store, node: NodeId, epoch: Epoch, beat: u64, lease: Duration) -> Renewal {
+    store
+        .renew(node, epoch, beat, NodeLoad::default(), lease)
+        .await
+        .unwrap()
+}
+
+async fn node_view(store: &impl Store, node: NodeId) -> NodeView {
+    let nodes = store.nodes().await.unwrap();
+    nodes.into_iter().find(|view| view.node == node).expect("it is listed")
 }
 
 fn owner(assignment: &Assignment) -> CloseRoom {
@@ -115,505 +282,73 @@ fn owner(assignment: &Assignment) -> CloseRoom {
     }
 }
 
+/// Runs the calls as tasks of their own, and returns what they answered, in any order.
+async fn at_once<T: Send + 'static>(
+    calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    calls.into_iter().collect::<JoinSet<T>>().join_all().await
+}
+
+/// Asks until it is so. The limit is loose: it only ends a test that would hang.
+async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asking = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(30);
+    assert!(tokio::time::timeout(limit, asking).await.is_ok(), "not so: {what}");
+}
+
+/// Fences until so many nodes are gone, and returns them.
+async fn fence_until(store: &impl Store, brake: &Brake, count: usize) -> Vec<(NodeId, Epoch)> {
+    let fenced = std::sync::Mutex::new(Vec::new());
+    until("nodes whose leases ran out are fenced", async || {
+        let more = store.fence_expired(brake, &BTreeSet::new()).await.unwrap().nodes;
+        let mut fenced = fenced.lock().unwrap();
+        fenced.extend(more);
+        fenced.len() >= count
+    })
+    .await;
+    fenced.into_inner().unwrap()
+}
+
+/// Registers so many nodes whose leases run out at once, one after the other.
+async fn overdue_nodes(store: &impl Store, count: usize) -> Vec<(NodeId, Epoch)> {
+    let mut nodes = Vec::new();
+    for _ in 0..count {
+        let about = new_node();
+        nodes.push((about.node, store.register(&about, Duration::ZERO).await.unwrap()));
+    }
+    until("leases of zero run out", async || {
+        store.overdue().await.unwrap().len() >= count.min(1000)
+    })
+    .await;
+    nodes
+}
+
 /// All concurrent places of the room, each with one of the candidates, must lead to the assignment that is returned.
 async fn agree<S: Store>(store: &Arc<S>, name: &RoomName, candidates: &[NodeId], calls: usize) -> Assignment {
-    let mut tasks = JoinSet::new();
-    for call in 0..calls {
+    let call = |call: usize| {
         let (store, name, candidate) = (store.clone(), name.clone(), candidates[call % candidates.len()]);
-        tasks.spawn(async move {
+        async move {
             loop {
-                match store.place(&name, candidate, MARGIN).await.unwrap() {
+                match place(&*store, &name, candidate).await {
                     Placed::New(assignment) => return (true, assignment),
                     Placed::Existing(assignment) => return (false, assignment),
                     Placed::Refused => {}
                 }
             }
-        });
-    }
-    let results = tasks.join_all().await;
+        }
+    };
+    let results = at_once((0..calls).map(call)).await;
     let first = results[0].1.clone();
     assert!(
         results.iter().all(|(_, assignment)| *assignment == first),
         "not all got the same assignment"
     );
-    assert_eq!(
-        results.iter().filter(|(new, _)| *new).count(),
-        1,
-        "exactly one call places"
-    );
+    let new = results.iter().filter(|(new, _)| *new).count();
+    assert_eq!(new, 1, "exactly one call places");
     assert_eq!(store.find(name).await.unwrap(), Some(first.clone()));
     first
-}
-
-pub async fn an_unknown_room_is_nowhere<S: Store>(store: Arc<S>) {
-    assert_eq!(store.find(&room("daily")).await.unwrap(), None);
-    assert_eq!(store.candidates(MARGIN).await.unwrap(), []);
-    assert_eq!(store.nodes().await.unwrap(), []);
-    assert_eq!(store.overdue().await.unwrap(), 0);
-}
-
-pub async fn a_room_is_placed_once_and_found<S: Store>(store: Arc<S>) {
-    let (a, epoch) = live_node(&*store).await;
-    let (b, _) = live_node(&*store).await;
-    let name = room("Raum Å 7");
-    let placed = place_new(&*store, &name, a).await;
-    let control = "ws://10.0.0.7:7900".to_owned();
-    assert_eq!(
-        placed,
-        Assignment {
-            room: name.clone(),
-            node: a,
-            epoch,
-            generation: Generation(1),
-            control
-        }
-    );
-    assert_eq!(
-        store.place(&name, b, MARGIN).await.unwrap(),
-        Placed::Existing(placed.clone())
-    );
-    assert_eq!(store.find(&name).await.unwrap(), Some(placed));
-}
-
-pub async fn a_node_that_is_unknown_or_almost_out_of_lease_gets_no_room<S: Store>(store: Arc<S>) {
-    let name = room("daily");
-    assert_eq!(
-        store.place(&name, NodeId::random(), MARGIN).await.unwrap(),
-        Placed::Refused
-    );
-    let (node, epoch) = live_node(&*store).await;
-    assert_eq!(store.place(&name, node, LONG * 2).await.unwrap(), Placed::Refused);
-    assert_eq!(store.candidates(LONG * 2).await.unwrap(), []);
-    store.release(node, epoch).await.unwrap();
-    assert_eq!(store.place(&name, node, MARGIN).await.unwrap(), Placed::Refused);
-    assert_eq!(store.candidates(MARGIN).await.unwrap(), []);
-    assert_eq!(store.find(&name).await.unwrap(), None);
-}
-
-pub async fn a_thousand_concurrent_places_of_one_room_agree<S: Store>(store: Arc<S>) {
-    let mut nodes = Vec::new();
-    for _ in 0..8 {
-        nodes.push(live_node(&*store).await.0);
-    }
-    let placed = agree(&store, &room("daily"), &nodes, 1000).await;
-    assert_eq!(placed.generation, Generation(1));
-}
-
-pub async fn concurrent_places_of_many_rooms_agree<S: Store>(store: Arc<S>) {
-    let nodes = [
-        live_node(&*store).await.0,
-        live_node(&*store).await.0,
-        live_node(&*store).await.0,
-    ];
-    let mut rooms = JoinSet::new();
-    for n in 0..20 {
-        let store = store.clone();
-        rooms.spawn(async move { agree(&store, &room(&format!("room {n}")), &nodes, 20).await });
-    }
-    assert!(
-        rooms
-            .join_all()
-            .await
-            .iter()
-            .all(|placed| placed.generation == Generation(1))
-    );
-}
-
-pub async fn a_released_nodes_room_moves_with_the_next_generation<S: Store>(store: Arc<S>) {
-    let (a, epoch) = live_node(&*store).await;
-    let (b, _) = live_node(&*store).await;
-    let name = room("daily");
-    place_new(&*store, &name, a).await;
-    assert!(store.release(a, epoch).await.unwrap());
-    assert!(!store.release(a, epoch).await.unwrap(), "released before");
-    assert_eq!(store.find(&name).await.unwrap(), None);
-    let moved = place_new(&*store, &name, b).await;
-    assert_eq!((moved.node, moved.generation), (b, Generation(2)));
-    assert_eq!(store.find(&name).await.unwrap(), Some(moved));
-}
-
-pub async fn a_fenced_nodes_room_moves_with_the_next_generation<S: Store>(store: Arc<S>) {
-    let (b, _) = live_node(&*store).await;
-    let about = new_node();
-    let epoch = store.register(&about, LONG).await.unwrap();
-    let name = room("daily");
-    let placed = place_new(&*store, &name, about.node).await;
-    // The shortest lease ends at once, as if the time had passed.
-    assert!(
-        store
-            .renew(about.node, epoch, NodeLoad::default(), Duration::ZERO)
-            .await
-            .unwrap()
-    );
-    assert_eq!(fence_until(&*store, &LOOSE, 1).await, [(about.node, epoch)]);
-    assert_eq!(store.find(&name).await.unwrap(), None);
-    let moved = place_new(&*store, &name, b).await;
-    assert_eq!(moved.generation.0, placed.generation.0 + 1);
-    let lost = store
-        .nodes()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|node| node.node == about.node)
-        .unwrap();
-    assert_eq!((lost.state, lost.live), (NodeState::Lost, false));
-    assert!(lost.epoch > epoch);
-}
-
-/// Fences until so many nodes are gone; a loose limit, because a lease of zero still has to be over.
-async fn fence_until(store: &impl Store, brake: &Brake, count: usize) -> Vec<(NodeId, Epoch)> {
-    let mut fenced = Vec::new();
-    tokio::time::timeout(Duration::from_secs(30), async {
-        while fenced.len() < count {
-            fenced.extend(store.fence_expired(brake).await.unwrap().nodes);
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("nodes with leases that ran out are fenced");
-    fenced
-}
-
-pub async fn a_node_that_registers_again_loses_its_rooms<S: Store>(store: Arc<S>) {
-    let mut about = new_node();
-    let first = store.register(&about, LONG).await.unwrap();
-    let name = room("daily");
-    place_new(&*store, &name, about.node).await;
-    about.control = "ws://10.0.0.8:7900".into();
-    let second = store.register(&about, LONG).await.unwrap();
-    assert!(second > first);
-    assert_eq!(store.find(&name).await.unwrap(), None);
-    let placed = place_new(&*store, &name, about.node).await;
-    assert_eq!((placed.epoch, placed.generation), (second, Generation(2)));
-    assert_eq!(placed.control, about.control);
-    assert_eq!(store.nodes().await.unwrap().len(), 1);
-}
-
-pub async fn a_live_room_is_never_stolen<S: Store>(store: Arc<S>) {
-    // In each round the owner goes, in one of the ways that there are, while many take the room over and new nodes
-    // appear. Exactly one placement may follow from one death: a stolen room would show as a second one.
-    let name = room("daily");
-    let (mut owner_node, mut owner_epoch) = live_node(&*store).await;
-    let mut current = place_new(&*store, &name, owner_node).await;
-    for round in 0..40_u64 {
-        let mut candidates = Vec::new();
-        for _ in 0..4 {
-            candidates.push(live_node(&*store).await);
-        }
-        let mut tasks = JoinSet::new();
-        for call in 0..32_usize {
-            let (store, name, known) = (store.clone(), name.clone(), candidates[call % 4]);
-            tasks.spawn(async move {
-                // Every other call brings a node that did not exist when the rest began.
-                let candidate = if call % 2 == 0 { known } else { live_node(&*store).await };
-                let mut placed = Vec::new();
-                for _ in 0..3 {
-                    match store.place(&name, candidate.0, MARGIN).await.unwrap() {
-                        Placed::New(assignment) => placed.push((assignment, candidate.1)),
-                        Placed::Existing(_) | Placed::Refused => {}
-                    }
-                }
-                placed
-            });
-        }
-        match round % 3 {
-            0 => assert!(store.release(owner_node, owner_epoch).await.unwrap()),
-            1 => assert!(store.close(&name, &owner(&current)).await.unwrap()),
-            _ => {
-                let about = RegisterNode {
-                    node: owner_node,
-                    ..new_node()
-                };
-                store.register(&about, LONG).await.unwrap();
-            }
-        }
-        let mut placed: Vec<(Assignment, Epoch)> = tasks.join_all().await.into_iter().flatten().collect();
-        if placed.is_empty() {
-            // All calls came before the owner went.
-            placed.push((place_new(&*store, &name, candidates[0].0).await, candidates[0].1));
-        }
-        let [(winner, epoch)] = placed.as_slice() else {
-            panic!("a live room was taken over: {placed:?}")
-        };
-        assert_eq!(winner.generation.0, current.generation.0 + 1);
-        assert_eq!(winner.epoch, *epoch);
-        assert_eq!(store.find(&name).await.unwrap().as_ref(), Some(winner));
-        (owner_node, owner_epoch) = (winner.node, winner.epoch);
-        current = winner.clone();
-    }
-}
-
-pub async fn a_lease_that_ran_out_does_not_free_a_room_until_it_is_fenced<S: Store>(store: Arc<S>) {
-    let (a, epoch) = live_node(&*store).await;
-    let (b, _) = live_node(&*store).await;
-    let name = room("daily");
-    let placed = place_new(&*store, &name, a).await;
-    assert!(
-        store
-            .renew(a, epoch, NodeLoad::default(), Duration::ZERO)
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        store.place(&name, b, MARGIN).await.unwrap(),
-        Placed::Existing(placed.clone())
-    );
-    assert_eq!(store.find(&name).await.unwrap(), Some(placed));
-    let patient = Brake {
-        lease: Duration::ZERO,
-        grace: LONG,
-    };
-    assert_eq!(
-        store.fence_expired(&patient).await.unwrap().nodes,
-        [],
-        "not before the grace is over"
-    );
-}
-
-pub async fn close_is_a_compare_and_set<S: Store>(store: Arc<S>) {
-    let (a, _) = live_node(&*store).await;
-    let (b, _) = live_node(&*store).await;
-    let name = room("daily");
-    let placed = place_new(&*store, &name, a).await;
-    let right = owner(&placed);
-    assert!(
-        !store
-            .close(
-                &name,
-                &CloseRoom {
-                    node: b,
-                    ..right.clone()
-                }
-            )
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .close(
-                &name,
-                &CloseRoom {
-                    epoch: Epoch(right.epoch.0 + 1),
-                    ..right.clone()
-                }
-            )
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .close(
-                &name,
-                &CloseRoom {
-                    generation: Generation(2),
-                    ..right.clone()
-                }
-            )
-            .await
-            .unwrap()
-    );
-    assert!(!store.close(&room("another"), &right).await.unwrap());
-    assert_eq!(store.find(&name).await.unwrap(), Some(placed));
-    assert!(store.close(&name, &right).await.unwrap());
-    assert!(!store.close(&name, &right).await.unwrap(), "closed before");
-    assert_eq!(store.find(&name).await.unwrap(), None);
-}
-
-pub async fn of_concurrent_closes_one_closes<S: Store>(store: Arc<S>) {
-    let (a, _) = live_node(&*store).await;
-    let name = room("daily");
-    let right = owner(&place_new(&*store, &name, a).await);
-    let mut tasks = JoinSet::new();
-    for _ in 0..50 {
-        let (store, name, right) = (store.clone(), name.clone(), right.clone());
-        tasks.spawn(async move { store.close(&name, &right).await.unwrap() });
-    }
-    assert_eq!(tasks.join_all().await.into_iter().filter(|closed| *closed).count(), 1);
-}
-
-pub async fn a_closed_rooms_generation_never_repeats<S: Store>(store: Arc<S>) {
-    let nodes = [live_node(&*store).await.0, live_node(&*store).await.0];
-    let name = room("daily");
-    let mut late = Vec::new();
-    for round in 1..=10_u64 {
-        let placed = agree(&store, &name, &nodes, 10).await;
-        assert_eq!(placed.generation, Generation(round));
-        for old in &late {
-            assert!(
-                !store.close(&name, old).await.unwrap(),
-                "a late close hits a room that was opened again"
-            );
-        }
-        assert!(store.close(&name, &owner(&placed)).await.unwrap());
-        late.push(owner(&placed));
-    }
-}
-
-pub async fn epochs_only_grow_and_never_repeat<S: Store>(store: Arc<S>) {
-    let about = new_node();
-    let mut tasks = JoinSet::new();
-    for call in 0..40 {
-        let (store, about) = (store.clone(), if call % 2 == 0 { about.clone() } else { new_node() });
-        tasks.spawn(async move { store.register(&about, LONG).await.unwrap() });
-    }
-    let epochs = tasks.join_all().await;
-    assert_eq!(epochs.iter().collect::<BTreeSet<_>>().len(), epochs.len());
-    let current = store
-        .nodes()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|node| node.node == about.node)
-        .unwrap()
-        .epoch;
-    let next = store.register(&about, LONG).await.unwrap();
-    assert!(next > current);
-    assert!(epochs.iter().all(|epoch| *epoch < next));
-}
-
-pub async fn an_old_epoch_cannot_renew_or_release<S: Store>(store: Arc<S>) {
-    let about = new_node();
-    let old = store.register(&about, LONG).await.unwrap();
-    let current = store.register(&about, LONG).await.unwrap();
-    assert!(!store.renew(about.node, old, NodeLoad::default(), LONG).await.unwrap());
-    assert!(!store.release(about.node, old).await.unwrap());
-    assert!(
-        !store
-            .renew(NodeId::random(), current, NodeLoad::default(), LONG)
-            .await
-            .unwrap()
-    );
-    assert!(
-        store
-            .renew(about.node, current, NodeLoad::default(), LONG)
-            .await
-            .unwrap()
-    );
-    assert!(store.release(about.node, current).await.unwrap());
-    assert!(
-        !store
-            .renew(about.node, current, NodeLoad::default(), LONG)
-            .await
-            .unwrap()
-    );
-    let after = store.nodes().await.unwrap()[0].epoch;
-    assert!(
-        !store.renew(about.node, after, NodeLoad::default(), LONG).await.unwrap(),
-        "the epoch after a release is nobody's"
-    );
-}
-
-pub async fn a_lease_that_ran_out_cannot_be_renewed<S: Store>(store: Arc<S>) {
-    let about = new_node();
-    let epoch = store.register(&about, Duration::ZERO).await.unwrap();
-    assert!(!store.renew(about.node, epoch, NodeLoad::default(), LONG).await.unwrap());
-    assert!(!store.nodes().await.unwrap()[0].live);
-}
-
-pub async fn a_renewed_node_is_not_fenced<S: Store>(store: Arc<S>) {
-    let (node, epoch) = live_node(&*store).await;
-    assert!(store.renew(node, epoch, NodeLoad::default(), LONG).await.unwrap());
-    assert_eq!(store.fence_expired(&LOOSE).await.unwrap().nodes, []);
-    assert_eq!(store.overdue().await.unwrap(), 0);
-}
-
-/// So many nodes whose leases have run out, and no others.
-async fn overdue_nodes(store: &impl Store, count: usize) {
-    for _ in 0..count {
-        store.register(&new_node(), Duration::ZERO).await.unwrap();
-    }
-    tokio::time::timeout(Duration::from_secs(30), async {
-        while store.overdue().await.unwrap() < count {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("leases of zero run out");
-}
-
-pub async fn a_mass_expiry_is_fenced_one_by_one<S: Store>(store: Arc<S>) {
-    overdue_nodes(&*store, 10).await;
-    assert_eq!(fence_until(&*store, &STRICT, 1).await.len(), 1);
-    let fenced = store.fence_expired(&STRICT).await.unwrap();
-    assert_eq!((fenced.nodes.len(), fenced.held), (0, 9));
-    // With the last fence forgotten, it is the next node's turn.
-    let fenced = store.fence_expired(&LOOSE).await.unwrap();
-    assert_eq!((fenced.nodes.len(), fenced.held), (1, 8));
-}
-
-pub async fn concurrent_fences_do_not_add_up<S: Store>(store: Arc<S>) {
-    overdue_nodes(&*store, 10).await;
-    let total = Arc::new(AtomicUsize::new(0));
-    let mut tasks = JoinSet::new();
-    for _ in 0..20 {
-        let (store, total) = (store.clone(), total.clone());
-        tasks.spawn(async move {
-            let mut calls_after = 0;
-            while calls_after < 5 {
-                calls_after += usize::from(total.load(Ordering::SeqCst) > 0);
-                total.fetch_add(
-                    store.fence_expired(&STRICT).await.unwrap().nodes.len(),
-                    Ordering::SeqCst,
-                );
-                tokio::task::yield_now().await;
-            }
-        });
-    }
-    tokio::time::timeout(Duration::from_secs(30), tasks.join_all())
-        .await
-        .expect("one node is fenced");
-    assert_eq!(total.load(Ordering::SeqCst), 1);
-}
-
-pub async fn a_fleet_of_one_is_fenced<S: Store>(store: Arc<S>) {
-    overdue_nodes(&*store, 1).await;
-    assert_eq!(fence_until(&*store, &LOOSE, 1).await.len(), 1);
-    assert_eq!(store.overdue().await.unwrap(), 0);
-    assert_eq!(store.fence_expired(&LOOSE).await.unwrap().nodes, []);
-}
-
-pub async fn nodes_are_listed_with_what_they_reported<S: Store>(store: Arc<S>) {
-    let about = new_node();
-    let epoch = store.register(&about, LONG).await.unwrap();
-    live_node(&*store).await;
-    let load = NodeLoad {
-        rooms: 3,
-        participants: 7,
-        packets_per_second: u64::from(u32::MAX) + 1,
-    };
-    assert!(store.renew(about.node, epoch, load, LONG).await.unwrap());
-    let nodes = store.nodes().await.unwrap();
-    assert!(nodes.is_sorted_by_key(|node| node.node));
-    let node = nodes.iter().find(|node| node.node == about.node).unwrap();
-    assert_eq!(
-        (node.epoch, node.state, node.live, node.load),
-        (epoch, NodeState::Serving, true, load)
-    );
-    assert_eq!(
-        (&node.control, &node.media, &node.region),
-        (&about.control, &about.media, &about.region)
-    );
-    assert_eq!((node.capacity, &node.version), (about.capacity, &about.version));
-    let candidates = store.candidates(MARGIN).await.unwrap();
-    let candidate = candidates
-        .iter()
-        .find(|candidate| candidate.node == about.node)
-        .unwrap();
-    assert_eq!(
-        (candidate.participants, candidate.capacity, candidate.region.as_str()),
-        (7, 100, "eu")
-    );
-}
-
-pub async fn numbers_beyond_the_stores_range_match_nothing<S: Store>(store: Arc<S>) {
-    let (node, _) = live_node(&*store).await;
-    let beyond = Epoch(u64::MAX);
-    assert!(!store.renew(node, beyond, NodeLoad::default(), LONG).await.unwrap());
-    assert!(!store.release(node, beyond).await.unwrap());
-    let close = CloseRoom {
-        node,
-        epoch: beyond,
-        generation: Generation(u64::MAX),
-    };
-    assert!(!store.close(&room("daily"), &close).await.unwrap());
 }

@@ -1,19 +1,25 @@
 //! The map in memory: for one process that may lose it, such as a development server.
 //!
-//! One lock around everything makes each method atomic. The clock is the process's.
+//! One lock around everything makes each method atomic. The clock is the process's (tokio's, so that tests can move it).
+//! `map` is the map itself; this file is the trait around it.
 
-use std::collections::{BTreeMap, HashMap};
+mod map;
+
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use signalbox_protocol::placement::{CloseRoom, NodeLoad, NodeState, NodeView, RegisterNode};
-use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use signalbox_protocol::history::HistoryEntry;
+use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::placement::{CloseRoom, RoomView};
+use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio::time::Instant;
 
-use super::{Assignment, Fenced, Placed, Store};
+use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store};
 use crate::Error;
-use crate::brake::{Brake, Fleet};
+use crate::brake::Brake;
 use crate::placement::Candidate;
+use map::Map;
 
 /// The map in memory.
 #[derive(Debug)]
@@ -21,275 +27,161 @@ pub struct MemoryStore {
     map: Mutex<Map>,
 }
 
-#[derive(Debug)]
-struct Map {
-    last_epoch: u64,
-    nodes: BTreeMap<NodeId, Node>,
-    rooms: HashMap<RoomName, Room>,
-}
-
-#[derive(Debug)]
-struct Node {
-    about: RegisterNode,
-    epoch: Epoch,
-    state: NodeState,
-    load: NodeLoad,
-    lease_until: Instant,
-    fenced_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Room {
-    node: NodeId,
-    epoch: Epoch,
-    generation: Generation,
-    closed: bool,
-}
-
 impl Default for MemoryStore {
     fn default() -> Self {
-        // Epochs go on growing over a restart of this process, although the map is lost: else a ticket from before the
-        // restart could name an epoch that a node has again.
-        let start = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
         Self {
-            map: Mutex::new(Map {
-                last_epoch: u64::try_from(start).unwrap_or(0),
-                nodes: BTreeMap::new(),
-                rooms: HashMap::new(),
-            }),
+            map: Mutex::new(Map::new(Instant::now())),
         }
     }
 }
 
 impl MemoryStore {
+    /// Another map, with what this one holds now: what a standby has when it is promoted. For simulations.
+    pub fn fork(&self) -> Self {
+        Self {
+            map: Mutex::new(self.lock().clone()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Map> {
         // No method leaves the map half changed, so a panic elsewhere does not spoil it.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Map {
-    fn next_epoch(&mut self) -> Epoch {
-        self.last_epoch += 1;
-        Epoch(self.last_epoch)
-    }
-
-    fn is_dead(&self, room: &Room) -> bool {
-        self.nodes.get(&room.node).is_some_and(|node| node.epoch > room.epoch)
-    }
-
-    fn find(&self, name: &RoomName) -> Option<Assignment> {
-        let room = self.rooms.get(name)?;
-        if room.closed || self.is_dead(room) {
-            return None;
-        }
-        Some(Assignment {
-            room: name.clone(),
-            node: room.node,
-            epoch: room.epoch,
-            generation: room.generation,
-            control: self.nodes.get(&room.node)?.about.control.clone(),
-        })
-    }
-}
-
-impl Node {
-    fn takes_rooms(&self, now: Instant, margin: Duration) -> bool {
-        self.state == NodeState::Serving && self.lease_until > now + margin
-    }
-
-    fn is_overdue(&self, now: Instant, grace: Duration) -> bool {
-        self.state != NodeState::Lost && self.lease_until + grace < now
-    }
-}
-
 impl Store for MemoryStore {
-    async fn open(&self) -> Result<(), Error> {
-        Ok(())
+    async fn open(&self) -> Result<ClusterId, Error> {
+        Ok(self.lock().cluster)
     }
 
     async fn find(&self, room: &RoomName) -> Result<Option<Assignment>, Error> {
         Ok(self.lock().find(room))
     }
 
-    async fn place(&self, name: &RoomName, candidate: NodeId, margin: Duration) -> Result<Placed, Error> {
-        let mut map = self.lock();
-        if let Some(existing) = map.find(name) {
-            return Ok(Placed::Existing(existing));
-        }
-        let Some(node) = map
-            .nodes
-            .get(&candidate)
-            .filter(|node| node.takes_rooms(Instant::now(), margin))
-        else {
-            return Ok(Placed::Refused);
-        };
-        let (epoch, control) = (node.epoch, node.about.control.clone());
-        let generation = Generation(map.rooms.get(name).map_or(0, |room| room.generation.0) + 1);
-        map.rooms.insert(
-            name.clone(),
-            Room {
-                node: candidate,
-                epoch,
-                generation,
-                closed: false,
-            },
-        );
-        Ok(Placed::New(Assignment {
-            room: name.clone(),
-            node: candidate,
-            epoch,
-            generation,
-            control,
-        }))
+    async fn place(&self, proposal: Proposal, margin: Duration) -> Result<Placed, Error> {
+        Ok(self.lock().place(proposal, margin, Instant::now()))
     }
 
-    async fn close(&self, name: &RoomName, owner: &CloseRoom) -> Result<bool, Error> {
-        let mut map = self.lock();
-        let Some(room) = map.rooms.get_mut(name) else {
-            return Ok(false);
-        };
-        let is_owner = (room.node, room.epoch, room.generation) == (owner.node, owner.epoch, owner.generation);
-        let closes = is_owner && !room.closed;
-        room.closed |= closes;
-        Ok(closes)
+    async fn hand_off(
+        &self,
+        owner: &CloseRoom,
+        proposal: Proposal,
+        margin: Duration,
+    ) -> Result<Option<Assignment>, Error> {
+        Ok(self.lock().hand_off(owner, proposal, margin, Instant::now()))
+    }
+
+    async fn close(&self, room: &RoomName, owner: &CloseRoom, by: &str) -> Result<bool, Error> {
+        Ok(self.lock().close(room, owner, by, Instant::now()))
+    }
+
+    async fn occupied(&self, group: Option<&str>, avoid: &[String]) -> Result<BTreeSet<NodeId>, Error> {
+        Ok(self.lock().occupied(group, avoid))
     }
 
     async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
-        let mut map = self.lock();
-        let epoch = map.next_epoch();
-        let fenced_at = map.nodes.get(&about.node).and_then(|node| node.fenced_at);
-        map.nodes.insert(
-            about.node,
-            Node {
-                about: about.clone(),
-                epoch,
-                state: NodeState::Serving,
-                load: NodeLoad::default(),
-                lease_until: Instant::now() + lease,
-                fenced_at,
-            },
-        );
-        Ok(epoch)
+        Ok(self.lock().register(about, lease, Instant::now()))
     }
 
-    async fn renew(&self, node: NodeId, epoch: Epoch, load: NodeLoad, lease: Duration) -> Result<bool, Error> {
-        let mut map = self.lock();
-        let now = Instant::now();
-        let holds = |node: &&mut Node| node.epoch == epoch && node.state != NodeState::Lost && node.lease_until > now;
-        let Some(node) = map.nodes.get_mut(&node).filter(holds) else {
-            return Ok(false);
-        };
-        node.load = load;
-        node.lease_until = now + lease;
-        Ok(true)
+    async fn renew(
+        &self,
+        node: NodeId,
+        epoch: Epoch,
+        beat: u64,
+        load: NodeLoad,
+        lease: Duration,
+    ) -> Result<Renewal, Error> {
+        Ok(self.lock().renew(node, epoch, beat, load, lease, Instant::now()))
+    }
+
+    async fn restore(
+        &self,
+        node: NodeId,
+        epoch: Epoch,
+        rooms: &[RoomDigest],
+        by: &str,
+    ) -> Result<Vec<RoomDigest>, Error> {
+        Ok(self.lock().restore(node, epoch, rooms, by, Instant::now()))
     }
 
     async fn release(&self, node: NodeId, epoch: Epoch) -> Result<bool, Error> {
-        let mut map = self.lock();
-        let next = map.next_epoch();
-        let Some(node) = map
-            .nodes
-            .get_mut(&node)
-            .filter(|node| node.epoch == epoch && node.state != NodeState::Lost)
-        else {
-            return Ok(false);
-        };
-        node.epoch = next;
-        node.state = NodeState::Lost;
-        Ok(true)
+        Ok(self.lock().release(node, epoch, Instant::now()))
     }
 
-    async fn overdue(&self) -> Result<usize, Error> {
-        let map = self.lock();
-        let now = Instant::now();
-        Ok(map
-            .nodes
-            .values()
-            .filter(|node| node.is_overdue(now, Duration::ZERO))
-            .count())
+    async fn set_state(&self, node: NodeId, state: NodeState) -> Result<Option<NodeState>, Error> {
+        Ok(self.lock().set_state(node, state))
     }
 
-    async fn fence_expired(&self, brake: &Brake) -> Result<Fenced, Error> {
-        let mut map = self.lock();
-        let now = Instant::now();
-        let recently = |node: &Node| node.fenced_at.is_some_and(|at| at + brake.lease > now);
-        let fleet = Fleet {
-            nodes: map
-                .nodes
-                .values()
-                .filter(|node| node.state != NodeState::Lost || recently(node))
-                .count(),
-            overdue: map
-                .nodes
-                .values()
-                .filter(|node| node.is_overdue(now, Duration::ZERO))
-                .count(),
-            fenced: map.nodes.values().filter(|node| recently(node)).count(),
-        };
-        let mut due: Vec<(Instant, NodeId)> = map
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.is_overdue(now, brake.grace))
-            .map(|(id, node)| (node.lease_until, *id))
-            .collect();
-        due.sort_unstable();
-        let permitted = brake.permits(fleet).min(due.len());
-        let mut fenced = Fenced {
-            nodes: Vec::new(),
-            held: due.len() - permitted,
-        };
-        for (_, id) in due.into_iter().take(permitted) {
-            let next = map.next_epoch();
-            if let Some(node) = map.nodes.get_mut(&id) {
-                fenced.nodes.push((id, node.epoch));
-                node.epoch = next;
-                node.state = NodeState::Lost;
-                node.fenced_at = Some(now);
-            }
-        }
-        Ok(fenced)
+    async fn eject(&self, node: NodeId, epoch: Epoch, base: Duration, share: f64) -> Result<bool, Error> {
+        Ok(self.lock().eject(node, epoch, base, share, Instant::now()))
+    }
+
+    async fn look(&self, orchestrator: &str, recent: Duration) -> Result<Look, Error> {
+        Ok(self.lock().look(orchestrator, recent, Instant::now()))
+    }
+
+    async fn overdue(&self) -> Result<Vec<Overdue>, Error> {
+        Ok(self.lock().overdue(Instant::now()))
+    }
+
+    async fn fence_expired(&self, brake: &Brake, spared: &BTreeSet<NodeId>) -> Result<Fenced, Error> {
+        Ok(self.lock().fence_expired(brake, spared, Instant::now()))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {
-        let map = self.lock();
-        let now = Instant::now();
-        let candidates = map.nodes.iter().filter(|(_, node)| node.takes_rooms(now, margin));
-        Ok(candidates
-            .map(|(id, node)| Candidate {
-                node: *id,
-                region: node.about.region.clone(),
-                capacity: node.about.capacity,
-                participants: node.load.participants,
-            })
-            .collect())
+        Ok(self.lock().candidates(margin, Instant::now()))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
-        let map = self.lock();
-        let now = Instant::now();
-        let view = |(id, node): (&NodeId, &Node)| NodeView {
-            node: *id,
-            epoch: node.epoch,
-            state: node.state,
-            live: node.state != NodeState::Lost && node.lease_until > now,
-            control: node.about.control.clone(),
-            media: node.about.media.clone(),
-            region: node.about.region.clone(),
-            capacity: node.about.capacity,
-            load: node.load,
-            version: node.about.version.clone(),
-        };
-        Ok(map.nodes.iter().map(view).collect())
+        Ok(self.lock().nodes(Instant::now()))
+    }
+
+    async fn rooms(
+        &self,
+        after: Option<&RoomName>,
+        node: Option<NodeId>,
+        limit: usize,
+    ) -> Result<Vec<RoomView>, Error> {
+        Ok(self.lock().rooms(after, node, limit))
+    }
+
+    async fn history(&self, room: &RoomName, limit: usize) -> Result<Option<(RoomView, Vec<HistoryEntry>)>, Error> {
+        Ok(self.lock().history(room, limit))
+    }
+
+    async fn purge(&self, retention: &Retention, limit: usize) -> Result<Purged, Error> {
+        Ok(self.lock().purge(retention, limit, Instant::now()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Purged;
+    use crate::store::contract::{self, LONG, MARGIN, new_node, proposal, room};
 
-    super::super::contract::suite!(Some(MemoryStore::default()), async |_: &MemoryStore| {});
+    async fn nothing(_: &MemoryStore) {}
+
+    contract::suite!(Some(MemoryStore::default()), nothing);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_was_just_orphaned_is_kept_however_old_it_is() {
+        let store = MemoryStore::default();
+        let (node, other, name) = (new_node(), new_node(), room("daily"));
+        let epoch = store.register(&node, LONG).await.unwrap();
+        store.place(proposal(&name, node.node), MARGIN).await.unwrap();
+        let retention = Retention {
+            rooms: LONG / 2,
+            nodes: LONG,
+            history: LONG,
+        };
+        tokio::time::advance(LONG - MARGIN).await;
+        assert!(store.release(node.node, epoch).await.unwrap());
+        assert_eq!(store.purge(&retention, 10).await.unwrap(), Purged::default());
+        store.register(&other, LONG).await.unwrap();
+        let Placed::New(next) = store.place(proposal(&name, other.node), MARGIN).await.unwrap() else {
+            panic!("not placed")
+        };
+        assert_eq!(next.generation.0, 2, "its tickets of generation 1 are still about");
+    }
 }

@@ -1,48 +1,75 @@
 //! The map in PostgreSQL: for any number of orchestrators.
 //!
-//! Every method but fencing is one statement that commits by itself, at READ COMMITTED, PostgreSQL's default. The
-//! statements are in [`sql`], with the reasons why they hold under races.
+//! What changes the map is one statement that commits by itself, at READ COMMITTED, PostgreSQL's default; only fencing,
+//! ejection and anti-affinity need a lock and so a transaction. The statements are in [`sql`], with the reasons why they
+//! hold under races.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`sql`] | the statements |
+//! | `connections` | connections, time limits, repetition |
+//! | `batch` | calls that share a statement |
+//! | `placing`, `restoring`, `leases` | what takes more than one statement, or shares one |
+//! | `rows` | decoding |
 
+mod batch;
+mod connections;
+mod leases;
+mod placing;
+mod restoring;
+mod rows;
 pub mod sql;
+#[doc(hidden)]
+pub mod storm;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signalbox_protocol::placement::{CloseRoom, NodeLoad, NodeState, NodeView, RegisterNode};
-use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use signalbox_protocol::history::HistoryEntry;
+use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::placement::{CloseRoom, RoomView};
+use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::types::{Json, Uuid};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::types::Json;
 use sqlx::{ConnectOptions, Row};
 
-use super::{Assignment, Fenced, Placed, Store};
+use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store};
 use crate::Error;
-use crate::brake::{Brake, Fleet};
+use crate::brake::Brake;
 use crate::placement::Candidate;
+use batch::Batcher;
+use connections::{Connections, timed_out};
+use leases::{Renew, Renewals};
+use placing::{Finds, Place, Places};
+use rows::bigint;
+use sql::nodes;
+
+pub use connections::{CALL_TIMEOUT, MAX_CONNECTIONS};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../../migrations");
 
-/// The most connections to the database. Higher: more placements at the same time. Lower: more orchestrators fit into
-/// the database's limit (100 by default).
-pub const MAX_CONNECTIONS: u32 = 16;
+/// How long it may take to bring the schema to this version. Higher: larger tables can be migrated. Lower: a database that
+/// vanishes meanwhile is given up sooner.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a request waits for a connection before it fails. Higher: bursts and short outages are ridden out. Lower:
-/// callers learn sooner that the database is away.
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After what time the database ends a statement, and a transaction that this process left idle. The second keeps a
-/// stopped orchestrator from holding the turn to fence.
-const STATEMENT_TIMEOUT: &str = "5s";
+/// The most overdue nodes that are told at once.
+const MAX_OVERDUE: i64 = 1000;
 
 /// The map in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
-    pool: PgPool,
+    connections: Arc<Connections>,
+    finds: Batcher<Finds>,
+    places: Batcher<Places>,
+    renewals: Batcher<Renewals>,
     ready: AtomicBool,
 }
 
@@ -52,31 +79,27 @@ impl PostgresStore {
     ///
     /// Fails with [`Error::Config`] if the URL cannot be understood.
     pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self::with_options(parse(url)?, ACQUIRE_TIMEOUT))
+        Ok(Self::with_options(parse(url)?, CALL_TIMEOUT))
     }
 
-    fn with_options(options: PgConnectOptions, acquire_timeout: Duration) -> Self {
+    fn with_options(options: PgConnectOptions, timeout: Duration) -> Self {
         let options = options
             .application_name("signalbox-orchestrator")
             .disable_statement_logging();
-        let session = options.clone().options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
-        ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(acquire_timeout)
-            .connect_lazy_with(session);
+        let connections = Arc::new(Connections::new(options.clone(), timeout));
         Self {
             options,
-            pool,
+            finds: Batcher::new(Finds(connections.clone()), timeout),
+            places: Batcher::new(Places(connections.clone()), timeout),
+            renewals: Batcher::new(Renewals(connections.clone()), timeout),
+            connections,
             ready: AtomicBool::new(false),
         }
     }
 
-    fn pool(&self) -> Result<&PgPool, Error> {
+    fn ready(&self) -> Result<&Connections, Error> {
         if self.ready.load(Ordering::Acquire) {
-            Ok(&self.pool)
+            Ok(&self.connections)
         } else {
             Err(Error::NotReady)
         }
@@ -102,215 +125,223 @@ fn parse(url: &str) -> Result<PgConnectOptions, Error> {
 }
 
 impl Store for PostgresStore {
-    async fn open(&self) -> Result<(), Error> {
-        // Its own connection: a migration may take longer than the pool's statement timeout.
-        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
-        let own = own.connect_with(self.options.clone()).await?;
-        let migrated = MIGRATIONS.run(&own).await;
-        own.close().await;
-        migrated?;
+    async fn open(&self) -> Result<ClusterId, Error> {
+        // Its own connection: a migration may take longer than statements may otherwise.
+        let opening = async {
+            let own = PgPoolOptions::new().max_connections(1).acquire_timeout(CALL_TIMEOUT);
+            let own = own.connect_with(self.options.clone()).await?;
+            let opened = async {
+                MIGRATIONS.run(&own).await?;
+                let cluster = sqlx::query_scalar("SELECT cluster_id FROM cluster");
+                Ok::<_, Error>(cluster.fetch_one(&own).await?)
+            }
+            .await;
+            own.close().await;
+            opened.map(ClusterId)
+        };
+        let cluster = tokio::time::timeout(MIGRATION_TIMEOUT, opening)
+            .await
+            .unwrap_or_else(|_| Err(timed_out("the schema was not ready in time")))?;
         self.ready.store(true, Ordering::Release);
-        Ok(())
+        Ok(cluster)
     }
 
     async fn find(&self, room: &RoomName) -> Result<Option<Assignment>, Error> {
-        let row = sqlx::query(sql::FIND)
-            .bind(room.as_str())
-            .fetch_optional(self.pool()?)
-            .await?;
-        row.map(|row| assignment(room, &row)).transpose()
+        self.ready()?;
+        self.finds.call(room.clone()).await
     }
 
-    async fn place(&self, room: &RoomName, candidate: NodeId, margin: Duration) -> Result<Placed, Error> {
-        let row = sqlx::query(sql::PLACE)
-            .bind(room.as_str())
-            .bind(candidate.0)
-            .bind(margin.as_secs_f64())
-            .fetch_optional(self.pool()?)
-            .await?;
-        match row {
-            Some(row) => Ok(Placed::New(assignment(room, &row)?)),
-            None => Ok(self.find(room).await?.map_or(Placed::Refused, Placed::Existing)),
+    async fn place(&self, proposal: Proposal, margin: Duration) -> Result<Placed, Error> {
+        let connections = self.ready()?;
+        if proposal.group.is_some() || !proposal.avoid.is_empty() {
+            return placing::place_apart(connections, &proposal, margin).await;
         }
+        self.places.call(Place { proposal, margin }).await
     }
 
-    async fn close(&self, room: &RoomName, owner: &CloseRoom) -> Result<bool, Error> {
+    async fn hand_off(
+        &self,
+        owner: &CloseRoom,
+        proposal: Proposal,
+        margin: Duration,
+    ) -> Result<Option<Assignment>, Error> {
+        placing::hand_off(self.ready()?, owner, &proposal, margin).await
+    }
+
+    async fn close(&self, room: &RoomName, owner: &CloseRoom, by: &str) -> Result<bool, Error> {
         let (Some(epoch), Some(generation)) = (bigint(owner.epoch.0), bigint(owner.generation.0)) else {
             return Ok(false);
         };
-        let done = sqlx::query(sql::CLOSE)
+        let query = sqlx::query(sql::CLOSE)
             .bind(room.as_str())
             .bind(owner.node.0)
             .bind(epoch)
             .bind(generation)
-            .execute(self.pool()?)
-            .await?;
-        Ok(done.rows_affected() == 1)
+            .bind(by);
+        Ok(!self.ready()?.rows_once(query).await?.is_empty())
     }
 
-    async fn register(&self, node: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
-        let row = sqlx::query(sql::REGISTER)
-            .bind(node.node.0)
-            .bind(&node.region)
-            .bind(&node.zone)
-            .bind(Json(&node.labels))
-            .bind(&node.control)
-            .bind(Json(&node.media))
-            .bind(i64::from(node.capacity))
-            .bind(&node.version)
+    async fn occupied(&self, group: Option<&str>, avoid: &[String]) -> Result<BTreeSet<NodeId>, Error> {
+        let connections = self.ready()?;
+        if group.is_none() && avoid.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let rows = connections
+            .rows(sqlx::query(sql::OCCUPIED).bind(group).bind(avoid))
+            .await?;
+        rows.iter().map(|row| Ok(NodeId(row.try_get("node_id")?))).collect()
+    }
+
+    async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
+        let query = sqlx::query(nodes::REGISTER)
+            .bind(about.node.0)
+            .bind(&about.region)
+            .bind(&about.zone)
+            .bind(Json(&about.labels))
+            .bind(&about.control)
+            .bind(Json(&about.media))
+            .bind(i64::from(about.capacity))
+            .bind(&about.version)
             .bind(Json(NodeLoad::default()))
             .bind(lease.as_secs_f64())
-            .fetch_one(self.pool()?)
-            .await?;
-        Ok(Epoch(unsigned(&row, "epoch")?))
+            .bind(rows::track_text(about.track));
+        Ok(Epoch(rows::unsigned(&self.ready()?.row(query).await?, "epoch")?))
     }
 
-    async fn renew(&self, node: NodeId, epoch: Epoch, load: NodeLoad, lease: Duration) -> Result<bool, Error> {
-        let Some(epoch) = bigint(epoch.0) else { return Ok(false) };
-        let done = sqlx::query(sql::RENEW)
-            .bind(node.0)
-            .bind(epoch)
-            .bind(Json(load))
-            .bind(lease.as_secs_f64())
-            .execute(self.pool()?)
-            .await?;
-        Ok(done.rows_affected() == 1)
+    async fn renew(
+        &self,
+        node: NodeId,
+        epoch: Epoch,
+        beat: u64,
+        load: NodeLoad,
+        lease: Duration,
+    ) -> Result<Renewal, Error> {
+        self.ready()?;
+        let (Some(epoch), Some(beat)) = (bigint(epoch.0), bigint(beat)) else {
+            return Ok(Renewal::Over);
+        };
+        let renew = Renew {
+            node,
+            epoch,
+            beat,
+            load,
+            lease,
+        };
+        self.renewals.call(renew).await
+    }
+
+    async fn restore(
+        &self,
+        node: NodeId,
+        epoch: Epoch,
+        rooms: &[RoomDigest],
+        by: &str,
+    ) -> Result<Vec<RoomDigest>, Error> {
+        match bigint(epoch.0) {
+            Some(epoch) => restoring::restore(self.ready()?, node, epoch, rooms, by).await,
+            None => Ok(rooms.to_vec()),
+        }
     }
 
     async fn release(&self, node: NodeId, epoch: Epoch) -> Result<bool, Error> {
         let Some(epoch) = bigint(epoch.0) else { return Ok(false) };
-        let done = sqlx::query(sql::RELEASE)
-            .bind(node.0)
-            .bind(epoch)
-            .execute(self.pool()?)
-            .await?;
-        Ok(done.rows_affected() == 1)
+        let query = sqlx::query(nodes::RELEASE).bind(node.0).bind(epoch);
+        Ok(!self.ready()?.rows_once(query).await?.is_empty())
     }
 
-    async fn overdue(&self) -> Result<usize, Error> {
-        let row = sqlx::query(sql::OVERDUE).fetch_one(self.pool()?).await?;
-        count(&row, "overdue")
+    async fn set_state(&self, node: NodeId, state: NodeState) -> Result<Option<NodeState>, Error> {
+        let query = sqlx::query(nodes::SET_STATE).bind(node.0).bind(rows::state_text(state));
+        let rows = self.ready()?.rows(query).await?;
+        rows.first().map(rows::node_state).transpose()
     }
 
-    async fn fence_expired(&self, brake: &Brake) -> Result<Fenced, Error> {
-        let mut transaction = self.pool()?.begin().await?;
-        // The brake counts what others have fenced, so only one may count and fence at a time. Whoever does not get the
-        // turn leaves the work to the one who has it.
-        let turn = sqlx::query(sql::TURN_TO_FENCE).fetch_one(&mut *transaction).await?;
-        if !turn.try_get::<bool, _>("mine")? {
-            return Ok(Fenced::default());
-        }
-        // Each statement of the transaction sees what was committed before it began, so this one sees what the last
-        // turn did.
-        let fleet = sqlx::query(sql::FLEET)
-            .bind(brake.lease.as_secs_f64())
-            .fetch_one(&mut *transaction)
+    async fn eject(&self, node: NodeId, epoch: Epoch, base: Duration, share: f64) -> Result<bool, Error> {
+        let Some(epoch) = bigint(epoch.0) else { return Ok(false) };
+        leases::eject(self.ready()?, node, epoch, base, share).await
+    }
+
+    async fn look(&self, orchestrator: &str, recent: Duration) -> Result<Look, Error> {
+        let query = sqlx::query(nodes::LOOK).bind(orchestrator).bind(recent.as_secs_f64());
+        let row = self.ready()?.row(query).await?;
+        Ok(Look {
+            overdue: rows::count(&row, "overdue")?,
+            orchestrators: rows::count(&row, "orchestrators")?,
+            incarnation: row.try_get("incarnation")?,
+        })
+    }
+
+    async fn overdue(&self) -> Result<Vec<Overdue>, Error> {
+        let rows = self
+            .ready()?
+            .rows(sqlx::query(nodes::OVERDUE).bind(MAX_OVERDUE))
             .await?;
-        let permitted = brake.permits(Fleet {
-            nodes: count(&fleet, "nodes")?,
-            overdue: count(&fleet, "overdue")?,
-            fenced: count(&fleet, "fenced")?,
-        });
-        let due = sqlx::query(sql::DUE)
-            .bind(brake.grace.as_secs_f64())
-            .bind(brake.lease.as_secs_f64())
-            .fetch_all(&mut *transaction)
-            .await?;
-        let mut fenced = Fenced {
-            nodes: Vec::new(),
-            held: due.len().saturating_sub(permitted),
-        };
-        for row in due.iter().take(permitted) {
-            let node: Uuid = row.try_get("node_id")?;
-            let epoch: i64 = row.try_get("epoch")?;
-            let done = sqlx::query(sql::FENCE)
-                .bind(node)
-                .bind(epoch)
-                .bind(brake.grace.as_secs_f64())
-                .execute(&mut *transaction)
-                .await?;
-            if done.rows_affected() == 1 {
-                fenced.nodes.push((NodeId(node), Epoch(unsigned(row, "epoch")?)));
-            }
-        }
-        transaction.commit().await?;
-        Ok(fenced)
+        rows.iter().map(rows::overdue).collect()
+    }
+
+    async fn fence_expired(&self, brake: &Brake, spared: &BTreeSet<NodeId>) -> Result<Fenced, Error> {
+        leases::fence_expired(self.ready()?, brake, spared).await
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {
-        let rows = sqlx::query(sql::CANDIDATES)
-            .bind(margin.as_secs_f64())
-            .fetch_all(self.pool()?)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Candidate {
-                    node: NodeId(row.try_get("node_id")?),
-                    region: row.try_get("region")?,
-                    capacity: narrow(row, "capacity")?,
-                    participants: row.try_get::<Json<NodeLoad>, _>("load")?.participants,
-                })
-            })
-            .collect()
+        let query = sqlx::query(nodes::CANDIDATES).bind(margin.as_secs_f64());
+        self.ready()?.rows(query).await?.iter().map(rows::candidate).collect()
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
-        let rows = sqlx::query(sql::NODES).fetch_all(self.pool()?).await?;
-        rows.iter().map(node_view).collect()
+        let rows = self.ready()?.rows(sqlx::query(nodes::NODES)).await?;
+        rows.iter().map(rows::node_view).collect()
     }
-}
 
-fn assignment(room: &RoomName, row: &PgRow) -> Result<Assignment, Error> {
-    Ok(Assignment {
-        room: room.clone(),
-        node: NodeId(row.try_get("node_id")?),
-        epoch: Epoch(unsigned(row, "node_epoch")?),
-        generation: Generation(unsigned(row, "generation")?),
-        control: row.try_get("control")?,
-    })
-}
+    async fn rooms(
+        &self,
+        after: Option<&RoomName>,
+        node: Option<NodeId>,
+        limit: usize,
+    ) -> Result<Vec<RoomView>, Error> {
+        // No room's name is empty, so all come after the empty one.
+        let page = |sql| {
+            sqlx::query(sql)
+                .bind(after.map_or("", RoomName::as_str))
+                .bind(rows::limit(limit))
+        };
+        let query = match node {
+            Some(node) => page(sql::ROOMS_OF_NODE).bind(node.0),
+            None => page(sql::ROOMS),
+        };
+        self.ready()?.rows(query).await?.iter().map(rows::room_view).collect()
+    }
 
-fn node_view(row: &PgRow) -> Result<NodeView, Error> {
-    let state = match row.try_get::<&str, _>("state")? {
-        "serving" => NodeState::Serving,
-        "draining" => NodeState::Draining,
-        "lost" => NodeState::Lost,
-        other => return Err(unreadable("state", format!("unknown state {other}"))),
-    };
-    Ok(NodeView {
-        node: NodeId(row.try_get("node_id")?),
-        epoch: Epoch(unsigned(row, "epoch")?),
-        state,
-        live: row.try_get("live")?,
-        control: row.try_get("control")?,
-        media: row.try_get::<Json<_>, _>("media")?.0,
-        region: row.try_get("region")?,
-        capacity: narrow(row, "capacity")?,
-        load: row.try_get::<Json<_>, _>("load")?.0,
-        version: row.try_get("version")?,
-    })
-}
+    async fn history(&self, room: &RoomName, limit: usize) -> Result<Option<(RoomView, Vec<HistoryEntry>)>, Error> {
+        let connections = self.ready()?;
+        let view = connections.rows(sqlx::query(sql::ROOM).bind(room.as_str())).await?;
+        let Some(view) = view.first().map(rows::room_view).transpose()? else {
+            return Ok(None);
+        };
+        let entries = sqlx::query(sql::HISTORY).bind(room.as_str()).bind(rows::limit(limit));
+        let entries = connections.rows(entries).await?;
+        let entries = entries.iter().map(rows::history_entry).collect::<Result<_, _>>()?;
+        Ok(Some((view, entries)))
+    }
 
-/// The database's integers are signed. What does not fit was never handed out, so it matches no row.
-fn bigint(value: u64) -> Option<i64> {
-    i64::try_from(value).ok()
-}
-
-fn unsigned(row: &PgRow, column: &'static str) -> Result<u64, Error> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|error| unreadable(column, error))
-}
-
-fn narrow(row: &PgRow, column: &'static str) -> Result<u32, Error> {
-    u32::try_from(row.try_get::<i64, _>(column)?).map_err(|error| unreadable(column, error))
-}
-
-fn count(row: &PgRow, column: &'static str) -> Result<usize, Error> {
-    usize::try_from(row.try_get::<i64, _>(column)?).map_err(|error| unreadable(column, error))
-}
-
-fn unreadable(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::Database(Box::new(sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
-        source: source.into(),
-    }))
+    async fn purge(&self, retention: &Retention, limit: usize) -> Result<Purged, Error> {
+        let connections = self.ready()?;
+        let purge = async |sql, age: Duration, limit: u64| {
+            let query = sqlx::query(sql)
+                .bind(age.as_secs_f64())
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+            Ok::<u64, Error>(connections.rows(query).await?.len() as u64)
+        };
+        let limit = limit as u64;
+        let closed = purge(sql::PURGE_CLOSED, retention.rooms, limit).await?;
+        let orphaned = purge(sql::PURGE_ORPHANED, retention.rooms, limit - closed).await?;
+        let nodes = purge(nodes::PURGE, retention.nodes, limit).await?;
+        let history = purge(sql::PURGE_HISTORY, retention.history, limit).await?;
+        let looks = sqlx::query(nodes::PURGE_ORCHESTRATORS).bind(retention.nodes.as_secs_f64());
+        connections.rows(looks).await?;
+        Ok(Purged {
+            rooms: closed + orphaned,
+            nodes,
+            history,
+        })
+    }
 }

@@ -1,4 +1,6 @@
-//! The command as a developer runs it.
+//! The command as a developer and an operator run it.
+
+mod operators;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -119,6 +121,15 @@ fn wrong_arguments_end_with_code_2() {
         &["--listen", "nowhere"][..],
         &["token"],
         &["nodes", "--cluster-secret", "short"],
+        &["rooms", "--limit", "0"],
+        &["rooms", "why"],
+        &[
+            "nodes",
+            "--orchestrator",
+            "nonsense",
+            "--cluster-secret",
+            "0123456789abcdef",
+        ],
         &["sing"],
     ] {
         let output = command(args).output().unwrap();
@@ -134,6 +145,8 @@ fn help_is_there_for_everything() {
         &["dev", "--help"],
         &["token", "--help"],
         &["nodes", "--help"],
+        &["rooms", "--help"],
+        &["rooms", "why", "--help"],
     ] {
         let output = command(args).output().unwrap();
         assert!(output.status.success());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::{Failure, Shared};
-use crate::Error;
+use super::Failure;
+use crate::store::Store;
+use crate::{Error, Service};
 
 /// `GET /livez`: the process answers.
 pub async fn live() -> StatusCode {
@@ -14,8 +15,8 @@ pub async fn live() -> StatusCode {
 }
 
 /// `GET /readyz`: the store answered when the fencer last asked it.
-pub async fn ready<S>(State(shared): State<Arc<Shared<S>>>) -> Result<StatusCode, Failure> {
-    if *shared.reachable.borrow() {
+pub async fn ready<S: Store>(State(service): State<Arc<Service<S>>>) -> Result<StatusCode, Failure> {
+    if service.sight.borrow().reachable {
         Ok(StatusCode::OK)
     } else {
         Err(Error::NotReady.into())

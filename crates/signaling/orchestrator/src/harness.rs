@@ -1,0 +1,100 @@
+//! An orchestrator without sockets, for tests.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use signalbox_protocol::node::{EpochHeld, Heartbeat, NodeLoad, RegisterNode, RoomDigest};
+use signalbox_protocol::{Epoch, NodeId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::faulty::FaultyStore;
+use crate::probe::Ask;
+use crate::store::Store;
+use crate::{Config, Error, Service};
+
+pub const SECRET: &str = "the cluster's secret";
+
+/// What nodes answer when they are asked, by their control listeners.
+#[derive(Default)]
+pub struct Answers(Mutex<BTreeMap<String, EpochHeld>>);
+
+impl Answers {
+    pub fn set(&self, node: NodeId, epoch: Option<Epoch>) {
+        self.0.lock().unwrap().insert(control(node), EpochHeld { node, epoch });
+    }
+}
+
+impl Ask for Answers {
+    fn ask<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<EpochHeld>> + Send + 'a>> {
+        let answer = self.0.lock().unwrap().get(control).copied();
+        Box::pin(async move { answer })
+    }
+}
+
+pub type Orchestrator = Arc<Service<FaultyStore>>;
+
+/// An orchestrator with [`SECRET`] and these flags, and what its nodes answer.
+pub fn orchestrator(flags: &[&str]) -> (Orchestrator, Arc<Answers>) {
+    orchestrator_of(SECRET, flags)
+}
+
+/// The same with these secrets.
+pub fn orchestrator_of(secrets: &str, flags: &[&str]) -> (Orchestrator, Arc<Answers>) {
+    let required = ["orchestrator", "--cluster-secret", secrets];
+    let config = Config::try_parse_from(required.iter().chain(flags)).unwrap();
+    let answers = Arc::new(Answers::default());
+    let store = FaultyStore::default();
+    let service = Service::new(store, &config, "a".into(), answers.clone(), StdRng::seed_from_u64(1));
+    (service, answers)
+}
+
+/// Its background tasks, until they are aborted; returns when the store is open.
+pub async fn start(service: &Orchestrator) -> JoinHandle<Result<(), Error>> {
+    let running = service.clone();
+    let task = tokio::spawn(async move { running.background(CancellationToken::new()).await });
+    service.sight().wait_for(|sight| sight.reachable).await.unwrap();
+    task
+}
+
+pub fn node(n: u128) -> NodeId {
+    NodeId(Uuid::from_u128(n))
+}
+
+fn control(node: NodeId) -> String {
+    format!("ws://{node}.example:7900")
+}
+
+pub fn registration(node: NodeId) -> RegisterNode {
+    RegisterNode {
+        node,
+        control: control(node),
+        media: vec!["192.0.2.1:50000".parse().unwrap()],
+        region: "eu".into(),
+        zone: String::new(),
+        labels: BTreeMap::new(),
+        track: Default::default(),
+        capacity: 100,
+        version: "1.0.0".into(),
+    }
+}
+
+pub async fn register(service: &Orchestrator, node: NodeId) -> Epoch {
+    let lease = service.leases.lease();
+    service.store.register(&registration(node), lease).await.unwrap()
+}
+
+pub fn heartbeat(epoch: Epoch, beat: u64, rooms: Option<Vec<RoomDigest>>) -> Heartbeat {
+    Heartbeat {
+        epoch,
+        beat,
+        load: NodeLoad::default(),
+        rooms,
+    }
+}

@@ -1,0 +1,61 @@
+//! Which track a room goes to: canary for a share of the users, always the same ones.
+
+use signalbox_protocol::history::Filter;
+use signalbox_protocol::placement::{PlaceRoom, Track};
+
+use super::{Field, Settings, hash, region};
+
+/// Keeps this hash apart from other hashes of users' names: whoever falls into the canary share here should not for that
+/// reason alone fall into one share or shard elsewhere.
+const SALT: &[u8] = b"signalbox canary";
+
+/// How many equal shares the users fall into. Higher: finer shares.
+const BUCKETS: u64 = 10_000;
+
+/// Whether `user`'s rooms belong on canary nodes when `share` of the users' do, from 0 to 1. Whoever does at one share
+/// does at every higher one.
+pub fn is_canary(user: &str, share: f64) -> bool {
+    let bucket = hash::pair(hash::of_bytes(SALT), hash::of_bytes(user.as_bytes())) % BUCKETS;
+    (bucket as f64) < share * BUCKETS as f64
+}
+
+/// The track that the request wants: the one that it names, or else the one that its user falls into. A request without
+/// a user falls by its room's name.
+pub fn wanted(request: &PlaceRoom, share: f64) -> Track {
+    request.track.unwrap_or_else(|| {
+        let user = request.user.as_deref().unwrap_or(request.room.as_str());
+        if is_canary(user, share) {
+            Track::Canary
+        } else {
+            Track::Stable
+        }
+    })
+}
+
+/// Takes out the nodes of the other track, and says whether that was stable although canary was wanted.
+///
+/// It is when only the share asked for canary and no canary node can take the room near where it is wanted: to try a new
+/// version is worth neither a refused join nor a detour to another region. The reverse never happens. A request that
+/// names its track means it, and users outside of the share do not get the new version because the old one is full.
+pub fn keep(field: &mut Field<'_>, request: &PlaceRoom, settings: &Settings) -> (Track, bool) {
+    let wanted = wanted(request, settings.canary_share);
+    let near_canary = || {
+        field.eligible.iter().any(|scored| {
+            scored.candidate.track == Track::Canary
+                && request
+                    .region
+                    .as_deref()
+                    .is_none_or(|region| region::has_room(scored, region, settings))
+        })
+    };
+    let any_stable = || {
+        field
+            .eligible
+            .iter()
+            .any(|scored| scored.candidate.track == Track::Stable)
+    };
+    let fallback = request.track.is_none() && wanted == Track::Canary && !near_canary() && any_stable();
+    let given = if fallback { Track::Stable } else { wanted };
+    field.keep(Filter::Track, |scored| scored.candidate.track == given);
+    (wanted, fallback)
+}

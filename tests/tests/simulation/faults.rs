@@ -1,0 +1,145 @@
+//! The nemesis: breaks one thing after the other, as the seed says.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
+
+use crate::network::Host;
+use crate::world::World;
+
+/// What may break in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faults {
+    /// Everything.
+    All,
+    /// Everything, but nodes and orchestrators can always reach each other: see the documentation of the default of promises.
+    NodesReachOrchestrators,
+    /// Processes, and a standby that takes over and has missed the last writes. While the database is away nothing can be sorted out, so it stays.
+    LossyFailover,
+}
+
+/// For how long things break.
+pub const TROUBLE: Duration = Duration::from_secs(40);
+
+/// Breaks things until [`TROUBLE`] is over, then mends everything.
+pub async fn run(world: World, faults: Faults) {
+    let mut rng = StdRng::seed_from_u64(world.seed ^ 0x0bad_5eed);
+    while world.elapsed() < TROUBLE {
+        sleep(Duration::from_millis(rng.random_range(200..2500))).await;
+        let fault = one(&world, faults, &mut rng);
+        world.note(|| format!("fault: {fault}"));
+    }
+    world.note(|| "all is mended".to_owned());
+    world.heal();
+    world.network.calm();
+}
+
+fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
+    let node = rng.random_range(0..world.node_count());
+    let orchestrator = rng.random_range(0..world.orchestrators());
+    let kinds: &[&str] = match faults {
+        Faults::All => &[
+            "heal",
+            "kill node",
+            "freeze node",
+            "cut node off",
+            "cut node and orchestrator",
+            "kill orchestrator",
+            "cut orchestrator and database",
+            "cut gateway and orchestrator",
+            "stop database",
+            "fail over",
+            "lose",
+        ],
+        Faults::NodesReachOrchestrators => &[
+            "heal",
+            "kill node",
+            "freeze node",
+            "kill orchestrator",
+            "cut orchestrator and database",
+            "cut gateway and orchestrator",
+            "stop database",
+            "fail over",
+        ],
+        Faults::LossyFailover => &[
+            "heal",
+            "kill node",
+            "kill orchestrator",
+            "fail over and lose writes",
+            "fall behind",
+        ],
+    };
+    let kind = *kinds.choose(rng).expect("there are some");
+    let (at_node, at_orchestrator) = (Host::Node(node), Host::Orchestrator(orchestrator));
+    match kind {
+        "heal" => world.heal(),
+        "kill node" => {
+            world.kill_node(node);
+            let again = Duration::from_millis(rng.random_range(10..4000));
+            let world = world.clone();
+            tokio::spawn(async move {
+                sleep(again).await;
+                world.start_node(node);
+            });
+        }
+        "freeze node" => world.freeze_node(node, Duration::from_millis(rng.random_range(100..6000))),
+        "cut node off" => {
+            for index in 0..world.orchestrators() {
+                both(world, at_node, Host::Orchestrator(index));
+            }
+        }
+        "cut node and orchestrator" => some(world, rng, at_node, at_orchestrator),
+        "kill orchestrator" => {
+            world.kill_orchestrator(orchestrator);
+            let again = Duration::from_millis(rng.random_range(10..4000));
+            let world = world.clone();
+            tokio::spawn(async move {
+                sleep(again).await;
+                world.start_orchestrator(orchestrator);
+            });
+        }
+        "cut orchestrator and database" => some(world, rng, at_orchestrator, Host::Database),
+        "cut gateway and orchestrator" => {
+            let gateway = Host::Gateway(rng.random_range(0..crate::GATEWAYS));
+            some(world, rng, gateway, at_orchestrator);
+        }
+        "stop database" => {
+            world.database.stop();
+            let again = Duration::from_millis(rng.random_range(100..8000));
+            let world = world.clone();
+            tokio::spawn(async move {
+                sleep(again).await;
+                world.database.start();
+            });
+        }
+        "fail over" => {
+            world.database.replicate();
+            world.database.promote();
+        }
+        "fall behind" => world.database.replicate(),
+        "fail over and lose writes" => {
+            world.database.promote();
+            world.has_lost_writes();
+        }
+        "lose" => world.network.lose(0.05),
+        _ => unreachable!("every kind is handled"),
+    }
+    format!("{kind} (node {node}, orchestrator {orchestrator})")
+}
+
+fn both(world: &World, a: Host, b: Host) {
+    world.network.cut(a, b);
+    world.network.cut(b, a);
+}
+
+/// One direction, the other one, or both.
+fn some(world: &World, rng: &mut StdRng, a: Host, b: Host) {
+    match rng.random_range(0..3) {
+        0 => world.network.cut(a, b),
+        1 => world.network.cut(b, a),
+        _ => both(world, a, b),
+    }
+}

@@ -1,0 +1,243 @@
+//! A media node of the simulation: the real tenure, lease, tickets and admission, around a list of rooms that have people in them, instead
+//! of shards.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use signalbox_media::lease::Lease;
+use signalbox_media::rooms::Rooms;
+use signalbox_media::tenure::{Action, Answer, Ask, Note, Promises, Question, Tenure};
+use signalbox_media::tickets::Tickets;
+use signalbox_protocol::node::{EpochHeld, Heartbeat, NodeLoad, RegisterNode, RoomDigest};
+use signalbox_protocol::placement::{CloseRoom, RoomClosed};
+use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::network::Host;
+use crate::world::World;
+
+/// How long the call may take that closes a room.
+const CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// One process of a node: another one after a restart. Clones are the same.
+#[derive(Clone)]
+pub struct Node {
+    pub index: usize,
+    pub id: NodeId,
+    pub lease: Arc<Lease>,
+    tickets: Arc<Tickets>,
+    rooms: Arc<Rooms>,
+    /// What the shards would host: rooms with participants.
+    shards: Arc<Mutex<BTreeMap<RoomName, Generation>>>,
+}
+
+/// Why a join was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl Node {
+    pub fn new(world: &World, index: usize) -> Self {
+        let id = NodeId(uuid::Uuid::from_u128(index as u128 + 1));
+        Self {
+            index,
+            id,
+            lease: Arc::default(),
+            tickets: Arc::new(Tickets::new(&world.secrets(), id)),
+            rooms: Arc::new(Rooms::new(1, 1000)),
+            shards: Arc::default(),
+        }
+    }
+
+    /// The rooms that it serves at this moment: what its shards would forward packets of.
+    pub fn serves(&self, world: &World) -> Vec<(RoomName, Generation, Epoch)> {
+        let Some(epoch) = self.lease.epoch(world.boottime()) else {
+            return Vec::new();
+        };
+        let shards = self.shards();
+        shards
+            .iter()
+            .map(|(room, generation)| (room.clone(), *generation, epoch))
+            .collect()
+    }
+
+    /// Lets somebody in, as the real admission does.
+    pub fn admit(&self, world: &World, room: &RoomName, ticket: &str) -> Result<(Generation, Epoch), Refused> {
+        let claims = self
+            .tickets
+            .check(ticket, room, self.lease.held(world.boottime()))
+            .map_err(|refusal| Refused(refusal.detail))?;
+        let generation = claims.generation;
+        let hand_over = |_| {
+            self.shards().insert(room.clone(), generation);
+            Ok(())
+        };
+        self.rooms
+            .enter(room, generation, Instant::now(), |_| 0, hand_over)
+            .map_err(|refusal| Refused(refusal.detail))?;
+        Ok((generation, claims.epoch))
+    }
+
+    pub fn held(&self, world: &World) -> EpochHeld {
+        EpochHeld {
+            node: self.id,
+            epoch: self.lease.epoch(world.boottime()),
+        }
+    }
+
+    /// The process.
+    pub async fn run(self, world: World, promises: Promises, seed: u64) {
+        tokio::join!(self.stay_registered(&world, promises, seed), self.close_again(&world));
+    }
+
+    async fn stay_registered(&self, world: &World, promises: Promises, seed: u64) {
+        let mut tenure = Tenure::new(Arc::clone(&self.lease), world.orchestrators(), promises, seed);
+        let mut calls = JoinSet::new();
+        loop {
+            world.awake(self.index).await;
+            while let Some(action) = tenure.poll_action(world.boottime()) {
+                match action {
+                    Action::Ask(ask) => {
+                        let call = self.clone().call(world.clone(), ask);
+                        calls.spawn(call);
+                    }
+                    Action::Fence { .. } => {
+                        self.rooms.fence();
+                        self.shards().clear();
+                    }
+                    Action::Close(stale) => self.close_stale(&stale),
+                    Action::GiveUp(why) => panic!("node {} is refused: {why}", self.index),
+                    Action::Note(Note::Registered(held)) => self.rooms.set_cluster(held.cluster),
+                    Action::Note(_) => {}
+                }
+            }
+            let timeout = tenure.poll_timeout();
+            tokio::select! {
+                biased;
+                Some(answered) = calls.join_next() => {
+                    world.awake(self.index).await;
+                    let (ask, answer) = answered.expect("a call ends");
+                    tenure.handle_answer(world.boottime(), &ask, answer);
+                }
+                () = world.sleep_until(timeout) => {}
+            }
+        }
+    }
+
+    /// Everyone leaves one of its rooms, when it has any, and it is closed as in the real node.
+    pub async fn empty_one(self, world: World, choice: usize) {
+        let Some(epoch) = self.lease.epoch(world.boottime()) else {
+            return;
+        };
+        let (room, generation) = {
+            let mut shards = self.shards();
+            let count = shards.len().max(1);
+            let Some((room, generation)) = shards.iter().nth(choice % count) else {
+                return;
+            };
+            let (room, generation) = (room.clone(), *generation);
+            shards.remove(&room);
+            (room, generation)
+        };
+        self.rooms.mark_empty(&room, generation);
+        let owner = CloseRoom {
+            node: self.id,
+            epoch,
+            generation,
+        };
+        // Until one answers, or the epoch is over.
+        for attempt in 0.. {
+            world.awake(self.index).await;
+            if self.lease.epoch(world.boottime()) != Some(epoch) || !self.rooms.hosts(&room, generation) {
+                return;
+            }
+            let orchestrator = attempt % world.orchestrators();
+            if self.tell_closed(&world, orchestrator, &room, &owner).await {
+                break;
+            }
+        }
+        world.awake(self.index).await;
+        if self.lease.epoch(world.boottime()) == Some(epoch) {
+            self.rooms.closed(&room, generation, Instant::now());
+        }
+    }
+
+    /// As in the real node: see its `closing`.
+    async fn close_again(&self, world: &World) {
+        for attempt in 0.. {
+            let (room, generation) = self.rooms.next_doubted().await;
+            world.awake(self.index).await;
+            let Some(epoch) = self.lease.epoch(world.boottime()) else {
+                continue;
+            };
+            let owner = CloseRoom {
+                node: self.id,
+                epoch,
+                generation,
+            };
+            self.tell_closed(world, attempt % world.orchestrators(), &room, &owner)
+                .await;
+        }
+    }
+
+    /// Whether the orchestrator has answered.
+    async fn tell_closed(&self, world: &World, orchestrator: usize, room: &RoomName, owner: &CloseRoom) -> bool {
+        let path = format!("/v1/rooms/{room}/close");
+        let call = world.post(Host::Node(self.index), orchestrator, &path, owner);
+        let reply = timeout(CLOSE, call).await;
+        reply.is_ok_and(|reply| reply.ok::<RoomClosed>().is_some())
+    }
+
+    fn close_stale(&self, stale: &[RoomDigest]) {
+        for digest in stale {
+            if self.rooms.mark_stale(&digest.room, digest.generation).is_some() {
+                self.shards().remove(&digest.room);
+                self.rooms.closed(&digest.room, digest.generation, Instant::now());
+            }
+        }
+    }
+
+    async fn call(self, world: World, ask: Ask) -> (Ask, Answer) {
+        let host = Host::Node(self.index);
+        let reply = match &ask.question {
+            Question::Register => {
+                let about = RegisterNode {
+                    node: self.id,
+                    control: format!("ws://node-{}", self.index),
+                    media: vec!["192.0.2.1:50000".parse().expect("an address")],
+                    region: String::new(),
+                    zone: String::new(),
+                    labels: BTreeMap::new(),
+                    track: Default::default(),
+                    capacity: 1000,
+                    version: "1.0.0".into(),
+                };
+                world.post(host, ask.orchestrator, "/v1/nodes", &about).await
+            }
+            Question::Beat { epoch, beat, rooms } => {
+                let heartbeat = Heartbeat {
+                    epoch: *epoch,
+                    beat: *beat,
+                    load: NodeLoad::default(),
+                    rooms: rooms.then(|| self.rooms.digests()),
+                };
+                let path = format!("/v1/nodes/{}/heartbeat", self.id);
+                world.post(host, ask.orchestrator, &path, &heartbeat).await
+            }
+        };
+        let answer = match (&ask.question, reply.status()) {
+            (Question::Register, Some(200)) => reply.ok().map(Answer::Registered),
+            (Question::Beat { .. }, Some(200)) => reply.ok().map(Answer::Renewed),
+            (_, Some(409)) => Some(Answer::Past),
+            (_, Some(410)) => Some(Answer::Over),
+            (_, Some(400)) => Some(Answer::Refused(reply.text())),
+            _ => None,
+        };
+        (ask, answer.unwrap_or(Answer::Failed(String::new())))
+    }
+
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<RoomName, Generation>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
