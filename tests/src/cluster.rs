@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
-use signalbox_protocol::node::{NodeList, NodeView};
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::PATIENCE;
 use crate::client::{Client, Wish};
+use crate::map::Map;
 
 /// The API key of every cluster here.
 pub const KEY: &str = "testkey";
@@ -190,11 +190,16 @@ impl Cluster {
     /// Waits until every gateway is ready and every node is live.
     async fn ready(&self) -> anyhow::Result<()> {
         let wanted = self.nodes.len();
-        wait_for_nodes(&self.orchestrator, wanted).await?;
+        self.map().until_nodes(wanted).await;
         for gateway in &self.gateways {
             wait_for_ready(&gateway.url).await?;
         }
         Ok(())
+    }
+
+    /// The map as the orchestrator sees it.
+    pub fn map(&self) -> Map {
+        Map::new(&self.orchestrator, CLUSTER_SECRET)
     }
 
     /// The first gateway.
@@ -251,41 +256,6 @@ pub async fn counter(server: &str, name: &str) -> anyhow::Result<u64> {
         value.trim().parse::<f64>().ok()
     });
     Ok(values.sum::<f64>() as u64)
-}
-
-/// The nodes that an orchestrator knows.
-///
-/// # Errors
-/// When it does not answer.
-pub async fn nodes(orchestrator: &str) -> anyhow::Result<Vec<NodeView>> {
-    let request = reqwest::Client::new()
-        .get(format!("{orchestrator}/v1/nodes"))
-        .bearer_auth(CLUSTER_SECRET);
-    Ok(request
-        .send()
-        .await?
-        .error_for_status()?
-        .json::<NodeList>()
-        .await?
-        .nodes)
-}
-
-/// Waits until an orchestrator has this many live nodes.
-///
-/// # Errors
-/// When that takes longer than [`PATIENCE`].
-pub async fn wait_for_nodes(orchestrator: &str, wanted: usize) -> anyhow::Result<()> {
-    let wait = async {
-        while !nodes(orchestrator)
-            .await
-            .is_ok_and(|nodes| nodes.iter().filter(|node| node.live).count() >= wanted)
-        {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .with_context(|| format!("{wanted} live nodes"))
 }
 
 /// Waits until a server's `/readyz` says so.

@@ -10,6 +10,7 @@
 //! | [`cluster`] | gateways, an orchestrator and media nodes in this process |
 //! | [`processes`] | the same as processes, over PostgreSQL |
 //! | [`postgres`] | a PostgreSQL server that a test may kill, and its standby |
+//! | [`process_tree`] | processes with the children that they have started |
 //! | [`fake_node`] | a media node without media: only what the room map sees of one |
 //! | [`map`] | what an orchestrator answers about rooms and nodes |
 //! | [`load`] | joins that go on while something breaks, and what came of them |
@@ -26,6 +27,7 @@ pub mod map;
 pub mod media;
 pub mod peer;
 pub mod postgres;
+pub mod process_tree;
 pub mod processes;
 pub mod stun;
 

@@ -3,7 +3,6 @@
 //! Its data are in a temporary folder, its port is on 127.0.0.1, and it asks for no password. Root hands it over to the user
 //! `postgres`, since it refuses to run as root. Dropping it kills it and removes the data.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Uid;
 
 use crate::PATIENCE;
+use crate::process_tree::{is_running, kill_tree, pid};
 use crate::processes::free_address;
 
 /// Where Debian puts PostgreSQL's servers, one folder for each version.
@@ -338,49 +338,6 @@ fn finished(name: &str, output: Output) -> anyhow::Result<String> {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-}
-
-fn pid(child: &Child) -> anyhow::Result<Pid> {
-    Ok(Pid::from_raw(i32::try_from(child.id())?))
-}
-
-/// Kills a process and its children; answers the children, which init buries. PostgreSQL gives each backend a session of its own,
-/// so that no process group holds them together.
-fn kill_tree(parent: &mut Child) -> anyhow::Result<BTreeSet<Pid>> {
-    // Stopped, it starts no further child meanwhile.
-    let stopped = kill(pid(parent)?, Signal::SIGSTOP);
-    let children = if stopped.is_ok() {
-        children(pid(parent)?)?
-    } else {
-        BTreeSet::new()
-    };
-    for child in &children {
-        // It may have ended by itself.
-        let _ = kill(*child, Signal::SIGKILL);
-    }
-    parent.kill()?;
-    parent.wait()?;
-    Ok(children)
-}
-
-/// The fields of `/proc/<pid>/stat` behind the name: state and parent.
-fn state(pid: Pid) -> Option<(char, i32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn children(parent: Pid) -> anyhow::Result<BTreeSet<Pid>> {
-    let entries = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(entries
-        .map(Pid::from_raw)
-        .filter(|pid| state(*pid).is_some_and(|(_, of)| of == parent.as_raw()))
-        .collect())
-}
-
-/// Neither gone nor waiting to be buried.
-fn is_running(pid: Pid) -> bool {
-    state(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
 #[cfg(test)]

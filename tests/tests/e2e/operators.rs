@@ -2,12 +2,13 @@
 
 use std::process::Stdio;
 
+use e2e::cluster::CLUSTER_SECRET;
 use e2e::load::{Outcome, join};
 use e2e::processes::{Processes, Shape, command, database};
 use serde_json::Value;
 use signalbox_protocol::history::{RoomEvent, RoomPlacement};
 use signalbox_protocol::node::NodeList;
-use signalbox_protocol::placement::RoomList;
+use signalbox_protocol::placement::{Policy, RoomList};
 
 /// Runs `signalbox` with these arguments; exit code, output and errors.
 fn signalbox(all: &Processes, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -94,5 +95,17 @@ async fn the_orchestrator_describes_its_interface() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3."), "{document}");
     for path in ["/v1/nodes", "/v1/rooms", "/v1/rooms/{room}/placement", "/v1/placements"] {
         assert!(document["paths"][path].is_object(), "{path}");
+    }
+}
+
+#[test]
+fn a_policy_that_does_not_exist_is_refused_with_those_that_do() {
+    let flags = ["--memory", "--listen", "127.0.0.1:0", "--policy", "fastest"].map(str::to_owned);
+    let mut orchestrator = command("signalbox-orchestrator", &flags, CLUSTER_SECRET).unwrap();
+    let output = orchestrator.stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for policy in Policy::ALL {
+        assert!(said.contains(policy.name()), "{policy} in {said}");
     }
 }

@@ -64,8 +64,7 @@ async fn rooms_spread_over_both_nodes_and_their_participants_meet() {
 async fn a_room_of_a_node_that_goes_is_placed_again() {
     let cluster = Cluster::start(2).await;
     let ann = cluster.join(&Wish::call("daily", "ann")).await;
-    let mut nodes = e2e::cluster::nodes(&cluster.orchestrator).await.unwrap().into_iter();
-    let node = nodes.find(|node| node.node == ann.joined.media.node).unwrap();
+    let node = cluster.map().node(ann.joined.media.node).await.unwrap();
     let control = node.control.trim_start_matches("ws://").to_owned();
     cluster
         .nodes

@@ -1,6 +1,6 @@
 //! What a media node asks of a gateway: the cluster secret, and a ticket for each room.
 
-use e2e::cluster::{CLUSTER_SECRET, Cluster, nodes, sign, unix_seconds};
+use e2e::cluster::{CLUSTER_SECRET, Cluster, sign, unix_seconds};
 use e2e::map::Map;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{DecodingKey, Validation, decode};
@@ -47,7 +47,7 @@ impl Link {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_orchestrators_ticket_opens_a_room() {
     let cluster = Cluster::start(1).await;
-    let node = nodes(&cluster.orchestrator).await.unwrap().remove(0);
+    let node = cluster.map().nodes().await.unwrap().remove(0);
     let room: RoomName = "daily".parse().unwrap();
     let mut link = Link::open(&node, CLUSTER_SECRET).await.unwrap();
 
@@ -148,7 +148,7 @@ async fn only_the_orchestrators_ticket_opens_a_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_cluster_secret_nothing_internal_answers() {
     let cluster = Cluster::start(1).await;
-    let node = nodes(&cluster.orchestrator).await.unwrap().remove(0);
+    let node = cluster.map().nodes().await.unwrap().remove(0);
     assert!(Link::open(&node, "something else entirely").await.is_err());
     for request in [
         reqwest::Client::new().get(format!("{}/v1/nodes", cluster.orchestrator)),
