@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signalbox_protocol::node::{EpochHeld, Heartbeat, NodeLoad, RegisterNode, Registered, Renewed, RoomDigest};
 use signalbox_protocol::placement::Track;
+use signalbox_protocol::problem::Problem;
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -77,6 +78,7 @@ impl FakeNode {
         let id = NodeId::random();
         let announcement = RegisterNode {
             node: id,
+            after: Epoch(0),
             control: format!("ws://{}", listener.local_addr().expect("it is bound")),
             // Nobody sends media to it.
             media: vec!["127.0.0.1:9".parse().expect("an address")],
@@ -161,6 +163,8 @@ async fn epoch(State((node, view)): State<(NodeId, watch::Sender<View>)>) -> imp
 /// Why a call had no use.
 enum Failure {
     Gone,
+    /// The node's epoch is another one than it registers after.
+    Moved(Epoch),
     Other,
 }
 
@@ -175,12 +179,19 @@ struct Beats {
 }
 
 impl Beats {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             let sent = Instant::now();
-            let Ok(registered) = self.call::<Registered>("", &self.announcement).await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+            let registered = match self.call::<Registered>("", &self.announcement).await {
+                Ok(registered) => registered,
+                Err(Failure::Moved(epoch)) => {
+                    self.announcement.after = epoch;
+                    continue;
+                }
+                Err(Failure::Gone | Failure::Other) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
             };
             self.view.send_modify(|view| {
                 view.epoch = Some(registered.epoch);
@@ -196,7 +207,7 @@ impl Beats {
                 view.rooms.clear();
                 match ended {
                     Some(Failure::Gone) => view.fenced += 1,
-                    Some(Failure::Other) => view.expired += 1,
+                    Some(Failure::Moved(_) | Failure::Other) => view.expired += 1,
                     None => {}
                 }
             });
@@ -241,7 +252,7 @@ impl Beats {
                     });
                 }
                 Err(Failure::Gone) => return Failure::Gone,
-                Err(Failure::Other) => {}
+                Err(Failure::Moved(_) | Failure::Other) => {}
             }
             if Instant::now() > deadline {
                 return Failure::Other;
@@ -267,6 +278,10 @@ impl Beats {
                     Err(error) => tracing::warn!(%error, path, "an answer that cannot be read"),
                 },
                 Ok(response) if response.status() == StatusCode::GONE => return Err(Failure::Gone),
+                Ok(response) if response.status() == StatusCode::CONFLICT => {
+                    let epoch = response.json::<Problem>().await.ok().and_then(|problem| problem.epoch);
+                    return Err(epoch.map_or(Failure::Other, Failure::Moved));
+                }
                 Ok(response) => tracing::debug!(status = %response.status(), path, "a fake node's call is refused"),
                 Err(error) => tracing::debug!(%error, path, "a fake node's call fails"),
             }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::room::{Grants, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot, Speaker, TrackInfo};
+use crate::srtp::{SrtpRequest, SrtpSession};
 use crate::{Identity, ParticipantId, RoomName, TrackId};
 
 /// Where a media node's control listener takes the WebSocket.
@@ -130,6 +131,9 @@ pub struct Join {
     /// The SDP offer of [`Transports::Single`]; answered in [`Joined::answer`].
     #[serde(default)]
     pub offer: Option<String>,
+    /// The streams of [`Transports::Srtp`]; answered in [`Joined::srtp`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtp: Option<SrtpRequest>,
     /// See [`ParticipantInfo::dialect_info`].
     #[serde(default)]
     pub dialect_info: Option<String>,
@@ -145,6 +149,8 @@ pub enum Transports {
     /// Two peer connections: the client offers on the publisher's, the node offers on the subscriber's ([`Event::Offer`]), one
     /// m-line for each track, with data channels on both.
     Dual,
+    /// No peer connection: RTP streams with keys that the join hands out ([`Joined::srtp`]), of which the received ones are [`Slot`]s.
+    Srtp,
 }
 
 /// Which peer connection.
@@ -302,6 +308,9 @@ pub struct Joined {
     pub media: MediaAddress,
     /// The answer to [`Join::offer`].
     pub answer: Option<String>,
+    /// The answer to [`Join::srtp`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtp: Option<SrtpSession>,
 }
 
 /// All that a participant's events have told so far.

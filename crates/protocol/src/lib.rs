@@ -13,6 +13,7 @@
 //! | [`ticket`] | what the orchestrator signs and the media node checks |
 //! | [`token`] | what an application signs and the gateway checks |
 //! | [`problem`] | every HTTP error (RFC 9457) |
+//! | [`srtp`] | part of `control`: the streams of clients without a peer connection |
 //! | [`secret`] | none: what signs the above |
 //! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
 
@@ -24,6 +25,7 @@ pub mod placement;
 pub mod problem;
 pub mod room;
 pub mod secret;
+pub mod srtp;
 pub mod ticket;
 pub mod token;
 

@@ -3,7 +3,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/nodes` | [`RegisterNode`] | 200 [`Registered`] |
+//! | `POST /v1/nodes` | [`RegisterNode`] | 200 [`Registered`]; 409 with the node's `epoch` when that is not the one it registers after |
 //! | `POST /v1/nodes/{node}/heartbeat` | [`Heartbeat`] | 200 [`Renewed`]; 409 when a later heartbeat came first; 410 when the epoch is over: drop all rooms, register again |
 //! | `POST /v1/nodes/{node}/release` | [`Release`] | 204, also when it was released before |
 //! | `POST /v1/nodes/{node}/reports` | [`ReportNode`] | 200 [`Verdict`]; 404 |
@@ -25,6 +25,9 @@ use crate::{ClusterId, Epoch, Generation, NodeId, RoomName};
 pub struct RegisterNode {
     /// Who it is; the same over restarts.
     pub node: NodeId,
+    /// The epoch that this registration comes after, 0 for the first one: it is refused if the node's epoch is another one. A node
+    /// that does not know is told. So a registration that was given up, and arrives late, cannot end the epoch of a later one.
+    pub after: Epoch,
     /// Its control listener, such as `ws://10.0.0.7:7900`.
     pub control: String,
     /// Its shards' public UDP addresses, such as `54.12.34.56:50000`.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Epoch;
+
 /// The media type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -18,6 +20,9 @@ pub struct Problem {
     pub status: u16,
     /// A sentence that says what to do.
     pub detail: String,
+    /// Of an `epoch-moved`: the node's epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 impl Problem {
@@ -28,6 +33,7 @@ impl Problem {
             title: title.to_owned(),
             status,
             detail: detail.into(),
+            epoch: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use signalbox_orchestrator::brake::Brake;
 use signalbox_orchestrator::placement::Candidate;
 use signalbox_orchestrator::store::memory::MemoryStore;
 use signalbox_orchestrator::store::{
-    Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store,
+    Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store,
 };
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
@@ -157,7 +157,7 @@ impl Store for Connection {
         statement!(self, store => store.occupied(group, avoid))
     }
 
-    async fn register(&self, node: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
+    async fn register(&self, node: &RegisterNode, lease: Duration) -> Result<Registration, Error> {
         statement!(self, store => store.register(node, lease))
     }
 

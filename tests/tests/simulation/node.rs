@@ -201,9 +201,10 @@ impl Node {
     async fn call(self, world: World, ask: Ask) -> (Ask, Answer) {
         let host = Host::Node(self.index);
         let reply = match &ask.question {
-            Question::Register => {
+            Question::Register { after } => {
                 let about = RegisterNode {
                     node: self.id,
+                    after: *after,
                     control: format!("ws://node-{}", self.index),
                     media: vec!["192.0.2.1:50000".parse().expect("an address")],
                     region: String::new(),
@@ -227,8 +228,11 @@ impl Node {
             }
         };
         let answer = match (&ask.question, reply.status()) {
-            (Question::Register, Some(200)) => reply.ok().map(Answer::Registered),
+            (Question::Register { .. }, Some(200)) => reply.ok().map(Answer::Registered),
             (Question::Beat { .. }, Some(200)) => reply.ok().map(Answer::Renewed),
+            (Question::Register { .. }, Some(409)) => {
+                reply.problem().and_then(|problem| problem.epoch).map(Answer::Behind)
+            }
             (_, Some(409)) => Some(Answer::Past),
             (_, Some(410)) => Some(Answer::Over),
             (_, Some(400)) => Some(Answer::Refused(reply.text())),

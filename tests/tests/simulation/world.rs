@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signalbox_media::lease::Boottime;
 use signalbox_media::tenure::Promises;
+use signalbox_protocol::problem::Problem;
 use signalbox_protocol::{NodeId, Secrets};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -68,6 +69,12 @@ impl Reply {
         status
             .is_success()
             .then(|| serde_json::from_slice(body).expect("an answer of the protocol"))
+    }
+
+    /// Why it was refused.
+    pub fn problem(&self) -> Option<Problem> {
+        let (_, body) = self.0.as_ref()?;
+        serde_json::from_slice(body).ok()
     }
 
     pub fn text(&self) -> String {

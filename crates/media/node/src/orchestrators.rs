@@ -9,7 +9,7 @@ use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signalbox_protocol::problem::Problem;
-use signalbox_protocol::{Secret, Secrets};
+use signalbox_protocol::{Epoch, Secret, Secrets};
 
 use crate::Error;
 
@@ -27,6 +27,8 @@ pub enum CallError {
         status: StatusCode,
         /// The orchestrator's sentence; may be empty.
         detail: String,
+        /// The node's epoch, where the orchestrator names it.
+        epoch: Option<Epoch>,
     },
 }
 
@@ -37,8 +39,8 @@ impl std::fmt::Display for CallError {
             Self::Status { status, .. } if *status == StatusCode::UNAUTHORIZED => f.write_str(
                 "the orchestrator does not accept the cluster secret (status 401): --cluster-secret must begin with one that it accepts",
             ),
-            Self::Status { status, detail } if detail.is_empty() => write!(f, "status {status}"),
-            Self::Status { status, detail } => write!(f, "status {status}: {detail}"),
+            Self::Status { status, detail, .. } if detail.is_empty() => write!(f, "status {status}"),
+            Self::Status { status, detail, .. } => write!(f, "status {status}: {detail}"),
         }
     }
 }
@@ -154,14 +156,13 @@ impl Orchestrators {
         if status.is_success() {
             return Ok(response);
         }
-        let detail = response.json::<Problem>().await.map_or_else(
-            |_| String::new(),
+        let problem = response.json::<Problem>().await.ok();
+        let epoch = problem.as_ref().and_then(|problem| problem.epoch);
+        let detail = problem.map_or_else(String::new, |problem| {
             // It goes to logs and terminals.
-            |problem| {
-                let printable = problem.detail.chars().filter(|character| !character.is_control());
-                printable.take(MAX_DETAIL).collect()
-            },
-        );
-        Err(CallError::Status { status, detail })
+            let printable = problem.detail.chars().filter(|character| !character.is_control());
+            printable.take(MAX_DETAIL).collect()
+        });
+        Err(CallError::Status { status, detail, epoch })
     }
 }

@@ -108,14 +108,23 @@ pub async fn release(node: &Node, epoch: Epoch) {
     tracing::warn!(%epoch, "no orchestrator could be told that the node goes; its rooms are free when the lease runs out");
 }
 
+/// What a request says.
+enum Body {
+    Register(RegisterNode),
+    Beat(Heartbeat),
+}
+
 /// Sends one request. Its body is made now, and the answer is waited for as long as it says.
 fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> impl Future<Output = (Ask, Answer)> {
     let id = node.id.to_string();
-    let heartbeat = match &ask.question {
-        Question::Register => None,
-        Question::Beat { epoch, beat, rooms } => Some(Heartbeat {
-            epoch: *epoch,
-            beat: *beat,
+    let body = match ask.question {
+        Question::Register { after } => Body::Register(RegisterNode {
+            after,
+            ..announcement.clone()
+        }),
+        Question::Beat { epoch, beat, rooms } => Body::Beat(Heartbeat {
+            epoch,
+            beat,
             load,
             rooms: rooms.then(|| node.rooms.digests()),
         }),
@@ -123,12 +132,12 @@ fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> i
     let orchestrators = &node.orchestrators;
     async move {
         let (index, within) = (ask.orchestrator, ask.within);
-        let answer = match heartbeat {
-            None => orchestrators
-                .call_one(index, &["v1", "nodes"], announcement, within)
+        let answer = match body {
+            Body::Register(announcement) => orchestrators
+                .call_one(index, &["v1", "nodes"], &announcement, within)
                 .await
                 .map_or_else(failed, Answer::Registered),
-            Some(heartbeat) => orchestrators
+            Body::Beat(heartbeat) => orchestrators
                 .call_one(index, &["v1", "nodes", &id, "heartbeat"], &heartbeat, within)
                 .await
                 .map_or_else(failed, Answer::Renewed),
@@ -139,9 +148,14 @@ fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> i
 
 fn failed(error: CallError) -> Answer {
     match error {
+        CallError::Status {
+            status,
+            epoch: Some(epoch),
+            ..
+        } if status == StatusCode::CONFLICT => Answer::Behind(epoch),
         CallError::Status { status, .. } if status == StatusCode::CONFLICT => Answer::Past,
         CallError::Status { status, .. } if status == StatusCode::GONE => Answer::Over,
-        CallError::Status { status, detail } if status == StatusCode::BAD_REQUEST => Answer::Refused(detail),
+        CallError::Status { status, detail, .. } if status == StatusCode::BAD_REQUEST => Answer::Refused(detail),
         error => Answer::Failed(error.to_string()),
     }
 }

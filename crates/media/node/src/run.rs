@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use signalbox_protocol::NodeId;
 use signalbox_protocol::node::RegisterNode;
+use signalbox_protocol::{Epoch, NodeId};
 use signalbox_sfu::{Limits, ShardConfig};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -92,6 +92,7 @@ pub async fn run(
 
     let announcement = RegisterNode {
         node: id,
+        after: Epoch(0),
         control: public_control,
         media: addresses,
         region: config.region.clone(),

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use signalbox_protocol::Epoch;
 use signalbox_protocol::node::Registered;
 
 use crate::backoff::Backoff;
@@ -47,6 +48,10 @@ pub const HEAD_START: u32 = 4;
 
 /// The shortest time between two heartbeats, whatever the orchestrator says.
 pub const MIN_HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// How often in a row a registration may come after another epoch than the node's before that counts as a failure: somebody else
+/// registers under its id.
+const MAX_BEHIND: u32 = 3;
 
 /// Waiting times between two rounds of attempts to register: from the first, doubling, to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -82,6 +87,8 @@ pub struct Tenure {
     round: u64,
     /// The last epoch that was held.
     last: Option<Held>,
+    /// The node's epoch, as far as it was told.
+    after: Epoch,
     state: State,
     actions: VecDeque<Action>,
 }
@@ -98,6 +105,8 @@ struct Registering {
     backoff: Backoff,
     /// Orchestrators that have failed since the last pause.
     failed: usize,
+    /// How often in a row it was told another epoch.
+    behind: u32,
     /// When the request that is under way is given up.
     until: Option<Boottime>,
     /// When to send the next request.
@@ -129,6 +138,7 @@ impl Tenure {
             preferred: 0,
             round: 0,
             last: None,
+            after: Epoch(0),
             state: State::Registering(Registering::from(Boottime::from(Duration::ZERO))),
             actions: VecDeque::new(),
         }
@@ -164,7 +174,7 @@ impl Tenure {
             return;
         }
         match (&ask.question, &self.state) {
-            (Question::Register, State::Registering(_)) => self.handle_registration(now, ask, answer),
+            (Question::Register { .. }, State::Registering(_)) => self.handle_registration(now, ask, answer),
             (Question::Beat { rooms, .. }, State::Holding(_)) => self.handle_beat(now, ask, *rooms, answer),
             _ => {}
         }
@@ -185,7 +195,7 @@ impl Tenure {
                 orchestrator: self.preferred,
                 sent: now,
                 within: REGISTER,
-                question: Question::Register,
+                question: Question::Register { after: self.after },
             }));
         }
     }
@@ -201,9 +211,27 @@ impl Tenure {
                 return self.actions.push_back(Action::GiveUp(why));
             }
             Answer::Failed(why) => why,
+            Answer::Behind(epoch) => match self.comes_after(now, epoch) {
+                true => return,
+                false => "another process registers under the same --node-id".to_owned(),
+            },
             Answer::Renewed(_) | Answer::Past | Answer::Over => "an answer that makes no sense".to_owned(),
         };
         self.not_registered(now, why);
+    }
+
+    /// Whether it asks again at once.
+    fn comes_after(&mut self, now: Boottime, epoch: Epoch) -> bool {
+        let State::Registering(registering) = &mut self.state else {
+            return true;
+        };
+        self.after = epoch;
+        registering.behind += 1;
+        let again = registering.behind <= MAX_BEHIND;
+        if again {
+            (registering.until, registering.next) = (None, now);
+        }
+        again
     }
 
     fn not_registered(&mut self, now: Boottime, why: String) {
@@ -212,6 +240,7 @@ impl Tenure {
         };
         self.preferred = (self.preferred + 1) % self.orchestrators;
         registering.until = None;
+        registering.behind = 0;
         registering.failed += 1;
         registering.next = if registering.failed < self.orchestrators {
             now
@@ -238,7 +267,7 @@ impl Tenure {
         if !self.lease.grant(held, deadline(sent, lease), now) {
             return Err("the lease had run out when it arrived");
         }
-        self.last = Some(held);
+        (self.last, self.after) = (Some(held), held.epoch);
         let heartbeat = Duration::from_millis(registered.heartbeat_ms);
         self.state = State::Holding(Holding {
             held,
@@ -299,7 +328,7 @@ impl Tenure {
             }
             Answer::Past => return holding.round.handle_past(ask.orchestrator),
             Answer::Failed(why) | Answer::Refused(why) => return holding.round.handle_failure(ask.orchestrator, why),
-            Answer::Registered(_) => {
+            Answer::Registered(_) | Answer::Behind(_) => {
                 let why = "an answer that makes no sense".to_owned();
                 return holding.round.handle_failure(ask.orchestrator, why);
             }
@@ -342,6 +371,7 @@ impl Registering {
         Self {
             backoff: Backoff::new(first, most),
             failed: 0,
+            behind: 0,
             until: None,
             next: now,
         }

@@ -80,6 +80,12 @@ impl Room {
                 negotiated = Some((key, answer));
             }
             (Transports::Single, None) => {}
+            (Transports::Srtp, _) => {
+                return Err(Refusal::new(
+                    RefusalReason::Invalid,
+                    "This node takes no SRTP participants; join with an SDP offer.",
+                ));
+            }
         }
         let replaced = self.by_identity.insert(identity, id.clone());
         let joined = participant.info.clone();
@@ -112,6 +118,7 @@ impl Room {
             snapshot,
             media,
             answer,
+            srtp: None,
         })))
     }
 

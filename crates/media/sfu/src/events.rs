@@ -179,7 +179,7 @@ impl Room {
 /// Puts a message on a receiver's channel; false: it has none, or there is no room.
 fn send(cx: &mut Context, receiver: &crate::participant::Participant, delivery: Delivery, message: &[u8]) -> bool {
     let wanted = match receiver.transports {
-        Transports::Single => Target::Publisher,
+        Transports::Single | Transports::Srtp => Target::Publisher,
         Transports::Dual => Target::Subscriber,
     };
     let channel = receiver.channels.iter().find(|(key, _, open)| {

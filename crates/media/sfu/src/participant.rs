@@ -112,7 +112,7 @@ impl Participant {
     /// The connection that media goes out on.
     pub fn outgoing(&self) -> Option<Key> {
         match self.transports {
-            Transports::Single => self.publisher,
+            Transports::Single | Transports::Srtp => self.publisher,
             Transports::Dual => self.subscriber,
         }
     }
@@ -174,7 +174,9 @@ impl Participant {
     pub fn slots(&self, publisher_of: impl Fn(&TrackId) -> Option<ParticipantId>) -> Vec<Slot> {
         match self.transports {
             Transports::Dual => Vec::new(),
-            Transports::Single => self.outlets.iter().map(|outlet| outlet.slot(&publisher_of)).collect(),
+            Transports::Single | Transports::Srtp => {
+                self.outlets.iter().map(|outlet| outlet.slot(&publisher_of)).collect()
+            }
         }
     }
 }

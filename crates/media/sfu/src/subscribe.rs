@@ -38,7 +38,7 @@ impl Room {
             .map(|track| (track.id().clone(), track.info.kind))
             .collect();
         match participant.transports {
-            Transports::Single => self.fill_slots(cx, now, id, desired),
+            Transports::Single | Transports::Srtp => self.fill_slots(cx, now, id, desired),
             Transports::Dual => self.offer_lines(cx, id, desired),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use signalbox_protocol::control::{Command, Join, Joined, RefusalReason, Reply, Request, Snapshot, Transports};
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::{Grants, MediaAddress, PublishTrack};
+use signalbox_protocol::srtp::SrtpRequest;
 use signalbox_protocol::{Identity, ParticipantId, RoomName};
 use tokio::time::Instant;
 
@@ -60,6 +61,8 @@ pub struct JoinSpec {
     pub publish: Vec<PublishTrack>,
     /// See [`Join::offer`].
     pub offer: Option<String>,
+    /// See [`Join::srtp`].
+    pub srtp: Option<SrtpRequest>,
     /// See [`Join::dialect_info`].
     pub dialect_info: Option<String>,
 }
@@ -80,6 +83,7 @@ impl JoinSpec {
             attach: spec.attach,
             publish: spec.publish,
             offer: spec.offer,
+            srtp: spec.srtp,
             dialect_info: spec.dialect_info,
         }
     }

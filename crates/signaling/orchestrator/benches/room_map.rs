@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use signalbox_orchestrator::Error;
 use signalbox_orchestrator::store::postgres::storm::{self, Storm, about, proposal};
 use signalbox_orchestrator::store::postgres::{PostgresStore, sql};
-use signalbox_orchestrator::store::{Assignment, Placed, Proposal, Store};
+use signalbox_orchestrator::store::{Assignment, Placed, Proposal, Registration, Store};
 use signalbox_protocol::history::Considered;
 use signalbox_protocol::node::NodeLoad;
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
@@ -90,7 +90,8 @@ impl Bench {
         let mut nodes = Vec::new();
         for _ in 0..NODES {
             let node = NodeId::random();
-            nodes.push((node, store.register(&about(node), LEASE).await.expect("a registration")));
+            let registration = store.register(&about(node), LEASE).await.expect("a registration");
+            nodes.push((node, registration.held().expect("a new node")));
         }
         let session = [
             ("search_path", schema.as_str()),
@@ -291,7 +292,8 @@ impl Bench {
         for _ in 0..RUNS {
             let first = self.next.fetch_add(ROOMS, Ordering::Relaxed);
             let node = NodeId::random();
-            let epoch = self.store.register(&about(node), LEASE).await.expect("a registration");
+            let registration = self.store.register(&about(node), LEASE).await;
+            let epoch = registration.ok().and_then(Registration::held).expect("a registration");
             let placed = |candidate: NodeId, generation: u64| {
                 let store = self.store.clone();
                 (first..first + ROOMS).map(move |number| {

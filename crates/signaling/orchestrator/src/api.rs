@@ -147,7 +147,7 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             op(Post, "/v1/nodes", "registerNode", "A media node announces itself.")
                 .body::<RegisterNode>()
                 .answers::<Registered>(200, "Its lease, in a new epoch.")
-                .fails(&[Kind::PrivateMediaAddress]),
+                .fails(&[Kind::PrivateMediaAddress, Kind::EpochMoved]),
             nodes::register::<S>,
         )
         .add(

@@ -13,7 +13,9 @@ use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
 use crate::store::memory::MemoryStore;
-use crate::store::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store};
+use crate::store::{
+    Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store,
+};
 
 #[derive(Default)]
 pub struct FaultyStore {
@@ -107,7 +109,7 @@ impl Store for FaultyStore {
         hand_off(owner: &CloseRoom, proposal: Proposal, margin: Duration) -> Option<Assignment>;
         close(room: &RoomName, owner: &CloseRoom, by: &str) -> bool;
         occupied(group: Option<&str>, avoid: &[String]) -> BTreeSet<NodeId>;
-        register(node: &RegisterNode, lease: Duration) -> Epoch;
+        register(node: &RegisterNode, lease: Duration) -> Registration;
         renew(node: NodeId, epoch: Epoch, beat: u64, load: NodeLoad, lease: Duration) -> Renewal;
         restore(node: NodeId, epoch: Epoch, rooms: &[RoomDigest], by: &str) -> Vec<RoomDigest>;
         release(node: NodeId, epoch: Epoch) -> bool;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::Parser;
 use rand::SeedableRng;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::faulty::FaultyStore;
 use crate::probe::Ask;
-use crate::store::Store;
+use crate::store::{Registration, Store};
 use crate::{Config, Error, Service};
 
 pub const SECRET: &str = "the cluster's secret";
@@ -74,6 +75,7 @@ fn control(node: NodeId) -> String {
 pub fn registration(node: NodeId) -> RegisterNode {
     RegisterNode {
         node,
+        after: Epoch(0),
         control: control(node),
         media: vec!["192.0.2.1:50000".parse().unwrap()],
         region: "eu".into(),
@@ -87,7 +89,18 @@ pub fn registration(node: NodeId) -> RegisterNode {
 
 pub async fn register(service: &Orchestrator, node: NodeId) -> Epoch {
     let lease = service.leases.lease();
-    service.store.register(&registration(node), lease).await.unwrap()
+    register_with(&service.store, &registration(node), lease).await.unwrap()
+}
+
+/// Registers as a node does, that asks again when it is told another epoch.
+pub async fn register_with(store: &impl Store, about: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
+    let mut about = about.clone();
+    loop {
+        match store.register(&about, lease).await? {
+            Registration::Held(epoch) => return Ok(epoch),
+            Registration::Behind(epoch) => about.after = epoch,
+        }
+    }
 }
 
 pub fn heartbeat(epoch: Epoch, beat: u64, rooms: Option<Vec<RoomDigest>>) -> Heartbeat {

@@ -123,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::faulty::FaultyStore;
+    use crate::harness::register_with;
 
     const LEASE: Duration = Duration::from_secs(2);
 
@@ -133,6 +134,7 @@ mod tests {
     async fn register(store: &FaultyStore, n: u128) -> (NodeId, Epoch) {
         let node = RegisterNode {
             node: NodeId(Uuid::from_u128(n)),
+            after: Epoch(0),
             control: "ws://127.0.0.1:7900".into(),
             media: Vec::new(),
             region: String::new(),
@@ -142,7 +144,7 @@ mod tests {
             capacity: 100,
             version: "1.0.0".into(),
         };
-        (node.node, store.register(&node, LEASE).await.unwrap())
+        (node.node, register_with(store, &node, LEASE).await.unwrap())
     }
 
     fn request(room: &str) -> PlaceRoom {

@@ -74,6 +74,25 @@ pub enum Placed {
     Refused,
 }
 
+/// What came of [`Store::register`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// The node holds this epoch from now on.
+    Held(Epoch),
+    /// Nothing is changed: this is the node's epoch, and not the one that it registers after; 0: it has none.
+    Behind(Epoch),
+}
+
+impl Registration {
+    /// The epoch, if the node holds it.
+    pub fn held(self) -> Option<Epoch> {
+        match self {
+            Self::Held(epoch) => Some(epoch),
+            Self::Behind(_) => None,
+        }
+    }
+}
+
 /// What came of [`Store::renew`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
@@ -189,9 +208,14 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BTreeSet<NodeId>, Error>> + Send;
 
     /// Adds the node, or replaces what is known of it, with a lease from now on and an epoch greater than any that it
-    /// has had; it serves and is not ejected. Whatever was assigned to it before is dead from then on. Of concurrent
-    /// calls for one node the one with the greatest epoch holds the lease.
-    fn register(&self, node: &RegisterNode, lease: Duration) -> impl Future<Output = Result<Epoch, Error>> + Send;
+    /// has had; it serves and is not ejected. Whatever was assigned to it before is dead from then on. Only if the node's
+    /// epoch is the one that the registration comes after, or there is no such node (any more): of any number of
+    /// concurrent calls that come after the same epoch one holds the lease.
+    fn register(
+        &self,
+        node: &RegisterNode,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Registration, Error>> + Send;
 
     /// Extends the lease to `lease` from now and notes the load, if the epoch is the node's current one, and `beat` is
     /// greater than that of all renewals of the epoch before; beats count from 1. Also when the lease has run out: as long as nobody has

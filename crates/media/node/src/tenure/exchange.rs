@@ -27,7 +27,10 @@ pub struct Ask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// [`signalbox_protocol::node::RegisterNode`].
-    Register,
+    Register {
+        /// The epoch that it comes after, as far as the node knows.
+        after: Epoch,
+    },
     /// [`signalbox_protocol::node::Heartbeat`].
     Beat {
         /// Its epoch.
@@ -46,6 +49,8 @@ pub enum Answer {
     Registered(Registered),
     /// 200 to a heartbeat.
     Renewed(Renewed),
+    /// 409 to a registration: the node's epoch is this one.
+    Behind(Epoch),
     /// 409 to a heartbeat: a later one came first. Neither a failure nor a renewal.
     Past,
     /// 410 to a heartbeat: the epoch is over.

@@ -156,7 +156,7 @@ fn a_confirmation_after_the_deadline_renews_nothing() {
     assert_eq!(world.lease.held(world.now), None);
     world.run_until(HELD_MS + 1);
     assert_eq!(world.fenced(), Some((HELD_MS + 1, Lost::Expired)));
-    assert_eq!(world.last_ask().question, Question::Register);
+    assert_eq!(world.last_ask().question, Question::Register { after: Epoch(1) });
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_node_whose_epoch_is_over_fences_before_it_registers_anew() {
     let ask = Ask {
         round: world.last_ask().round + 1,
         sent: at(500),
-        question: Question::Register,
+        question: Question::Register { after: Epoch(1) },
         ..world.last_ask()
     };
     // Not an answer to what was asked.
@@ -190,7 +190,10 @@ fn a_node_whose_epoch_is_over_fences_before_it_registers_anew() {
     );
     // Closing the rooms took a while: what is granted counts from afterwards.
     match world.tenure.poll_action(at(550)) {
-        Some(Action::Ask(ask)) => assert_eq!((ask.question, ask.sent), (Question::Register, at(550))),
+        Some(Action::Ask(ask)) => {
+            let question = Question::Register { after: Epoch(1) };
+            assert_eq!((ask.question, ask.sent), (question, at(550)));
+        }
         other => panic!("no registration: {other:?}"),
     }
 }
@@ -391,4 +394,40 @@ fn whatever_is_answered_an_epoch_ends_once_and_is_never_held_longer_than_was_gra
             }
         }
     }
+}
+
+#[test]
+fn a_node_that_is_told_another_epoch_registers_after_it_at_once() {
+    let mut world = World::new(Promises::One, &[(Confirm, 0), (Confirm, 0)]);
+    // It has run before, and does not know.
+    world.epoch = 7;
+    world.run_until(0);
+    let asked: Vec<_> = world
+        .asked
+        .iter()
+        .map(|ask| (ask.orchestrator, &ask.question))
+        .collect();
+    let after = |epoch| Question::Register { after: Epoch(epoch) };
+    assert_eq!(asked, [(0, &after(0)), (0, &after(7))]);
+    assert_eq!(world.lease.epoch(world.now), Some(Epoch(8)));
+    // What it held is what it registers after next.
+    world.orchestrators[0] = (Over, 0);
+    world.run_until(500);
+    assert_eq!(world.last_ask().question, after(8));
+}
+
+#[test]
+fn a_node_whose_epoch_moves_each_time_waits_before_it_tries_again() {
+    let mut world = World::new(Promises::One, &[(Confirm, 0)]);
+    world.run_until(0);
+    let asks = |world: &World| world.asked.len();
+    let before = asks(&world);
+    world.orchestrators[0] = (Rival, 0);
+    world.run_until(510);
+    assert_eq!(
+        asks(&world) - before,
+        5,
+        "a heartbeat, four registrations, and then it waits"
+    );
+    assert!(matches!(world.notes().last(), Some(Note::NotRegistered(why)) if why.contains("--node-id")));
 }

@@ -44,6 +44,7 @@ fn join(shard: &mut Shard, now: Instant, identity: &str) -> ParticipantId {
         attach: true,
         publish: Vec::new(),
         offer: Some(offer.to_sdp_string()),
+        srtp: None,
         dialect_info: None,
     };
     match shard.handle_join(now, Generation(1), join).unwrap() {

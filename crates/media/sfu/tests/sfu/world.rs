@@ -99,6 +99,7 @@ impl World {
             attach: true,
             publish: Vec::new(),
             offer,
+            srtp: None,
             dialect_info: None,
         };
         let reply = self.shard.handle_join(self.now, Generation(1), join);

@@ -88,6 +88,7 @@ pub(super) async fn join(
             attach: false,
             publish,
             offer: Some(offer),
+            srtp: None,
             dialect_info: None,
         })
         .await?;

@@ -156,6 +156,7 @@ impl FakeNode {
                     snapshot: snapshot(join.room, join.identity, id, join.name),
                     media,
                     answer: join.offer.map(|_| "v=0 answer".to_owned()),
+                    srtp: None,
                 }))
             }
             Request::Participant { participant, .. } if participant.as_str() == UNKNOWN => {

@@ -249,6 +249,7 @@ impl Inner {
                 generation: Generation(1),
             },
             answer: None,
+            srtp: None,
         }))
     }
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use signalbox_protocol::Epoch;
 use signalbox_protocol::problem::{CONTENT_TYPE, Problem};
 
 use crate::Error;
@@ -22,6 +23,7 @@ pub enum Kind {
     UnknownRoom,
     MethodNotAllowed,
     HeartbeatFromThePast,
+    EpochMoved,
     NodeLost,
     EpochOver,
     TooLarge,
@@ -84,6 +86,12 @@ impl Kind {
                 "Heartbeat from the past",
                 "A heartbeat of this epoch with this number or a later one has come before, so this one changed nothing; count `beat` up with each.",
             ),
+            Kind::EpochMoved => (
+                409,
+                "epoch-moved",
+                "Epoch moved",
+                "The node's epoch is not the one that this registration comes after, so nothing was changed; register again with `after` set to the `epoch` of this answer.",
+            ),
             Kind::NodeLost => (
                 409,
                 "node-lost",
@@ -142,6 +150,7 @@ pub struct Failure {
     kind: Kind,
     /// Instead of what the kind says.
     detail: Option<String>,
+    epoch: Option<Epoch>,
     error: Option<Error>,
 }
 
@@ -151,6 +160,14 @@ impl Failure {
         Self {
             detail: Some(detail.into()),
             ..kind.into()
+        }
+    }
+
+    /// The node's epoch is this one, and not the one that it registers after.
+    pub fn epoch_moved(epoch: Epoch) -> Self {
+        Self {
+            epoch: Some(epoch),
+            ..Kind::EpochMoved.into()
         }
     }
 
@@ -165,6 +182,7 @@ impl From<Kind> for Failure {
         Self {
             kind,
             detail: None,
+            epoch: None,
             error: None,
         }
     }
@@ -193,7 +211,10 @@ impl IntoResponse for Failure {
             None => {}
         }
         let (status, kind, title, detail) = self.kind.about();
-        let problem = Problem::new(status, kind, title, self.detail.as_deref().unwrap_or(detail));
+        let problem = Problem {
+            epoch: self.epoch,
+            ..Problem::new(status, kind, title, self.detail.as_deref().unwrap_or(detail))
+        };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem)).into_response();
         let mut set = |name: HeaderName, value| response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -15,7 +15,7 @@ use super::extract::{Body, Param};
 use super::failure::{Failure, Kind};
 use crate::Service;
 use crate::leases::{Beat, millis};
-use crate::store::Store;
+use crate::store::{Registration, Store};
 
 /// `POST /v1/nodes`.
 pub async fn register<S: Store>(
@@ -25,7 +25,10 @@ pub async fn register<S: Store>(
     check::registration(&node, service.public_media)?;
     let cluster = service.cluster()?;
     let lease = service.leases.lease();
-    let epoch = service.store.register(&node, lease).await?;
+    let epoch = match service.store.register(&node, lease).await? {
+        Registration::Held(epoch) => epoch,
+        Registration::Behind(epoch) => return Err(Failure::epoch_moved(epoch)),
+    };
     tracing::info!(node = %node.node, %epoch, region = node.region, version = node.version, "node registered");
     Ok(Json(Registered {
         epoch,

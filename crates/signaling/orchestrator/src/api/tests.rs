@@ -79,7 +79,7 @@ async fn fails(app: &Router, request: Request<Body>, status: u16, kind: &str) ->
 }
 
 fn registration(node: NodeId) -> Value {
-    json!({"node": node, "control": "ws://10.0.0.7:7900", "media": ["192.0.2.1:50000"], "region": "eu", "capacity": 100, "version": "1"})
+    json!({"node": node, "after": 0, "control": "ws://10.0.0.7:7900", "media": ["192.0.2.1:50000"], "region": "eu", "capacity": 100, "version": "1"})
 }
 
 async fn registered(app: &Router) -> (NodeId, Epoch) {
@@ -447,7 +447,12 @@ async fn a_heartbeat_renews_and_from_the_past_it_is_409_and_with_an_old_epoch_41
         fails(&app, past, 409, "heartbeat-from-the-past").await;
     }
 
-    let current = post::<Registered>(&app, "/v1/nodes", registration(node)).await.epoch;
+    let mut again = registration(node);
+    let moved = request(Method::POST, "/v1/nodes", again.to_string());
+    let told: Problem = decode(send(&app, moved).await).await;
+    assert_eq!((told.status, told.epoch), (409, Some(old)), "{}", told.kind);
+    again["after"] = json!(old);
+    let current = post::<Registered>(&app, "/v1/nodes", again).await.epoch;
     let over = request(Method::POST, &path, beat(old, 8).to_string());
     fails(&app, over, 410, "epoch-over").await;
     post::<Renewed>(&app, &path, beat(current, 1)).await;

@@ -118,6 +118,9 @@ macro_rules! suite {
                 a_node_that_registers_again_loses_its_rooms,
                 epochs_only_grow_and_never_repeat,
                 of_concurrent_registrations_the_greatest_epoch_holds_the_lease,
+                a_registration_after_another_epoch_than_the_nodes_changes_nothing,
+                of_concurrent_registrations_after_one_epoch_one_holds_the_lease,
+                a_node_that_the_map_has_lost_registers_after_the_epoch_that_it_knows,
                 an_old_epoch_cannot_renew_or_release,
                 a_lease_that_ran_out_can_be_renewed_until_it_is_fenced,
                 a_heartbeat_from_the_past_changes_nothing,
@@ -191,10 +194,16 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
+/// Registers as a node does, that asks again when it is told another epoch.
+pub async fn register(store: &impl Store, about: &RegisterNode, lease: Duration) -> Epoch {
+    crate::harness::register_with(store, about, lease).await.unwrap()
+}
+
 /// A registration of a new node.
 pub fn new_node() -> RegisterNode {
     RegisterNode {
         node: NodeId::random(),
+        after: Epoch(0),
         control: "ws://10.0.0.7:7900".into(),
         media: vec!["192.0.2.1:50000".parse().unwrap()],
         region: "eu".into(),
@@ -235,7 +244,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
 /// Registers a new node with a lease that holds.
 async fn live_node(store: &impl Store) -> (NodeId, Epoch) {
     let node = new_node();
-    (node.node, store.register(&node, LONG).await.unwrap())
+    (node.node, register(store, &node, LONG).await)
 }
 
 async fn live_nodes<const N: usize>(store: &impl Store) -> [NodeId; N] {
@@ -318,7 +327,7 @@ async fn overdue_nodes(store: &impl Store, count: usize) -> Vec<(NodeId, Epoch)>
     let mut nodes = Vec::new();
     for _ in 0..count {
         let about = new_node();
-        nodes.push((about.node, store.register(&about, Duration::ZERO).await.unwrap()));
+        nodes.push((about.node, register(store, &about, Duration::ZERO).await));
     }
     until("leases of zero run out", async || {
         store.overdue().await.unwrap().len() >= count.min(1000)

@@ -15,7 +15,7 @@ use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio::time::Instant;
 
-use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store};
+use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
@@ -79,7 +79,7 @@ impl Store for MemoryStore {
         Ok(self.lock().occupied(group, avoid))
     }
 
-    async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
+    async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Registration, Error> {
         Ok(self.lock().register(about, lease, Instant::now()))
     }
 
@@ -158,7 +158,7 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
     use crate::store::Purged;
-    use crate::store::contract::{self, LONG, MARGIN, new_node, proposal, room};
+    use crate::store::contract::{self, LONG, MARGIN, new_node, proposal, register, room};
 
     async fn nothing(_: &MemoryStore) {}
 
@@ -168,7 +168,7 @@ mod tests {
     async fn a_room_that_was_just_orphaned_is_kept_however_old_it_is() {
         let store = MemoryStore::default();
         let (node, other, name) = (new_node(), new_node(), room("daily"));
-        let epoch = store.register(&node, LONG).await.unwrap();
+        let epoch = register(&store, &node, LONG).await;
         store.place(proposal(&name, node.node), MARGIN).await.unwrap();
         let retention = Retention {
             rooms: LONG / 2,
@@ -178,7 +178,7 @@ mod tests {
         tokio::time::advance(LONG - MARGIN).await;
         assert!(store.release(node.node, epoch).await.unwrap());
         assert_eq!(store.purge(&retention, 10).await.unwrap(), Purged::default());
-        store.register(&other, LONG).await.unwrap();
+        register(&store, &other, LONG).await;
         let Placed::New(next) = store.place(proposal(&name, other.node), MARGIN).await.unwrap() else {
             panic!("not placed")
         };

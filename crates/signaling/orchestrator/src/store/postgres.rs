@@ -40,7 +40,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Row};
 
-use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Renewal, Retention, Store};
+use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
@@ -192,7 +192,10 @@ impl Store for PostgresStore {
         rows.iter().map(|row| Ok(NodeId(row.try_get("node_id")?))).collect()
     }
 
-    async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Epoch, Error> {
+    async fn register(&self, about: &RegisterNode, lease: Duration) -> Result<Registration, Error> {
+        let Some(after) = bigint(about.after.0) else {
+            return Ok(Registration::Behind(Epoch(0)));
+        };
         let query = sqlx::query(nodes::REGISTER)
             .bind(about.node.0)
             .bind(&about.region)
@@ -204,8 +207,15 @@ impl Store for PostgresStore {
             .bind(&about.version)
             .bind(Json(NodeLoad::default()))
             .bind(lease.as_secs_f64())
-            .bind(rows::track_text(about.track));
-        Ok(Epoch(rows::unsigned(&self.ready()?.row(query).await?, "epoch")?))
+            .bind(rows::track_text(about.track))
+            .bind(after);
+        let connections = self.ready()?;
+        if let Some(row) = connections.rows(query).await?.first() {
+            return Ok(Registration::Held(Epoch(rows::unsigned(row, "epoch")?)));
+        }
+        let current = connections.rows(sqlx::query(nodes::EPOCH).bind(about.node.0)).await?;
+        let epoch = current.first().map_or(Ok(0), |row| rows::unsigned(row, "epoch"))?;
+        Ok(Registration::Behind(Epoch(epoch)))
     }
 
     async fn renew(

@@ -123,8 +123,8 @@ fn a_node_that_forgets_what_it_closed_splits_the_room() {
 }
 
 #[test]
-fn a_registration_that_arrives_after_its_node_gave_it_up_splits_the_room() {
-    let path = counter_example(Flaw::LateRegistration, properties::NO_TWO_HOSTS);
+fn a_late_registration_that_does_not_look_at_the_epoch_splits_the_room() {
+    let path = counter_example(Flaw::UnconditionalRegistration, properties::NO_TWO_HOSTS);
     assert!(
         path.iter().any(|action| matches!(action, Action::RegisterLate { .. })),
         "{path:?}"

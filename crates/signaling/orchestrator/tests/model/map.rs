@@ -48,16 +48,16 @@ pub enum Flaw {
     FenceTooEarly,
     /// A node admits to a room that it has closed.
     ForgetsClosedRooms,
-    /// A node gives up on a registration and asks for another, and then the first one arrives.
-    LateRegistration,
+    /// A registration is carried out whatever the node's epoch is by then.
+    UnconditionalRegistration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The node registers, and holds the epoch from then on. That it learns of it later is the same as that it does
-    /// nothing with it at first.
+    /// The node registers after the epoch that it has, and holds the new one from then on. That it learns of it later is the
+    /// same as that it does nothing with it at first; and what it is told when it did not know its epoch changes nothing.
     Register { node: NodeIndex },
-    /// The node gives up on a registration that is on the way.
+    /// The node gives up on a registration that is on the way, be it the process or its predecessor.
     GiveUp { node: NodeIndex },
     /// That registration reaches the database all the same.
     RegisterLate { node: NodeIndex },
@@ -154,11 +154,14 @@ impl Map {
             actions.push(Action::Stop { node });
         } else if more_epochs {
             actions.push(Action::Register { node });
-            if self.flaw == Some(Flaw::LateRegistration) && !process.gave_up {
+            if process.gave_up.is_none() {
                 actions.push(Action::GiveUp { node });
             }
         }
-        if more_epochs && process.gave_up {
+        let late = process
+            .gave_up
+            .is_some_and(|after| after == state.epoch_of(node) || self.flaw == Some(Flaw::UnconditionalRegistration));
+        if more_epochs && late {
             actions.push(Action::RegisterLate { node });
         }
         if let (Some(row), Some(epoch)) = (row, process.epoch)
@@ -195,10 +198,10 @@ impl Map {
                 state.register(node);
                 state.processes[node].epoch = Some(state.last_epoch);
             }
-            Action::GiveUp { node } => state.processes[node].gave_up = true,
+            Action::GiveUp { node } => state.processes[node].gave_up = Some(state.epoch_of(node)),
             Action::RegisterLate { node } => {
                 state.register(node);
-                state.processes[node].gave_up = false;
+                state.processes[node].gave_up = None;
             }
             Action::Over { node } | Action::Stop { node } => state.processes[node].stop(),
             Action::Fence { node } => state.end_epoch(node),

@@ -34,8 +34,8 @@ pub struct Process {
     pub hosts: Option<Generation>,
     /// The last generation that it has closed in this epoch.
     pub closed: Generation,
-    /// Whether a registration that it gave up is on the way.
-    pub gave_up: bool,
+    /// A registration that it gave up is on the way, and comes after this epoch.
+    pub gave_up: Option<Epoch>,
 }
 
 /// A statement that waits for the room's row.
@@ -85,6 +85,11 @@ impl State {
     fn next_epoch(&mut self) -> Epoch {
         self.last_epoch += 1;
         self.last_epoch
+    }
+
+    /// The node's epoch, 0 before its first.
+    pub fn epoch_of(&self, node: NodeIndex) -> Epoch {
+        self.rows[node].map_or(0, |row| row.epoch)
     }
 
     pub fn register(&mut self, node: NodeIndex) {

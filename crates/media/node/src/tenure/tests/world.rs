@@ -23,6 +23,8 @@ pub enum Says {
     Past,
     Over,
     Fail,
+    /// Somebody else registers under the node's id all the time.
+    Rival,
     /// It hangs; also when it is asked to register.
     Nothing,
 }
@@ -108,7 +110,12 @@ impl World {
         Some(match (&ask.question, says) {
             (_, Nothing) => return None,
             (_, Fail) => Answer::Failed("status 503".to_owned()),
-            (Question::Register, _) => {
+            (Question::Register { .. }, Rival) => {
+                self.epoch += 1;
+                Answer::Behind(Epoch(self.epoch))
+            }
+            (Question::Register { after }, _) if after.0 != self.epoch => Answer::Behind(Epoch(self.epoch)),
+            (Question::Register { .. }, _) => {
                 self.epoch += 1;
                 Answer::Registered(Registered {
                     epoch: Epoch(self.epoch),
@@ -120,7 +127,7 @@ impl World {
             (_, Confirm) => Answer::Renewed(renewed(false)),
             (_, Promise) => Answer::Renewed(renewed(true)),
             (_, Past) => Answer::Past,
-            (_, Over) => Answer::Over,
+            (_, Over | Rival) => Answer::Over,
         })
     }
 
@@ -144,7 +151,7 @@ impl World {
     pub fn beats(&self) -> Vec<(u64, usize, u64)> {
         let beats = self.asked.iter().filter_map(|ask| match ask.question {
             Question::Beat { beat, .. } => Some((ms(ask.sent), ask.orchestrator, beat)),
-            Question::Register => None,
+            Question::Register { .. } => None,
         });
         beats.collect()
     }

@@ -46,7 +46,7 @@ pub async fn a_live_room_is_never_stolen<S: Store>(store: Arc<S>) {
                     node: owner_node,
                     ..new_node()
                 };
-                store.register(&about, LONG).await.unwrap();
+                register(&*store, &about, LONG).await;
             }
         }
         let mut placed: Vec<(Assignment, Epoch)> = takers.join_all().await.into_iter().flatten().collect();
@@ -122,7 +122,7 @@ async fn act(store: &impl Store, name: &RoomName, candidate: NodeId, what: usize
                 node: candidate,
                 ..new_node()
             };
-            store.register(&about, LONG).await.unwrap();
+            register(&*store, &about, LONG).await;
             None
         }
         _ => match place(store, name, candidate).await {

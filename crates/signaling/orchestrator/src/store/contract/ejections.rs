@@ -60,10 +60,10 @@ pub async fn an_ejection_grows_with_each_one_up_to_ten_times<S: Store>(store: Ar
 
 pub async fn a_registration_begins_the_ejections_anew<S: Store>(store: Arc<S>) {
     let about = new_node();
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     eject_briefly(&*store, about.node, epoch).await;
     assert!(store.eject(about.node, epoch, HOUR, 1.0).await.unwrap());
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     assert_eq!(ejected_for(&*store, about.node).await, Duration::ZERO);
     assert_eq!(ejected(&*store).await, BTreeSet::new());
     assert!(store.eject(about.node, epoch, HOUR, 1.0).await.unwrap());
@@ -73,8 +73,8 @@ pub async fn a_registration_begins_the_ejections_anew<S: Store>(store: Arc<S>) {
 pub async fn only_a_current_epoch_is_ejected<S: Store>(store: Arc<S>) {
     let about = new_node();
     let node = about.node;
-    let old = store.register(&about, LONG).await.unwrap();
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let old = register(&*store, &about, LONG).await;
+    let epoch = register(&*store, &about, LONG).await;
     assert!(!store.eject(node, old, HOUR, 1.0).await.unwrap());
     assert!(!store.eject(node, Epoch(epoch.0 + 1), HOUR, 1.0).await.unwrap());
     assert!(!store.eject(NodeId::random(), epoch, HOUR, 1.0).await.unwrap());
@@ -106,7 +106,7 @@ pub async fn a_share_of_the_nodes_is_ejected_and_one_always_may_be<S: Store>(sto
         node: nodes[0].0,
         ..new_node()
     };
-    store.register(&about, LONG).await.unwrap();
+    register(&*store, &about, LONG).await;
     assert!(store.eject(nodes[2].0, nodes[2].1, HOUR, 0.29).await.unwrap());
 }
 

@@ -71,7 +71,7 @@ pub async fn those_overdue_for_longest_are_told_and_fenced_first<S: Store>(store
     for n in 0..5 {
         let mut about = new_node();
         about.control = format!("ws://10.0.0.{n}:7900");
-        let epoch = store.register(&about, Duration::ZERO).await.unwrap();
+        let epoch = register(&*store, &about, Duration::ZERO).await;
         nodes.push((about.node, epoch, about.control));
     }
     until("leases of zero run out", async || {
@@ -102,7 +102,7 @@ pub async fn those_overdue_for_longest_are_told_and_fenced_first<S: Store>(store
 pub async fn at_most_a_thousand_overdue_nodes_are_told<S: Store>(store: Arc<S>) {
     let calls = (0..1001).map(|_| {
         let store = store.clone();
-        async move { store.register(&new_node(), Duration::ZERO).await.unwrap() }
+        async move { register(&*store, &new_node(), Duration::ZERO).await }
     });
     at_once(calls).await;
     until("leases of zero run out", async || {
@@ -144,7 +144,7 @@ pub async fn a_node_that_registers_again_still_counts_as_fenced<S: Store>(store:
         node: fenced,
         ..new_node()
     };
-    store.register(&about, LONG).await.unwrap();
+    register(&*store, &about, LONG).await;
     let next = store.fence_expired(&STRICT, &NOBODY).await.unwrap();
     assert_eq!((next.nodes.len(), next.held), (0, 3));
 }

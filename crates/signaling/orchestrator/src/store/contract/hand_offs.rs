@@ -14,7 +14,7 @@ pub async fn a_room_is_handed_to_another_node_with_the_next_generation<S: Store>
     let (a, _) = live_node(&*store).await;
     let mut about = new_node();
     about.control = "ws://10.0.0.8:7900".into();
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     let name = room("daily");
     let placed = place_new(&*store, &name, a).await;
     let handed = hand_off(&*store, &placed, about.node).await.expect("handed off");

@@ -1,16 +1,17 @@
 //! Registering, renewing and releasing: who holds which epoch.
 
 use super::*;
+use crate::store::Registration;
 use signalbox_protocol::Generation;
 use signalbox_protocol::node::NodeState;
 
 pub async fn a_node_that_registers_again_loses_its_rooms<S: Store>(store: Arc<S>) {
     let mut about = new_node();
-    let first = store.register(&about, LONG).await.unwrap();
+    let first = register(&*store, &about, LONG).await;
     let name = room("daily");
     place_new(&*store, &name, about.node).await;
     about.control = "ws://10.0.0.8:7900".into();
-    let second = store.register(&about, LONG).await.unwrap();
+    let second = register(&*store, &about, LONG).await;
     assert!(second > first);
     assert_eq!(store.find(&name).await.unwrap(), None);
     let placed = place_new(&*store, &name, about.node).await;
@@ -23,12 +24,12 @@ pub async fn epochs_only_grow_and_never_repeat<S: Store>(store: Arc<S>) {
     let about = new_node();
     let calls = (0..40).map(|call| {
         let (store, about) = (store.clone(), if call % 2 == 0 { about.clone() } else { new_node() });
-        async move { store.register(&about, LONG).await.unwrap() }
+        async move { register(&*store, &about, LONG).await }
     });
     let epochs = at_once(calls).await;
     assert_eq!(epochs.iter().collect::<BTreeSet<_>>().len(), epochs.len());
     let current = node_view(&*store, about.node).await.epoch;
-    let next = store.register(&about, LONG).await.unwrap();
+    let next = register(&*store, &about, LONG).await;
     assert!(next > current);
     assert!(epochs.iter().all(|epoch| *epoch < next));
     assert!(store.release(about.node, next).await.unwrap());
@@ -40,7 +41,7 @@ pub async fn of_concurrent_registrations_the_greatest_epoch_holds_the_lease<S: S
     for _ in 0..10 {
         let calls = (0..10).map(|_| {
             let (store, about) = (store.clone(), about.clone());
-            async move { store.register(&about, LONG).await.unwrap() }
+            async move { register(&*store, &about, LONG).await }
         });
         let mut epochs = at_once(calls).await;
         epochs.sort();
@@ -53,11 +54,71 @@ pub async fn of_concurrent_registrations_the_greatest_epoch_holds_the_lease<S: S
     }
 }
 
+pub async fn a_registration_after_another_epoch_than_the_nodes_changes_nothing<S: Store>(store: Arc<S>) {
+    let first = new_node();
+    let old = register(&*store, &first, LONG).await;
+    let current = register(&*store, &first, LONG).await;
+    let placed = place_new(&*store, &room("daily"), first.node).await;
+    for after in [Epoch(0), old, Epoch(u64::MAX)] {
+        let late = RegisterNode {
+            after,
+            control: "ws://10.0.0.8:7900".into(),
+            ..first.clone()
+        };
+        let outcome = store.register(&late, LONG).await.unwrap();
+        assert_eq!(outcome.held(), None, "{after}");
+        if after != Epoch(u64::MAX) {
+            assert_eq!(outcome, Registration::Behind(current));
+        }
+    }
+    assert_eq!(
+        store.find(&placed.room).await.unwrap(),
+        Some(placed),
+        "its rooms are its own"
+    );
+    let view = node_view(&*store, first.node).await;
+    assert_eq!((view.epoch, view.control), (current, first.control.clone()));
+    assert!(store.release(first.node, current).await.unwrap());
+    let again = RegisterNode {
+        after: current,
+        ..first.clone()
+    };
+    let ended = node_view(&*store, first.node).await.epoch;
+    let outcome = store.register(&again, LONG).await.unwrap();
+    assert_eq!(outcome, Registration::Behind(ended), "a release moves the epoch too");
+}
+
+pub async fn of_concurrent_registrations_after_one_epoch_one_holds_the_lease<S: Store>(store: Arc<S>) {
+    let mut about = new_node();
+    for _ in 0..10 {
+        let calls = (0..10).map(|_| {
+            let (store, about) = (store.clone(), about.clone());
+            async move { store.register(&about, LONG).await.unwrap() }
+        });
+        let outcomes = at_once(calls).await;
+        let held: Vec<Epoch> = outcomes.iter().filter_map(|outcome| outcome.held()).collect();
+        let [epoch] = held.as_slice() else {
+            panic!("not one: {outcomes:?}")
+        };
+        assert_eq!(node_view(&*store, about.node).await.epoch, *epoch);
+        about.after = *epoch;
+    }
+}
+
+pub async fn a_node_that_the_map_has_lost_registers_after_the_epoch_that_it_knows<S: Store>(store: Arc<S>) {
+    let about = RegisterNode {
+        after: Epoch(1_000),
+        ..new_node()
+    };
+    let epoch = store.register(&about, LONG).await.unwrap().held();
+    assert!(epoch.is_some_and(|epoch| epoch > about.after), "{epoch:?}");
+}
+
 pub async fn an_old_epoch_cannot_renew_or_release<S: Store>(store: Arc<S>) {
     let about = new_node();
     let node = about.node;
-    let old = store.register(&about, LONG).await.unwrap();
-    let current = store.register(&about, LONG).await.unwrap();
+    let old = register(&*store, &about, LONG).await;
+    let current = register(&*store, &about, LONG).await;
     assert_eq!(renew(&*store, node, old, 1, LONG).await, Renewal::Over);
     assert!(!store.release(node, old).await.unwrap());
     assert_eq!(renew(&*store, NodeId::random(), current, 1, LONG).await, Renewal::Over);
@@ -73,7 +134,7 @@ pub async fn an_old_epoch_cannot_renew_or_release<S: Store>(store: Arc<S>) {
 
 pub async fn a_lease_that_ran_out_can_be_renewed_until_it_is_fenced<S: Store>(store: Arc<S>) {
     let about = new_node();
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     let placed = place_new(&*store, &room("daily"), about.node).await;
     assert_eq!(
         renew(&*store, about.node, epoch, 1, Duration::ZERO).await,
@@ -98,7 +159,7 @@ pub async fn a_lease_that_ran_out_can_be_renewed_until_it_is_fenced<S: Store>(st
 pub async fn a_heartbeat_from_the_past_changes_nothing<S: Store>(store: Arc<S>) {
     let about = new_node();
     let node = about.node;
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     let busy = NodeLoad {
         rooms: 1,
         participants: 2,
@@ -120,7 +181,7 @@ pub async fn a_heartbeat_from_the_past_changes_nothing<S: Store>(store: Arc<S>) 
     assert_eq!(renew(&*store, node, epoch, 8, LONG).await, Renewal::Renewed);
     assert_eq!(node_view(&*store, node).await.load, NodeLoad::default());
     // The next epoch counts from the beginning.
-    let next = store.register(&about, LONG).await.unwrap();
+    let next = register(&*store, &about, LONG).await;
     assert_eq!(renew(&*store, node, next, 1, LONG).await, Renewal::Renewed);
     assert_eq!(
         renew(&*store, node, epoch, 9, LONG).await,
@@ -178,14 +239,14 @@ pub async fn an_adopted_epoch_ends_the_one_before<S: Store>(store: Arc<S>) {
 
 pub async fn an_epoch_that_was_adopted_never_repeats<S: Store>(store: Arc<S>) {
     let about = new_node();
-    let known = store.register(&about, LONG).await.unwrap();
+    let known = register(&*store, &about, LONG).await;
     let later = forgotten(known);
     assert_eq!(renew(&*store, about.node, later, 1, LONG).await, Renewal::Renewed);
     for _ in 0..5 {
         let (_, epoch) = live_node(&*store).await;
         assert!(epoch > later, "{epoch:?} may have been another node's");
     }
-    assert!(store.register(&about, LONG).await.unwrap() > later);
+    assert!(register(&*store, &about, LONG).await > later);
 }
 
 pub async fn a_lost_node_adopts_no_epoch<S: Store>(store: Arc<S>) {

@@ -22,7 +22,7 @@ pub async fn nodes_are_listed_with_what_they_reported<S: Store>(store: Arc<S>) {
         capacity: u32::MAX,
         ..new_node()
     };
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     for _ in 0..5 {
         live_node(&*store).await;
     }
@@ -65,7 +65,7 @@ pub async fn nodes_are_listed_with_what_they_reported<S: Store>(store: Arc<S>) {
 
 pub async fn a_registration_replaces_what_was_known<S: Store>(store: Arc<S>) {
     let first = new_node();
-    let epoch = store.register(&first, LONG).await.unwrap();
+    let epoch = register(&*store, &first, LONG).await;
     let load = NodeLoad {
         rooms: 3,
         ..NodeLoad::default()
@@ -73,6 +73,7 @@ pub async fn a_registration_replaces_what_was_known<S: Store>(store: Arc<S>) {
     store.renew(first.node, epoch, 1, load, LONG).await.unwrap();
     let second = RegisterNode {
         node: first.node,
+        after: Epoch(0),
         control: "ws://10.0.0.8:7900".into(),
         media: vec!["192.0.2.9:1".parse().unwrap()],
         region: String::new(),
@@ -82,7 +83,7 @@ pub async fn a_registration_replaces_what_was_known<S: Store>(store: Arc<S>) {
         capacity: 7,
         version: "2.0.0".into(),
     };
-    store.register(&second, LONG).await.unwrap();
+    register(&*store, &second, LONG).await;
     let view = node_view(&*store, first.node).await;
     assert_eq!((&view.control, &view.media), (&second.control, &second.media));
     assert_eq!((&view.region, &view.zone), (&second.region, &second.zone));
@@ -96,7 +97,7 @@ pub async fn candidates_are_the_nodes_that_are_not_lost<S: Store>(store: Arc<S>)
         track: Track::Canary,
         ..new_node()
     };
-    let epoch = store.register(&about, LONG).await.unwrap();
+    let epoch = register(&*store, &about, LONG).await;
     let load = NodeLoad {
         participants: 7,
         ..NodeLoad::default()

@@ -109,7 +109,7 @@ pub async fn only_the_current_epoch_restores<S: Store>(store: Arc<S>) {
         assert_eq!(as_set(&stale), as_set(&rooms), "the node is lost");
     }
     let about = RegisterNode { node, ..new_node() };
-    let current = store.register(&about, LONG).await.unwrap();
+    let current = register(&*store, &about, LONG).await;
     let place = place_new(&*store, &room("own"), node).await;
     for epoch in [ended, Epoch(current.0 + 5), Epoch(u64::MAX)] {
         let own = [digest("daily", 1), digest("own", 1)];

@@ -55,13 +55,13 @@ pub async fn lost_cannot_be_set<S: Store>(store: Arc<S>) {
 pub async fn a_registration_serves_again<S: Store>(store: Arc<S>) {
     let about = new_node();
     for drains in [true, false] {
-        let epoch = store.register(&about, LONG).await.unwrap();
+        let epoch = register(&*store, &about, LONG).await;
         if drains {
             store.set_state(about.node, NodeState::Draining).await.unwrap();
         } else {
             assert!(store.release(about.node, epoch).await.unwrap());
         }
-        store.register(&about, LONG).await.unwrap();
+        register(&*store, &about, LONG).await;
         assert_eq!(node_view(&*store, about.node).await.state, NodeState::Serving);
     }
     place_new(&*store, &room("daily"), about.node).await;

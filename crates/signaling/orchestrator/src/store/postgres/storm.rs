@@ -150,7 +150,7 @@ async fn break_nodes<S: Store>(store: Arc<S>, log: Arc<Log>, storm: Storm, mut r
                 alive.remove(index)
             })
         };
-        let mut appearing = NodeId::random();
+        let (mut appearing, mut after) = (NodeId::random(), Epoch(0));
         if let Some((node, epoch)) = victim {
             log.end(node, epoch);
             match rng.random_range(0..3) {
@@ -161,11 +161,16 @@ async fn break_nodes<S: Store>(store: Arc<S>, log: Arc<Log>, storm: Storm, mut r
                     // Somebody else may have had the turn to fence.
                     store.release(node, epoch).await?;
                 }
-                _ => appearing = node,
+                _ => (appearing, after) = (node, epoch),
             }
         }
-        let epoch = store.register(&about(appearing), LEASE).await?;
-        lock(&log.alive).push((appearing, epoch));
+        let about = RegisterNode {
+            after,
+            ..about(appearing)
+        };
+        if let Some(epoch) = store.register(&about, LEASE).await?.held() {
+            lock(&log.alive).push((appearing, epoch));
+        }
     }
     Ok(())
 }
@@ -226,6 +231,7 @@ where
 pub fn about(node: NodeId) -> RegisterNode {
     RegisterNode {
         node,
+        after: Epoch(0),
         control: "ws://10.0.0.7:7900".into(),
         media: Vec::new(),
         region: "eu".into(),

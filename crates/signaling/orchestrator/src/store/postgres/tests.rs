@@ -12,7 +12,7 @@ use sqlx::types::Uuid;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use super::*;
-use crate::store::contract::{self, LONG, LOOSE, MARGIN, new_node, proposal, room};
+use crate::store::contract::{self, LONG, LOOSE, MARGIN, new_node, proposal, register, room};
 
 const URL: &str = "SIGNALBOX_TEST_DATABASE_URL";
 
@@ -61,7 +61,7 @@ contract::suite!(fresh().await, remove);
 async fn opening_again_changes_nothing() {
     let Some(store) = fresh().await else { return };
     let node = new_node();
-    store.register(&node, LONG).await.unwrap();
+    register(&store, &node, LONG).await;
     store.place(proposal(&room("daily"), node.node), MARGIN).await.unwrap();
     let (first, second) = tokio::join!(store.open(), store.open());
     assert_eq!(first.unwrap(), second.unwrap());
@@ -95,7 +95,7 @@ fn a_url_that_is_none_is_refused_without_repeating_it() {
 async fn a_proposal_that_the_database_refuses_fails_alone() {
     let Some(store) = fresh().await else { return };
     let node = new_node();
-    store.register(&node, LONG).await.unwrap();
+    register(&store, &node, LONG).await;
     let names: Vec<RoomName> = (0..50).map(|n| room(&format!("room-{n}"))).collect();
     let calls = names.iter().enumerate().map(|(n, name)| {
         let mut proposal = proposal(name, node.node);
@@ -127,7 +127,7 @@ async fn the_incarnation_names_the_servers_start_and_its_timeline() {
 #[tokio::test]
 async fn fencing_waits_until_the_server_has_been_up_for_a_lease() {
     let Some(store) = fresh().await else { return };
-    store.register(&new_node(), Duration::ZERO).await.unwrap();
+    register(&store, &new_node(), Duration::ZERO).await;
     let brake = Brake {
         lease: Duration::from_secs(100 * 365 * 86_400),
         grace: Duration::ZERO,
@@ -141,7 +141,7 @@ async fn fencing_waits_until_the_server_has_been_up_for_a_lease() {
 #[tokio::test]
 async fn whoever_does_not_get_the_turn_fences_nothing() {
     let Some(store) = fresh().await else { return };
-    store.register(&new_node(), Duration::ZERO).await.unwrap();
+    register(&store, &new_node(), Duration::ZERO).await;
     let mut other = connect(&store).await;
     let mut turn = other.begin().await.unwrap();
     let mine = sqlx::query_scalar::<_, bool>(nodes::TURN_TO_FENCE);

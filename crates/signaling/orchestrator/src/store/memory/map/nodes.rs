@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Map, age, left};
 use crate::placement::Candidate;
-use crate::store::Renewal;
+use crate::store::{Registration, Renewal};
 
 /// An ejection grows with each one until it is so many times as long.
 const MAX_EJECTIONS: u32 = 10;
@@ -53,9 +53,12 @@ impl Node {
 }
 
 impl Map {
-    pub fn register(&mut self, about: &RegisterNode, lease: Duration, now: Instant) -> Epoch {
+    pub fn register(&mut self, about: &RegisterNode, lease: Duration, now: Instant) -> Registration {
         let known = self.nodes.get(&about.node);
-        let (last, fenced_at) = known.map_or((Epoch(0), None), |node| (node.epoch, node.fenced_at));
+        let (last, fenced_at) = known.map_or((about.after, None), |node| (node.epoch, node.fenced_at));
+        if last != about.after {
+            return Registration::Behind(last);
+        }
         let epoch = self.next_epoch(last);
         self.nodes.insert(
             about.node,
@@ -73,7 +76,7 @@ impl Map {
                 ejections: 0,
             },
         );
-        epoch
+        Registration::Held(epoch)
     }
 
     pub fn renew(

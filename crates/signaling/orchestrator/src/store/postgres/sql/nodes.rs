@@ -7,14 +7,14 @@
 //! node's own came from a store that has been lost since, whose sequence was further on.
 
 /// `$1` node, `$2` region, `$3` zone, `$4` labels, `$5` control, `$6` media, `$7` capacity, `$8` version, `$9` load,
-/// `$10` lease in seconds, `$11` track.
+/// `$10` lease in seconds, `$11` track, `$12` the epoch that it comes after. No row: the node's epoch is another one.
 ///
 /// In the update the sequence is read again, after the row is locked: the value drawn for the insert may be older than
 /// that of a registration which came first.
 pub const REGISTER: &str = "
     INSERT INTO media_node AS n (node_id, epoch, state, region, zone, labels, control, media, capacity, version, load,
                                  lease_until, track)
-    VALUES ($1, nextval('node_epoch_seq'), 'serving', $2, $3, $4, $5, $6, $7, $8, $9,
+    VALUES ($1, greatest(nextval('node_epoch_seq'), $12 + 1), 'serving', $2, $3, $4, $5, $6, $7, $8, $9,
             clock_timestamp() + make_interval(secs => $10), $11)
     ON CONFLICT (node_id) DO UPDATE
        SET epoch = greatest(nextval('node_epoch_seq'), n.epoch + 1), epoch_since = clock_timestamp(), state = 'serving', region = excluded.region,
@@ -22,7 +22,11 @@ pub const REGISTER: &str = "
            capacity = excluded.capacity, version = excluded.version, load = excluded.load, track = excluded.track,
            beat = 0, renewed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $10),
            ejected_until = NULL, ejections = 0
+     WHERE n.epoch = $12
     RETURNING n.epoch";
+
+/// `$1` node.
+pub const EPOCH: &str = "SELECT epoch FROM media_node WHERE node_id = $1";
 
 /// `$1` nodes, none twice, `$2` epochs, `$3` beats, `$4` loads, `$5` leases in seconds. A row for each node that there is.
 ///

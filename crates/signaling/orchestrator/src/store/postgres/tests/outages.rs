@@ -85,7 +85,7 @@ async fn relayed(timeout: Duration) -> Option<(Arc<PostgresStore>, Relay, NodeId
     let store = Arc::new(PostgresStore::with_options(options, timeout));
     store.open().await.unwrap();
     let node = new_node();
-    store.register(&node, LONG).await.unwrap();
+    register(&*store, &node, LONG).await;
     Some((store, relay, node.node))
 }
 

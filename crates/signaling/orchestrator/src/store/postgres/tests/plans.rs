@@ -69,7 +69,7 @@ async fn statements_read_by_index_when_the_tables_are_large() {
     let Some(store) = fresh().await else { return };
     let mut connection = connect(&store).await;
     for node in (0..50).map(|_| new_node()) {
-        store.register(&node, LONG).await.unwrap();
+        register(&store, &node, LONG).await;
     }
     let fill = "
         INSERT INTO room (room_id, node_id, node_epoch, generation, assigned_at, closed_at, room_group, avoid)

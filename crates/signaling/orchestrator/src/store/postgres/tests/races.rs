@@ -84,8 +84,8 @@ fn naive(sql: &str) -> &'static str {
 async fn steals(store: &PostgresStore, thief: Thief, start: Start) -> bool {
     let name = room("daily");
     let (first, second, fresh) = (new_node(), new_node(), new_node());
-    let epoch = store.register(&first, LONG).await.unwrap();
-    store.register(&second, LONG).await.unwrap();
+    let epoch = register(store, &first, LONG).await;
+    register(store, &second, LONG).await;
     let Placed::New(placed) = store.place(proposal(&name, first.node), MARGIN).await.unwrap() else {
         panic!("not placed")
     };
@@ -125,7 +125,7 @@ async fn steals(store: &PostgresStore, thief: Thief, start: Start) -> bool {
             let close = sqlx::query("UPDATE room SET closed_at = clock_timestamp() WHERE room_id = $1");
             close.bind(name.as_str()).execute(&mut *holder).await.unwrap();
         }
-        store.register(&fresh, LONG).await.unwrap();
+        register(store, &fresh, LONG).await;
         let place = Thief::Place(sql::PLACE).query(&placed, fresh.node);
         let owned = place.fetch_optional(&mut *holder).await.unwrap();
         assert!(
@@ -251,7 +251,7 @@ async fn many_orchestrators_agree_on_every_room() {
     for store in &stores {
         store.open().await.unwrap();
         let node = new_node();
-        store.register(&node, LONG).await.unwrap();
+        register(&**store, &node, LONG).await;
         candidates.push(node.node);
     }
     let mut calls = tokio::task::JoinSet::new();
@@ -290,7 +290,7 @@ async fn renewals_and_fences_of_many_nodes_do_not_wait_in_a_circle() {
     }
     for _ in 0..100 {
         let node = new_node();
-        nodes.push((node.node, stores[0].register(&node, LONG).await.unwrap()));
+        nodes.push((node.node, register(&*stores[0], &node, LONG).await));
     }
     let mut calls = tokio::task::JoinSet::new();
     for beat in 1..=40_u64 {
