@@ -52,9 +52,10 @@ pub fn placement(request: &PlaceRoom) -> Result<(), Failure> {
 
 /// Refuses a registration that cannot be right. `public`: media addresses must be reachable from the internet.
 pub fn registration(node: &RegisterNode, public: bool) -> Result<(), Failure> {
-    if !(node.control.starts_with("ws://") || node.control.starts_with("wss://")) {
+    // Nobody could connect to a `wss://` one: gateways and orchestrators speak no TLS to nodes.
+    if !node.control.starts_with("ws://") {
         return Err(Failure::bad_request(
-            "`control` must be a WebSocket URL such as ws://10.0.0.7:7900.",
+            "`control` must be a WebSocket URL without TLS, such as ws://10.0.0.7:7900; keep it on a private network.",
         ));
     }
     if node.media.is_empty() || node.media.len() > MAX_MEDIA {
