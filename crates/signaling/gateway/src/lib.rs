@@ -1,6 +1,7 @@
 //! The L7 tier: takes clients over HTTP and WebSocket and leads each to the media node of its room.
 //!
-//! Each client dialect is one module that translates into the control protocol: [`join`] (our own HTTP API) and [`livekit`].
+//! Each client dialect is one module that translates into the control protocol: [`join`] (our own HTTP API, with `srtp` for clients without a
+//! peer connection) and [`livekit`].
 //! Sees no media, decides no placement, opens no database, reads no SDP.
 
 pub mod access;
@@ -21,6 +22,7 @@ mod placements;
 mod reports;
 mod routes;
 mod server;
+mod srtp;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,21 +1,25 @@
-//! `POST /v1/rooms/{room}/join`: with an SDP offer, admits a participant in one round trip; without, says where the room is.
+//! `POST /v1/rooms/{room}/join`: with an SDP offer, admits a participant in one round trip; with `"transport": "srtp"`, one without a peer
+//! connection; with neither, says where the room is.
 
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use signalbox_protocol::RoomName;
-use signalbox_protocol::control::{Snapshot, Transports};
+use signalbox_protocol::control::{Command, Snapshot, Transports};
 use signalbox_protocol::id::MAX_NAME_BYTES;
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot};
 
 use super::body::JsonBody;
 use super::{InRoom, participant_url};
+use crate::access::Access;
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
+use crate::srtp::{self, SrtpJoin};
 use crate::state::State;
 
 /// What a client may say about a track. [`PublishTrack`] itself ignores what it does not know, so that tiers of different versions
@@ -27,6 +31,9 @@ const TRACK_FIELDS: [&str; 10] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinRequest {
+    /// `webrtc`, if anything.
+    #[serde(default, rename = "transport")]
+    _transport: Option<String>,
     #[serde(default)]
     offer: Option<String>,
     #[serde(default)]
@@ -64,8 +71,60 @@ struct Whereabouts {
 pub(super) async fn join(
     Shared(state): Shared<State>,
     InRoom { access, room }: InRoom,
-    JsonBody(request): JsonBody<JoinRequest>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, ApiError> {
+    match transport(&body)? {
+        Transport::WebRtc => webrtc(&state, access, room, request(body)?).await,
+        Transport::Srtp => srtp(&state, access, room, &headers, request(body)?).await,
+    }
+}
+
+enum Transport {
+    WebRtc,
+    Srtp,
+}
+
+fn transport(body: &Map<String, Value>) -> Result<Transport, ApiError> {
+    match body.get("transport").map(|transport| transport.as_str()) {
+        None => Ok(Transport::WebRtc),
+        Some(Some("webrtc")) => Ok(Transport::WebRtc),
+        Some(Some("srtp")) => Ok(Transport::Srtp),
+        Some(_) => Err(ApiError::InvalidRequest(
+            "The `transport` must be `webrtc` or `srtp`; without it, it is `webrtc`.".into(),
+        )),
+    }
+}
+
+fn request<T: DeserializeOwned>(body: Map<String, Value>) -> Result<T, ApiError> {
+    serde_json::from_value(Value::Object(body)).map_err(|error| ApiError::InvalidBody(error.to_string()))
+}
+
+async fn srtp(
+    state: &State,
+    access: Access,
+    room: RoomName,
+    headers: &HeaderMap,
+    request: SrtpJoin,
+) -> Result<Response, ApiError> {
+    let (port, identity) = (request.receive_port, access.identity.clone());
+    let name = name(request.name.clone(), &access.name)?;
+    let spec = srtp::spec(request, room.clone(), access, name)?;
+    let joined = state.rooms().join(spec).await?.joined;
+    let participant = joined.snapshot.participant.id.clone();
+    let url = participant_url(&room, &participant);
+    let answer = srtp::answer(headers, &room, joined, port, url);
+    if answer.is_err() {
+        // The client does not learn that it was admitted. If this fails, the participant ends by itself, as it sends nothing.
+        let _ = state
+            .rooms()
+            .command(&room, &participant, &identity, Command::Leave)
+            .await;
+    }
+    answer
+}
+
+async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequest) -> Result<Response, ApiError> {
     let publish = request.publish.into_iter().map(track).collect::<Result<Vec<_>, _>>()?;
     let name = name(request.name, &access.name)?;
     let Some(offer) = request.offer else {

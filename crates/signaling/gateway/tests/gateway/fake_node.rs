@@ -14,7 +14,8 @@ use axum::routing::get;
 use signalbox_protocol::control::{
     Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame, Snapshot,
 };
-use signalbox_protocol::room::{Grants, MediaAddress, ParticipantInfo, ParticipantState, RoomInfo};
+use signalbox_protocol::room::{Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo};
+use signalbox_protocol::srtp::{SrtpKey, SrtpRequest, SrtpSession, SrtpStream};
 use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -156,7 +157,7 @@ impl FakeNode {
                     snapshot: snapshot(join.room, join.identity, id, join.name),
                     media,
                     answer: join.offer.map(|_| "v=0 answer".to_owned()),
-                    srtp: None,
+                    srtp: join.srtp.map(|asked| session(&join.publish, &asked)),
                 }))
             }
             Request::Participant { participant, .. } if participant.as_str() == UNKNOWN => {
@@ -176,6 +177,33 @@ impl FakeNode {
             },
         };
         Outcome::Ok(reply)
+    }
+}
+
+/// A stream for each that was asked for, with numbers that tell which it is.
+fn session(publish: &[PublishTrack], asked: &SrtpRequest) -> SrtpSession {
+    let stream = |index: usize, kind: Kind, codec: Option<&String>, received: bool| SrtpStream {
+        mid: index.to_string(),
+        track: None,
+        kind,
+        codec: codec.cloned().unwrap_or_else(|| "video/VP8".into()),
+        clock_rate: if kind == Kind::Audio { 48_000 } else { 90_000 },
+        payload_type: 96 + index as u8,
+        ssrc: 0xf000_0000 + index as u32,
+        suite: asked.suite,
+        key: SrtpKey(format!("a2V5{index}AAA")),
+        feedback_ssrc: 0x1000_0000 + index as u32,
+        feedback_key: SrtpKey("ZmVlZGJhY2s=".into()),
+        proof: received.then(|| "cHJvb2Y=".into()),
+    };
+    let published = publish.iter().enumerate();
+    let published = published.map(|(index, track)| stream(index, track.kind, track.codec.as_ref(), false));
+    let wanted = asked.receive.iter().enumerate();
+    let received = wanted.map(|(index, wanted)| stream(10 + index, wanted.kind, wanted.codec.as_ref(), true));
+    SrtpSession {
+        publish: published.collect(),
+        receive: received.collect(),
+        idle_ms: 60_000,
     }
 }
 

@@ -10,3 +10,4 @@ mod limits;
 mod links;
 mod orchestrators;
 mod reports;
+mod srtp;
