@@ -33,6 +33,9 @@ pub struct Limits {
     pub media_lines: usize,
     /// How long a participant stays that has neither signaling nor media.
     pub departure: Duration,
+    /// How long a stream without a peer connection, or a participant that has no others and no signaling, stays without any sign of
+    /// life.
+    pub srtp_idle: Duration,
     /// How long an empty room stays open.
     pub empty_room: Duration,
 }
@@ -44,6 +47,7 @@ impl Default for Limits {
             tracks_per_participant: 16,
             media_lines: 128,
             departure: Duration::from_secs(15),
+            srtp_idle: Duration::from_secs(60),
             empty_room: Duration::from_secs(20),
         }
     }
@@ -98,8 +102,18 @@ pub struct ShardStats {
     pub dropped_oversize: u64,
     /// STUN requests with a username that no connection has, or that fail their integrity check.
     pub dropped_stun: u64,
-    /// Datagrams other than STUN from an address that no connection uses.
+    /// DTLS from an address that no connection uses.
     pub dropped_unknown: u64,
+    /// RTP and RTCP from an address that no connection uses, of an SSRC that no stream has.
+    pub dropped_ssrc: u64,
+    /// RTP and RTCP of a known SSRC that is not authentic.
+    pub dropped_unauthentic: u64,
+    /// RTP and RTCP of a known SSRC that was not looked at, because too much of it was not authentic.
+    pub dropped_limited: u64,
+    /// RTP and RTCP that was taken before, or is too old to tell.
+    pub dropped_replayed: u64,
+    /// Authentic RTP of another payload type than its stream's.
+    pub dropped_payload_type: u64,
     /// Data messages that were dropped: malformed, not permitted, or for a receiver whose queue was full.
     pub dropped_data: u64,
     /// Connections that were ended because of an error or a panic in them.

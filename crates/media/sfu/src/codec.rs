@@ -2,8 +2,9 @@
 //!
 //! Only descriptors are read, never the picture. End-to-end encrypted payloads keep theirs in the clear.
 
-pub use crate::connection::PayloadFormat;
+use signalbox_protocol::room::Kind;
 
+pub use crate::connection::PayloadFormat;
 use crate::vp8;
 
 /// A codec that passes through.
@@ -38,6 +39,22 @@ impl Codec {
         [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1]
             .into_iter()
             .find(|codec| codec.mime_type().eq_ignore_ascii_case(mime_type))
+    }
+
+    /// Its kind.
+    pub fn kind(self) -> Kind {
+        match self {
+            Codec::Opus => Kind::Audio,
+            Codec::Vp8 | Codec::H264 | Codec::Vp9 | Codec::Av1 => Kind::Video,
+        }
+    }
+
+    /// RTP clock ticks per second.
+    pub fn clock_rate(self) -> u32 {
+        match self.kind() {
+            Kind::Audio => 48_000,
+            Kind::Video => 90_000,
+        }
     }
 
     /// Whether a receiver can begin with this payload: the first packet of a key frame, or any packet of audio.

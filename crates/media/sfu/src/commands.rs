@@ -27,16 +27,16 @@ impl Room {
         let mut participant = Participant {
             info: ParticipantInfo {
                 id: id.clone(),
-                identity: join.identity,
-                name: join.name,
-                metadata: join.metadata,
-                attributes: join.attributes,
+                identity: join.identity.clone(),
+                name: join.name.clone(),
+                metadata: join.metadata.clone(),
+                attributes: join.attributes.clone(),
                 state: ParticipantState::Joined,
                 tracks: Vec::new(),
                 joined_at_ms: now_ms,
                 version: 1,
-                grants: join.grants,
-                dialect_info: join.dialect_info,
+                grants: join.grants.clone(),
+                dialect_info: join.dialect_info.clone(),
             },
             transports: join.transports,
             // Nobody is told anything of an admission that may still fail.
@@ -66,7 +66,7 @@ impl Room {
             return Err(Refusal::new(RefusalReason::Full, "Too many tracks; publish fewer."));
         }
         // All that can fail comes first, so that a join that is refused changes nothing.
-        let mut negotiated = None;
+        let (mut negotiated, mut streams) = (None, None);
         match (join.transports, &join.offer) {
             (Transports::Dual, _) => {
                 let opened = cx
@@ -80,12 +80,7 @@ impl Room {
                 negotiated = Some((key, answer));
             }
             (Transports::Single, None) => {}
-            (Transports::Srtp, _) => {
-                return Err(Refusal::new(
-                    RefusalReason::Invalid,
-                    "This node takes no SRTP participants; join with an SDP offer.",
-                ));
-            }
+            (Transports::Srtp, _) => streams = Some(self.plan_streams(cx, &participant, &join)?),
         }
         let replaced = self.by_identity.insert(identity, id.clone());
         let joined = participant.info.clone();
@@ -96,9 +91,15 @@ impl Room {
             self.remove(cx, now, &replaced, CloseReason::DuplicateIdentity);
         }
         self.tell_others(cx, &id, Event::ParticipantJoined { participant: joined });
-        for track in join.publish {
-            self.announce(cx, now, &id, track)?;
-        }
+        let srtp = match streams {
+            Some(streams) => Some(self.open_streams(cx, now, &id, streams)),
+            None => {
+                for track in join.publish {
+                    self.announce(cx, now, &id, track)?;
+                }
+                None
+            }
+        };
         let mut answer = None;
         if let (Some((key, sdp)), Some(offer)) = (negotiated, &join.offer) {
             self.apply_offer(cx, now, &id, key, offer);
@@ -118,7 +119,7 @@ impl Room {
             snapshot,
             media,
             answer,
-            srtp: None,
+            srtp,
         })))
     }
 

@@ -38,6 +38,28 @@ const MAX_IMMEDIATE_TIMEOUTS: u32 = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PayloadFormat(PayloadParams);
 
+impl PayloadFormat {
+    /// The usual format of a codec, for streams that were not negotiated by SDP. Of H.264 it is the constrained baseline profile in
+    /// packetization mode 1, which browsers must decode (RFC 7742 section 6.2).
+    pub fn of(codec: Codec) -> Self {
+        let mut config = CodecConfig::empty();
+        match codec {
+            Codec::Opus => config.enable_opus(true, false),
+            Codec::Vp8 => config.enable_vp8(true),
+            Codec::H264 => config.add_h264(Pt::from(102), None, true, 0x0042_e01f),
+            Codec::Vp9 => config.enable_vp9(true),
+            Codec::Av1 => config.enable_av1(true),
+        }
+        #[expect(clippy::indexing_slicing, reason = "each of the calls adds one")]
+        Self(config.params()[0])
+    }
+
+    /// Its codec.
+    pub fn codec(&self) -> Option<Codec> {
+        codec(&self.0)
+    }
+}
+
 /// What all connections of a shard share.
 pub struct Stack {
     crypto: Arc<CryptoProvider>,
@@ -104,6 +126,8 @@ pub enum ConnectionEvent {
     Closed,
     /// Media arrived.
     Packet(MediaPacket),
+    /// The peer does not send, or does not receive, a stream any more.
+    StreamEnded(Mid),
     /// The peer needs a key frame on an m-line that we send on.
     KeyFrameWanted(Mid),
     /// A data channel can be written to.
@@ -144,13 +168,13 @@ pub struct Change {
     pub channels: Vec<Delivery>,
 }
 
-/// An outgoing stream.
+/// An outgoing stream: a number that only its transport understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutgoingStream(Ssrc);
+pub struct OutgoingStream(pub u32);
 
-/// A payload type of one connection.
+/// An RTP payload type of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadType(Pt);
+pub struct PayloadType(pub u8);
 
 /// One peer connection.
 pub struct Connection {
@@ -276,7 +300,7 @@ impl Connection {
         self.rtc
             .direct_api()
             .stream_tx_by_mid(mid.as_str().into(), None)
-            .map(|stream| OutgoingStream(stream.ssrc()))
+            .map(|stream| OutgoingStream(*stream.ssrc()))
     }
 
     /// The payload type of a format on an m-line, if the peer can take it.
@@ -291,7 +315,7 @@ impl Connection {
             .copied();
         CodecConfig::new_from_payload_params(params.collect())
             .match_params(format.0)
-            .map(|params| PayloadType(params.pt()))
+            .map(|params| PayloadType(*params.pt()))
     }
 
     /// Whether a datagram is from this connection's peer. STUN is checked against the ICE password.
@@ -330,7 +354,7 @@ impl Connection {
             patch.build().ok()
         });
         let mut write = RtpWrite::new(
-            kind.0,
+            Pt::from(kind.0),
             rewritten.sequence.into(),
             rewritten.timestamp,
             packet.arrived,
@@ -344,7 +368,7 @@ impl Connection {
         }
         self.rtc
             .direct_api()
-            .stream_tx(&stream.0)
+            .stream_tx(&Ssrc::from(stream.0))
             .map(|stream| stream.write_rtp(write))
             .is_some()
     }

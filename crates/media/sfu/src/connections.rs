@@ -1,7 +1,8 @@
-//! All peer connections of a shard: whose each is, which datagrams it gets, and when it wants to be polled.
+//! All connections of a shard: whose each is, which datagrams it gets, and when it wants to be polled.
 //!
-//! A datagram finds its connection by its source address. An address is bound to a connection only by a STUN request that names the
-//! connection's ufrag and proves its ICE password, so nothing is sent to, or taken from, an address that has not.
+//! A datagram finds its connection by its source address. An address is bound to a peer connection only by a STUN request that names the
+//! connection's ufrag and proves its ICE password, so nothing is sent to, or taken from, an address that has not. RTP from any other
+//! address finds its stream by its SSRC, and is then checked with that stream's key.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -11,9 +12,13 @@ use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::Target;
 use slab::Slab;
 
-use crate::connection::{Connection, Fault, Stack};
+use crate::connection::{Connection, Fault, OutgoingStream, Stack};
 use crate::ids::Ids;
+use crate::packet::Mid;
+use crate::srtp::endpoint::{Endpoint, Stream};
+use crate::srtp::rtp;
 use crate::stun;
+use crate::transport::Transport;
 
 /// Addresses that one connection may use at a time (a client checks from each of its interfaces); the oldest is forgotten first.
 const MAX_ADDRESSES: usize = 8;
@@ -23,15 +28,15 @@ pub type Key = usize;
 
 /// A connection and what is known about it.
 pub struct Entry {
-    /// The connection.
-    pub connection: Connection,
+    /// What carries its media.
+    pub transport: Transport,
     /// The key of the owner's room.
     pub room: usize,
     /// The owner.
     pub participant: ParticipantId,
     /// Which of the owner's connections.
     pub target: Target,
-    /// ICE and DTLS are up.
+    /// ICE and DTLS are up, or a stream has been proven.
     pub is_connected: bool,
     /// When the peer was last heard.
     pub last_heard: Option<Instant>,
@@ -41,14 +46,36 @@ pub struct Entry {
     is_dirty: bool,
 }
 
+impl Entry {
+    /// Whether what is sent on a stream has somebody to arrive at.
+    pub fn takes(&self, stream: OutgoingStream) -> bool {
+        match &self.transport {
+            Transport::Peer(_) => self.is_connected,
+            Transport::Srtp(endpoint) => endpoint.takes(stream),
+        }
+    }
+
+    /// Whether requests about what arrives on an m-line have somebody to arrive at.
+    pub fn hears(&self, mid: Mid) -> bool {
+        match &self.transport {
+            Transport::Peer(_) => self.is_connected,
+            Transport::Srtp(endpoint) => endpoint.hears(mid),
+        }
+    }
+}
+
 /// Where a datagram goes.
 pub enum Route {
     /// To this connection.
     To(Key),
+    /// To this stream of this connection, if it is authentic.
+    Stream(Key, Stream),
     /// Nowhere: STUN that names no connection, or is not authentic.
     BadStun,
     /// Nowhere: not from an address that a connection uses.
     UnknownSource,
+    /// Nowhere: nor of an SSRC that a stream has.
+    UnknownSsrc,
 }
 
 /// All connections.
@@ -57,6 +84,7 @@ pub struct Connections {
     entries: Slab<Entry>,
     by_ufrag: HashMap<String, Key>,
     by_address: HashMap<SocketAddr, Key>,
+    by_ssrc: HashMap<u32, (Key, Stream)>,
     dirty: Vec<Key>,
     timers: BTreeSet<(Instant, Key)>,
 }
@@ -69,6 +97,7 @@ impl Connections {
             entries: Slab::new(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
+            by_ssrc: HashMap::new(),
             dirty: Vec::new(),
             timers: BTreeSet::new(),
         }
@@ -88,21 +117,69 @@ impl Connections {
             ufrag = ids.ufrag();
         }
         let connection = Connection::new(&self.stack, now, ufrag.clone(), ids.password())?;
+        let transport = Transport::Peer(connection);
+        let key = self.insert(now, transport, room, participant, target, ufrag.clone());
+        self.by_ufrag.insert(ufrag, key);
+        Ok(key)
+    }
+
+    /// Opens streams without a peer connection. An SSRC of theirs that another connection has is theirs from now on.
+    pub fn open_srtp(&mut self, now: Instant, endpoint: Endpoint, room: usize, participant: ParticipantId) -> Key {
+        let ssrcs: Vec<(u32, Stream)> = endpoint.ssrcs().collect();
+        let transport = Transport::Srtp(endpoint);
+        let key = self.insert(now, transport, room, participant, Target::Publisher, String::new());
+        for (ssrc, stream) in ssrcs {
+            self.by_ssrc.insert(ssrc, (key, stream));
+        }
+        key
+    }
+
+    fn insert(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        room: usize,
+        participant: ParticipantId,
+        target: Target,
+        ufrag: String,
+    ) -> Key {
         let key = self.entries.insert(Entry {
-            connection,
+            transport,
             room,
             participant,
             target,
             is_connected: false,
             last_heard: None,
-            ufrag: ufrag.clone(),
+            ufrag,
             addresses: Vec::new(),
             due: now,
             is_dirty: false,
         });
-        self.by_ufrag.insert(ufrag, key);
         self.timers.insert((now, key));
-        Ok(key)
+        key
+    }
+
+    /// Whose an SSRC is, among the streams without a peer connection.
+    pub fn owner_of_ssrc(&self, ssrc: u32) -> Option<Key> {
+        self.by_ssrc.get(&ssrc).map(|(key, _)| *key)
+    }
+
+    /// Ends a published stream without a peer connection: its packets are of an unknown SSRC from now on.
+    pub fn end_stream(&mut self, key: Key, mid: Mid) {
+        if let Some(Entry {
+            transport: Transport::Srtp(endpoint),
+            ..
+        }) = self.entries.get_mut(key)
+            && let Some(ssrc) = endpoint.end_published(mid)
+        {
+            self.forget_ssrc(key, ssrc);
+        }
+    }
+
+    fn forget_ssrc(&mut self, key: Key, ssrc: u32) {
+        if self.owner_of_ssrc(ssrc) == Some(key) {
+            self.by_ssrc.remove(&ssrc);
+        }
     }
 
     /// Forgets a connection.
@@ -113,6 +190,11 @@ impl Connections {
         self.by_ufrag.remove(&entry.ufrag);
         for address in entry.addresses {
             self.by_address.remove(&address);
+        }
+        if let Transport::Srtp(endpoint) = &entry.transport {
+            for (ssrc, _) in endpoint.ssrcs() {
+                self.forget_ssrc(key, ssrc);
+            }
         }
         self.timers.remove(&(entry.due, key));
     }
@@ -134,8 +216,10 @@ impl Connections {
 
     /// Call after an offer or answer was taken: an ICE restart has changed whom checks must name.
     pub fn refresh_ufrag(&mut self, key: Key) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            let ufrag = entry.connection.ufrag();
+        if let Some(entry) = self.entries.get_mut(key)
+            && let Some(connection) = entry.transport.peer_mut()
+        {
+            let ufrag = connection.ufrag();
             if ufrag != entry.ufrag {
                 self.by_ufrag.remove(&entry.ufrag);
                 self.by_ufrag.insert(ufrag.clone(), key);
@@ -148,7 +232,11 @@ impl Connections {
     pub fn route(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], protocol: stun::Protocol) -> Route {
         let bound = self.by_address.get(&source).copied();
         if protocol != stun::Protocol::Stun {
-            return bound.map_or(Route::UnknownSource, Route::To);
+            return match (bound, protocol) {
+                (Some(key), _) => Route::To(key),
+                (None, stun::Protocol::Rtp) => self.route_by_ssrc(datagram),
+                (None, _) => Route::UnknownSource,
+            };
         }
         let named = match stun::local_ufrag(datagram) {
             Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
@@ -161,7 +249,8 @@ impl Connections {
         let Some(entry) = self.entries.get_mut(key) else {
             return Route::BadStun;
         };
-        if !entry.connection.accepts(now, source, datagram) {
+        let connection = entry.transport.peer();
+        if !connection.is_some_and(|connection| connection.accepts(now, source, datagram)) {
             return Route::BadStun;
         }
         if bound != Some(key) {
@@ -171,6 +260,13 @@ impl Connections {
             self.bind(key, source);
         }
         Route::To(key)
+    }
+
+    fn route_by_ssrc(&self, datagram: &[u8]) -> Route {
+        let named = rtp::sender(datagram).and_then(|ssrc| self.by_ssrc.get(&ssrc));
+        // A client that sends its reports in the clear sends them from an SSRC of its own, and names the stream that it receives.
+        let named = named.or_else(|| self.by_ssrc.get(&rtp::reported(datagram)?));
+        named.map_or(Route::UnknownSsrc, |(key, stream)| Route::Stream(*key, *stream))
     }
 
     fn bind(&mut self, key: Key, source: SocketAddr) {

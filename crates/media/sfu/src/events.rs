@@ -9,9 +9,10 @@ use signalbox_protocol::room::ParticipantState;
 use crate::connection::{Channel, ConnectionEvent};
 use crate::connections::Key;
 use crate::data::{self, Delivery};
-use crate::packet::MediaPacket;
+use crate::packet::{MediaPacket, Mid};
 use crate::participant::MAX_BACKLOG_BYTES;
 use crate::room::{Context, Room};
+use crate::transport::Transport;
 
 impl Room {
     /// Takes an event of a participant's connection.
@@ -41,6 +42,7 @@ impl Room {
                     track.key_frame_wanted(now, id, &mut cx.connections);
                 }
             }
+            ConnectionEvent::StreamEnded(mid) => self.stream_ended(cx, now, key, id, mid),
             ConnectionEvent::ChannelOpen(channel, delivery) => {
                 if let Some(participant) = self.participants.get_mut(id) {
                     participant
@@ -78,8 +80,12 @@ impl Room {
         if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
             self.speakers.observe(id, level);
         }
-        if has_new_codec && let Some(participant) = self.changed(id) {
-            self.tell_about(cx, id, Event::ParticipantUpdated { participant });
+        if has_new_codec {
+            if let Some(participant) = self.changed(id) {
+                self.tell_about(cx, id, Event::ParticipantUpdated { participant });
+            }
+            // Some slots carry one codec only.
+            self.refresh_everyones_subscriptions(cx, now);
         }
     }
 
@@ -100,12 +106,28 @@ impl Room {
         }
     }
 
+    /// The client ended a stream that is not negotiated by SDP.
+    fn stream_ended(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, mid: Mid) {
+        let mut tracks = self.tracks.values();
+        let ended = tracks.find(|track| track.source == key && track.mid == mid);
+        if let Some(track) = ended.map(|track| track.id().clone()) {
+            self.end_track(cx, now, &track);
+        }
+        let is_over = match cx.connections.get(key).map(|entry| &entry.transport) {
+            Some(Transport::Srtp(endpoint)) => endpoint.is_over(),
+            Some(Transport::Peer(_)) | None => false,
+        };
+        if is_over {
+            self.closed(cx, now, id);
+        }
+    }
+
     /// The client closed its connection. Without signaling, that is how it leaves.
     fn closed(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId) {
         let leaves = self
             .participants
             .get(id)
-            .is_some_and(|participant| participant.transports == Transports::Single && !participant.is_attached);
+            .is_some_and(|participant| participant.transports != Transports::Dual && !participant.is_attached);
         if leaves {
             self.remove(cx, now, id, CloseReason::Left);
         }
@@ -129,7 +151,7 @@ impl Room {
         let to: Vec<ParticipantId> = self
             .participants
             .values()
-            .filter(|receiver| receiver.info.id != *id)
+            .filter(|receiver| receiver.info.id != *id && receiver.transports != Transports::Srtp)
             .filter(|receiver| {
                 routing.destination_identities.is_empty()
                     || routing
@@ -191,5 +213,6 @@ fn send(cx: &mut Context, receiver: &crate::participant::Participant, delivery: 
     // A fault shows itself again when the connection is polled, and is handled there.
     cx.connections
         .change(*key)
-        .is_some_and(|entry| entry.connection.send(*channel, message).unwrap_or(false))
+        .and_then(|entry| entry.transport.peer_mut())
+        .is_some_and(|connection| connection.send(*channel, message).unwrap_or(false))
 }

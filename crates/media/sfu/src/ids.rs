@@ -1,4 +1,4 @@
-//! Makes ids and ICE credentials from one seeded generator.
+//! Makes ids, ICE credentials and keys from one seeded generator.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -43,6 +43,18 @@ impl Ids {
     /// Where a stream's sequence numbers start.
     pub fn sequence_start(&mut self) -> u16 {
         self.0.random()
+    }
+
+    /// An SSRC.
+    pub fn ssrc(&mut self) -> u32 {
+        self.0.random()
+    }
+
+    /// So many bytes that nobody can guess who does not know the seed.
+    pub fn secret(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.0.fill(&mut bytes[..]);
+        bytes
     }
 
     fn text(&mut self, length: usize) -> String {

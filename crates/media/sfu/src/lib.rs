@@ -23,9 +23,11 @@ mod room;
 mod sdp;
 pub mod shard;
 pub mod speakers;
+mod srtp;
 pub mod stun;
 mod subscribe;
 mod track;
+mod transport;
 pub mod vp8;
 
 pub use api::{Limits, Output, ShardConfig, ShardStats};

@@ -7,6 +7,7 @@ use signalbox_protocol::control::{Preference, Transports};
 use signalbox_protocol::room::{Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source};
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::codec::Codec;
 use crate::connection::Channel;
 use crate::connections::Key;
 use crate::data::Delivery;
@@ -86,6 +87,8 @@ pub struct Outlet {
     pub kind: Kind,
     /// What it carries.
     pub track: Option<TrackId>,
+    /// The only codec that it can carry; none: what its connection has negotiated.
+    pub codec: Option<Codec>,
     /// The numbers of its stream while it carries nothing.
     pub rewriter: Option<Rewriter>,
     /// Negotiated; false: it stands in an offer that is not answered yet.

@@ -54,7 +54,10 @@ impl Room {
             let Some(entry) = cx.connections.get(key) else {
                 return;
             };
-            let (receives, sends) = (entry.connection.receives_on(mid), entry.connection.sends_on(mid));
+            let Some(connection) = entry.transport.peer() else {
+                return;
+            };
+            let (receives, sends) = (connection.receives_on(mid), connection.sends_on(mid));
             if is_single {
                 self.set_outlet(cx, id, mid, line.kind, sends);
             }
@@ -117,6 +120,7 @@ impl Room {
                 mid,
                 kind,
                 track: None,
+                codec: None,
                 rewriter: Some(Rewriter::new(cx.ids.sequence_start())),
                 is_open: true,
             }),
@@ -162,6 +166,12 @@ impl Room {
                 "The token does not allow to publish from this source; ask for one with canPublish.",
             ));
         }
+        if participant.transports == Transports::Srtp {
+            return Err(Refusal::new(
+                RefusalReason::Invalid,
+                "An SRTP participant publishes what its join names; join again with this track in `publish`.",
+            ));
+        }
         if published + participant.pending.len() >= cx.limits.tracks_per_participant.min(MAX_PENDING_TRACKS) {
             return Err(Refusal::new(
                 RefusalReason::Full,
@@ -178,7 +188,7 @@ impl Room {
     }
 
     /// A track has an m-line: it is published.
-    fn go_live(
+    pub fn go_live(
         &mut self,
         cx: &mut Context,
         now: Instant,
@@ -201,7 +211,7 @@ impl Room {
         let offered = cx
             .connections
             .get(key)
-            .and_then(|entry| entry.connection.preferred_codec(mid));
+            .and_then(|entry| entry.transport.peer()?.preferred_codec(mid));
         if let Some(codec) = said.codec.as_deref().and_then(Codec::from_mime_type).or(offered) {
             info.mime_type = codec.mime_type().to_owned();
         }
@@ -218,6 +228,7 @@ impl Room {
         let Some(ended) = self.tracks.remove(track) else {
             return;
         };
+        cx.connections.end_stream(ended.source, ended.mid);
         for subscription in ended.subscriptions {
             if let Some(outlet) = self
                 .participants
@@ -273,10 +284,13 @@ pub fn negotiate(
             .open(now, &mut cx.ids, room, id.clone(), Target::Publisher)
             .map_err(|fault| refused(&fault))?,
     };
-    let Some(entry) = cx.connections.change(key) else {
-        return Err(no_participant());
+    let Some(connection) = cx.connections.change(key).and_then(|entry| entry.transport.peer_mut()) else {
+        return Err(Refusal::new(
+            RefusalReason::Invalid,
+            "An SRTP participant has no peer connection; join with an SDP offer to have one.",
+        ));
     };
-    match entry.connection.accept_offer(offer) {
+    match connection.accept_offer(offer) {
         Ok(answer) => {
             cx.connections.refresh_ufrag(key);
             Ok((key, answer))
@@ -328,7 +342,8 @@ fn unannounced(line: &UnclaimedLine) -> PublishTrack {
     }
 }
 
-fn letter(kind: Kind) -> char {
+/// The letter in the ids of tracks of a kind.
+pub fn letter(kind: Kind) -> char {
     match kind {
         Kind::Audio => 'A',
         Kind::Video => 'V',

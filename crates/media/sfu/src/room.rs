@@ -12,6 +12,7 @@ use crate::connections::Connections;
 use crate::ids::Ids;
 use crate::participant::Participant;
 use crate::speakers::Speakers;
+use crate::srtp::clock::Clock;
 use crate::track::Track;
 
 /// How long a departure is remembered for those who had no signaling when it happened.
@@ -32,6 +33,8 @@ pub struct Context {
     pub stats: ShardStats,
     /// What is bounded.
     pub limits: Limits,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 impl Context {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply};
+use signalbox_protocol::control::{CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, Transports};
 use signalbox_protocol::room::MediaAddress;
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
@@ -16,7 +16,11 @@ use crate::ids::Ids;
 use crate::publish::no_participant;
 use crate::room::{Context, Room};
 use crate::speakers;
+use crate::srtp::Refused;
+use crate::srtp::clock::Clock;
+use crate::srtp::endpoint::Stream;
 use crate::stun::{self, Protocol};
+use crate::transport::Transport;
 
 /// The longest datagram that is looked at, in bytes; longer ones are counted and dropped. Higher: a forwarded packet, with what is
 /// added to it, may not fit into a path's MTU of 1500 bytes.
@@ -44,6 +48,7 @@ impl Shard {
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
             limits: config.limits,
+            clock: Clock::new(now, config.unix_ms),
         };
         Self {
             config,
@@ -73,6 +78,8 @@ impl Shard {
             Route::To(key) => key,
             Route::BadStun => return self.cx.stats.dropped_stun += 1,
             Route::UnknownSource => return self.cx.stats.dropped_unknown += 1,
+            Route::UnknownSsrc => return self.cx.stats.dropped_ssrc += 1,
+            Route::Stream(key, stream) => return self.handle_srtp(now, source, datagram, key, stream),
         };
         if self.cx.connections.take_dirty(key) {
             self.poll_connection(now, key);
@@ -81,13 +88,37 @@ impl Shard {
             return;
         };
         entry.last_heard = Some(now);
-        match entry.connection.handle_datagram(now, source, datagram) {
+        match entry.transport.handle_datagram(now, source, datagram) {
             Ok(true) => {
                 self.cx.connections.take_dirty(key);
                 self.poll_connection(now, key);
             }
             Ok(false) => self.cx.stats.dropped_garbage += 1,
             Err(fault) => self.connection_failed(now, key, &fault),
+        }
+    }
+
+    /// Takes a datagram that names a stream without a peer connection. Dropping one that is not authentic must cost little: nothing is
+    /// done but to count it.
+    fn handle_srtp(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], key: Key, stream: Stream) {
+        let Some(entry) = self.cx.connections.polled(key) else {
+            return;
+        };
+        let Transport::Srtp(endpoint) = &mut entry.transport else {
+            return;
+        };
+        let stats = &mut self.cx.stats;
+        match endpoint.handle_datagram(now, source, datagram, stream) {
+            Ok(()) => {
+                entry.last_heard = Some(now);
+                self.cx.connections.take_dirty(key);
+                self.poll_connection(now, key);
+            }
+            Err(Refused::Garbage) => stats.dropped_garbage += 1,
+            Err(Refused::Unauthentic) => stats.dropped_unauthentic += 1,
+            Err(Refused::Limited) => stats.dropped_limited += 1,
+            Err(Refused::Replayed) => stats.dropped_replayed += 1,
+            Err(Refused::PayloadType) => stats.dropped_payload_type += 1,
         }
     }
 
@@ -238,8 +269,10 @@ impl Shard {
             .iter()
             .filter_map(|(_, room)| room.participants.get(participant));
         for key in owners.flat_map(|owner| owner.connections()).collect::<Vec<_>>() {
-            if let Some(entry) = self.cx.connections.change(key) {
-                entry.connection.panic_now();
+            if let Some(entry) = self.cx.connections.change(key)
+                && let Some(connection) = entry.transport.peer_mut()
+            {
+                connection.panic_now();
             }
         }
     }
@@ -261,7 +294,7 @@ impl Shard {
 
     fn poll_connection(&mut self, now: Instant, key: Key) {
         while let Some(entry) = self.cx.connections.polled(key) {
-            let polled = entry.connection.poll(now);
+            let polled = entry.transport.poll(now);
             entry.is_connected |= matches!(polled, Ok(Polled::Event(ConnectionEvent::Connected)));
             match polled {
                 Ok(Polled::Datagram { to, bytes }) => self.cx.outputs.push_back(Output::Datagram { to, bytes }),
@@ -313,13 +346,24 @@ impl Shard {
 fn remove_absent(room: &mut Room, cx: &mut Context, now: Instant) {
     let mut gone = Vec::new();
     for (id, participant) in &mut room.participants {
-        let is_heard = participant.connections().any(|key| {
-            let heard = cx.connections.get(key).and_then(|entry| entry.last_heard);
-            heard.is_some_and(|heard| now.saturating_duration_since(heard) < MEDIA_TIMEOUT)
-        });
-        if participant.is_attached || is_heard {
+        // Without a peer connection there are no checks that say whether the client is there: a receiver reports as rarely as it likes.
+        let (media_timeout, departure) = match participant.transports {
+            Transports::Single | Transports::Dual => (MEDIA_TIMEOUT, cx.limits.departure),
+            Transports::Srtp => (Duration::ZERO, cx.limits.srtp_idle),
+        };
+        let heard = participant
+            .connections()
+            .filter_map(|key| cx.connections.get(key)?.last_heard);
+        let heard = heard.max();
+        if participant.is_attached || heard.is_some_and(|heard| now.saturating_duration_since(heard) < media_timeout) {
             participant.absent_since = None;
-        } else if now.saturating_duration_since(*participant.absent_since.get_or_insert(now)) >= cx.limits.departure {
+            continue;
+        }
+        let mut since = *participant.absent_since.get_or_insert(now);
+        if participant.transports == Transports::Srtp {
+            since = since.max(heard.unwrap_or(since));
+        }
+        if now.saturating_duration_since(since) >= departure {
             gone.push(id.clone());
         }
     }

@@ -9,13 +9,36 @@ use signalbox_protocol::control::{Event, Refusal, RefusalReason, Transports};
 use signalbox_protocol::room::{Kind, Slot};
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::codec::Codec;
 use crate::connection::{Change, NewLine};
 use crate::data::Delivery;
 use crate::participant::Outlet;
 use crate::publish::{no_participant, refused};
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
-use crate::track::Subscription;
+use crate::track::{Subscription, Track};
+
+/// A track that a participant wants.
+struct Desired {
+    track: TrackId,
+    kind: Kind,
+    codec: Option<Codec>,
+}
+
+impl Desired {
+    fn of(track: &Track) -> Self {
+        Self {
+            track: track.id().clone(),
+            kind: track.info.kind,
+            codec: Codec::from_mime_type(&track.info.mime_type),
+        }
+    }
+
+    /// Whether a slot can carry it.
+    fn fits(&self, outlet: &Outlet) -> bool {
+        outlet.kind == self.kind && (outlet.codec.is_none() || outlet.codec == self.codec)
+    }
+}
 
 impl Room {
     /// [`Room::refresh_subscriptions`] for everyone.
@@ -31,29 +54,35 @@ impl Room {
         let Some(participant) = self.participants.get(id) else {
             return;
         };
-        let desired: Vec<(TrackId, Kind)> = self
+        let wanted = self
             .tracks
             .values()
-            .filter(|track| track.publisher != *id && participant.wants(track.id()))
-            .map(|track| (track.id().clone(), track.info.kind))
-            .collect();
+            .filter(|track| track.publisher != *id && participant.wants(track.id()));
         match participant.transports {
-            Transports::Single | Transports::Srtp => self.fill_slots(cx, now, id, desired),
-            Transports::Dual => self.offer_lines(cx, id, desired),
+            Transports::Single | Transports::Srtp => {
+                let desired = wanted.map(Desired::of).collect();
+                self.fill_slots(cx, now, id, desired);
+            }
+            Transports::Dual => {
+                let desired = wanted.map(|track| track.id().clone()).collect();
+                self.offer_lines(cx, id, desired);
+            }
         }
     }
 
-    fn fill_slots(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, desired: Vec<(TrackId, Kind)>) {
+    fn fill_slots(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, desired: Vec<Desired>) {
         let mut changed = Vec::new();
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };
         for outlet in &mut participant.outlets {
-            if outlet
-                .track
-                .as_ref()
-                .is_some_and(|track| !desired.iter().any(|(wanted, _)| wanted == track))
-            {
+            // A track that has changed its codec has to leave a slot that cannot carry it.
+            let is_stale = |track: &TrackId| {
+                !desired
+                    .iter()
+                    .any(|wanted| wanted.track == *track && wanted.fits(outlet))
+            };
+            if outlet.track.as_ref().is_some_and(is_stale) {
                 if let Some(rewriter) = outlet
                     .track
                     .take()
@@ -66,27 +95,27 @@ impl Room {
             }
         }
         let (mut audio, mut video) = (0, 0);
-        for (track, kind) in desired {
+        for wanted in desired {
             let Some(participant) = self.participants.get_mut(id) else {
                 return;
             };
             if participant
                 .outlets
                 .iter()
-                .any(|outlet| outlet.track.as_ref() == Some(&track))
+                .any(|outlet| outlet.track.as_ref() == Some(&wanted.track))
             {
                 continue;
             }
             match participant
                 .outlets
                 .iter()
-                .position(|outlet| outlet.kind == kind && outlet.track.is_none())
+                .position(|outlet| outlet.track.is_none() && wanted.fits(outlet))
             {
                 Some(index) => {
                     changed.push(participant.outlets[index].mid);
-                    self.fill_outlet(cx, now, id, index, &track);
+                    self.fill_outlet(cx, now, id, index, &wanted.track);
                 }
-                None if kind == Kind::Audio => audio += 1,
+                None if wanted.kind == Kind::Audio => audio += 1,
                 None => video += 1,
             }
         }
@@ -128,7 +157,7 @@ impl Room {
         let stream = cx
             .connections
             .change(key)
-            .and_then(|entry| entry.connection.outgoing(outlet.mid));
+            .and_then(|entry| entry.transport.outgoing(outlet.mid));
         let (Some(stream), Some(track)) = (stream, self.tracks.get_mut(track)) else {
             return;
         };
@@ -141,17 +170,13 @@ impl Room {
         track.subscribe(now, subscription, &mut cx.connections);
     }
 
-    fn offer_lines(&mut self, cx: &mut Context, id: &ParticipantId, desired: Vec<(TrackId, Kind)>) {
+    fn offer_lines(&mut self, cx: &mut Context, id: &ParticipantId, desired: Vec<TrackId>) {
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };
         // Nothing more is sent on an m-line as soon as its track is not wanted; the m-line itself goes with the next offer.
         for outlet in &mut participant.outlets {
-            if outlet
-                .track
-                .as_ref()
-                .is_some_and(|track| !desired.iter().any(|(wanted, _)| wanted == track))
-            {
+            if outlet.track.as_ref().is_some_and(|track| !desired.contains(track)) {
                 let track = outlet.track.take();
                 if let Some(track) = track.and_then(|track| self.tracks.get_mut(&track)) {
                     track.unsubscribe(id);
@@ -168,7 +193,6 @@ impl Room {
         let is_first = participant.negotiation.last_id == 0;
         let missing: Vec<TrackId> = desired
             .into_iter()
-            .map(|(track, _)| track)
             .filter(|track| {
                 !participant
                     .outlets
@@ -204,7 +228,8 @@ impl Room {
             return;
         }
         let kinds: Vec<Kind> = change.add.iter().map(|line| line.kind).collect();
-        let made = cx.connections.change(key).map(|entry| entry.connection.offer(change));
+        let connection = cx.connections.change(key).and_then(|entry| entry.transport.peer_mut());
+        let made = connection.map(|connection| connection.offer(change));
         let Some(Ok(Some((sdp, mids)))) = made else {
             return;
         };
@@ -214,6 +239,7 @@ impl Room {
                 mid,
                 kind,
                 track: Some(track),
+                codec: None,
                 rewriter: None,
                 is_open: false,
             });
@@ -265,10 +291,10 @@ impl Room {
                 "This answers an offer that is no longer the last one.",
             ));
         }
-        let Some(entry) = cx.connections.change(key) else {
+        let Some(connection) = cx.connections.change(key).and_then(|entry| entry.transport.peer_mut()) else {
             return Err(no_participant());
         };
-        let taken = entry.connection.accept_answer(answer);
+        let taken = connection.accept_answer(answer);
         cx.connections.refresh_ufrag(key);
         participant.negotiation.in_flight = None;
         if let Err(fault) = taken {

@@ -161,7 +161,7 @@ impl Track {
                 continue;
             }
             // What is sent before the receiver is there is lost, and a key frame with it.
-            if !is_connected(connections, subscription.connection) {
+            if !takes(connections, subscription) {
                 continue;
             }
             if subscription.current != Some(layer) && !can_begin {
@@ -179,13 +179,13 @@ impl Track {
                 let format = match subscription.format {
                     Some((format, kind)) if format == packet.format => kind,
                     _ => {
-                        let kind = entry.connection.payload_type(subscription.mid, packet.format);
+                        let kind = entry.transport.payload_type(subscription.mid, packet.format);
                         subscription.format = Some((packet.format, kind));
                         kind
                     }
                 };
                 if let Some(kind) = format {
-                    forwarded += u64::from(entry.connection.write(subscription.stream, kind, packet, rewritten));
+                    forwarded += u64::from(entry.transport.write(subscription.stream, kind, packet, rewritten));
                 }
             }
         }
@@ -312,7 +312,7 @@ impl Track {
             let is_awaited = self.subscriptions.iter().any(|subscription| {
                 subscription.target == Some(layer)
                     && subscription.current != Some(layer)
-                    && is_connected(connections, subscription.connection)
+                    && takes(connections, subscription)
             });
             if is_awaited {
                 self.request_key_frame(now, layer, connections);
@@ -344,11 +344,11 @@ impl Track {
         if is_recent || self.info.muted {
             return;
         }
-        let Some(entry) = connections.change(self.source).filter(|entry| entry.is_connected) else {
+        let Some(entry) = connections.change(self.source).filter(|entry| entry.hears(self.mid)) else {
             return;
         };
         layer.last_request = Some(now);
-        entry.connection.request_key_frame(self.mid, layer.rid);
+        entry.transport.request_key_frame(now, self.mid, layer.rid);
     }
 }
 
@@ -361,8 +361,10 @@ pub fn rank(rid: &str) -> u8 {
     }
 }
 
-fn is_connected(connections: &Connections, key: Key) -> bool {
-    connections.get(key).is_some_and(|entry| entry.is_connected)
+/// Whether a subscriber's stream has somebody to arrive at.
+fn takes(connections: &Connections, subscription: &Subscription) -> bool {
+    let entry = connections.get(subscription.connection);
+    entry.is_some_and(|entry| entry.takes(subscription.stream))
 }
 
 impl Layer {

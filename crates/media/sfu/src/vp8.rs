@@ -59,6 +59,31 @@ impl Descriptor {
     }
 }
 
+/// Writes other values over the picture id and the index of a payload's descriptor, where it has them. A picture id stays as wide as
+/// it was.
+pub fn patch(payload: &mut [u8], picture_id: Option<u16>, tl0_pic_idx: Option<u8>) {
+    let Some(descriptor) = Descriptor::parse(payload) else {
+        return;
+    };
+    let mut at = 2;
+    if descriptor.picture_id.is_some() {
+        let width = if descriptor.wide_picture_id { 2 } else { 1 };
+        if let (Some(picture_id), Some(field)) = (picture_id, payload.get_mut(at..at + width)) {
+            match field {
+                [high, low] => [*high, *low] = (picture_id | 0x8000).to_be_bytes(),
+                [narrow] => *narrow = (picture_id & 0x7f) as u8,
+                _ => {}
+            }
+        }
+        at += width;
+    }
+    if descriptor.tl0_pic_idx.is_some()
+        && let (Some(tl0_pic_idx), Some(field)) = (tl0_pic_idx, payload.get_mut(at))
+    {
+        *field = tl0_pic_idx;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +98,21 @@ mod tests {
         assert!(descriptor.starts_key_frame(&payload));
         for length in 0..6 {
             assert_eq!(Descriptor::parse(&payload[..length]), None);
+        }
+    }
+
+    #[test]
+    fn a_patch_changes_the_fields_and_nothing_else() {
+        let mut wide = [0x90, 0xf0, 0x92, 0x34, 0x56, 0x20, 0x00];
+        patch(&mut wide, Some(0x7abc), Some(0xff));
+        assert_eq!(wide, [0x90, 0xf0, 0xfa, 0xbc, 0xff, 0x20, 0x00]);
+        let mut narrow = [0x80, 0xc0, 0x7f, 0x01, 0x55];
+        patch(&mut narrow, Some(0x1285), Some(2));
+        assert_eq!(narrow, [0x80, 0xc0, 0x05, 0x02, 0x55]);
+        for mut bare in [vec![0x10, 0xff], vec![0x90, 0x40, 7], vec![0x90, 0x80], vec![]] {
+            let before = bare.clone();
+            patch(&mut bare, Some(1), None);
+            assert_eq!(bare, before);
         }
     }
 

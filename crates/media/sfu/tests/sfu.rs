@@ -3,10 +3,12 @@
 mod sfu {
     pub mod client;
     pub mod link;
+    pub mod srtp_client;
     pub mod world;
 
     mod forwarding;
     mod input;
     mod membership;
     mod simulcast;
+    mod srtp;
 }

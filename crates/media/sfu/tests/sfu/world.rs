@@ -4,18 +4,22 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{Command, Event, Join, Joined, Refusal, Reply, Transports};
-use signalbox_protocol::room::{Grants, Slot};
+use signalbox_protocol::room::{Grants, Kind, PublishTrack, Slot, Source};
+use signalbox_protocol::srtp::SrtpRequest;
 use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
 use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
 use str0m::media::Mid;
 
 use crate::sfu::client::{Client, Received};
 use crate::sfu::link::{Impairment, Link};
+use crate::sfu::srtp_client::SrtpClient;
 
 pub struct World {
     pub shard: Shard,
     pub now: Instant,
     pub members: Vec<Member>,
+    /// Those without a peer connection.
+    pub srtp: Vec<SrtpMember>,
     pub events: Vec<(Vec<ParticipantId>, Event)>,
     pub empty_rooms: Vec<RoomName>,
     /// Datagrams that the shard sent to an address that no client has.
@@ -34,12 +38,55 @@ pub struct Member {
     pub is_gone: bool,
 }
 
+pub struct SrtpMember {
+    pub client: SrtpClient,
+    pub joined: Joined,
+    pub identity: String,
+    up: Link,
+    down: Link,
+    pub is_gone: bool,
+}
+
+impl SrtpMember {
+    pub fn id(&self) -> ParticipantId {
+        self.joined.snapshot.participant.id.clone()
+    }
+
+    /// The proofs of its addresses, once more.
+    pub fn prove(&mut self, now: Instant) {
+        for proof in self.client.proofs() {
+            self.up.send(now, proof);
+        }
+    }
+}
+
 pub fn public() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 50_000))
 }
 
 pub fn room() -> RoomName {
     "daily".parse().unwrap()
+}
+
+/// What a client says of a track in this codec.
+pub fn publication(index: usize, codec: &str) -> PublishTrack {
+    let (kind, source) = match codec.split('/').next() {
+        Some("audio") => (Kind::Audio, Source::Microphone),
+        _ => (Kind::Video, Source::Camera),
+    };
+    PublishTrack {
+        cid: format!("track-{index}"),
+        kind,
+        source,
+        name: String::new(),
+        muted: false,
+        width: 0,
+        height: 0,
+        layers: Vec::new(),
+        codec: Some(codec.to_owned()),
+        stream: String::new(),
+        dialect_info: None,
+    }
 }
 
 impl World {
@@ -58,6 +105,7 @@ impl World {
             shard: Shard::new(config, now),
             now,
             members: Vec::new(),
+            srtp: Vec::new(),
             events: Vec::new(),
             empty_rooms: Vec::new(),
             astray: 0,
@@ -86,7 +134,50 @@ impl World {
     }
 
     pub fn try_join(&mut self, identity: &str, offer: Option<String>) -> Result<Joined, Refusal> {
-        let join = Join {
+        self.admit(Join {
+            offer,
+            ..Self::request(identity)
+        })
+    }
+
+    /// Joins without a peer connection; the index of the new member among those.
+    pub fn join_srtp(&mut self, identity: &str, publish: &[&str], request: SrtpRequest) -> usize {
+        let joined = self.try_join_srtp(identity, publish, request).unwrap();
+        self.add_srtp(identity, joined)
+    }
+
+    /// Adds a client for a join that was made.
+    pub fn add_srtp(&mut self, identity: &str, joined: Joined) -> usize {
+        let address = SocketAddr::from(([10, 0, 2, self.srtp.len() as u8 + 1], 6_000));
+        let client = SrtpClient::new(self.now, address, joined.srtp.as_ref().unwrap());
+        let seed = self.seed * 1_000 + 500 + self.srtp.len() as u64 * 2;
+        self.srtp.push(SrtpMember {
+            client,
+            joined,
+            identity: identity.to_owned(),
+            up: Link::new(self.impairment, seed),
+            down: Link::new(self.impairment, seed + 1),
+            is_gone: false,
+        });
+        self.srtp.len() - 1
+    }
+
+    pub fn try_join_srtp(&mut self, identity: &str, publish: &[&str], request: SrtpRequest) -> Result<Joined, Refusal> {
+        let publish = publish
+            .iter()
+            .enumerate()
+            .map(|(index, codec)| publication(index, codec));
+        self.admit(Join {
+            transports: Transports::Srtp,
+            publish: publish.collect(),
+            srtp: Some(request),
+            ..Self::request(identity)
+        })
+    }
+
+    /// What all joins have in common.
+    pub fn request(identity: &str) -> Join {
+        Join {
             ticket: String::new(),
             room: room(),
             identity: identity.parse().unwrap(),
@@ -98,10 +189,13 @@ impl World {
             auto_subscribe: true,
             attach: true,
             publish: Vec::new(),
-            offer,
+            offer: None,
             srtp: None,
             dialect_info: None,
-        };
+        }
+    }
+
+    pub fn admit(&mut self, join: Join) -> Result<Joined, Refusal> {
         let reply = self.shard.handle_join(self.now, Generation(1), join);
         self.drain();
         match reply? {
@@ -139,8 +233,12 @@ impl World {
     }
 
     /// What a member received of another, on audio or video.
-    pub fn received(&self, member: usize, of: usize, kind: signalbox_protocol::room::Kind) -> &[Received] {
-        let publisher = self.id(of);
+    pub fn received(&self, member: usize, of: usize, kind: Kind) -> &[Received] {
+        self.received_of(member, self.id(of), kind)
+    }
+
+    /// The same of anyone.
+    pub fn received_of(&self, member: usize, publisher: ParticipantId, kind: Kind) -> &[Received] {
         let slots = self.slots(member);
         let slot = slots
             .iter()
@@ -197,6 +295,19 @@ impl World {
                 member.up.send(self.now, datagram);
             }
         }
+        for member in self.srtp.iter_mut().filter(|member| !member.is_gone) {
+            for datagram in member.client.poll(self.now) {
+                member.up.send(self.now, datagram);
+            }
+        }
+        let srtp = self.srtp.iter().filter(|member| !member.is_gone);
+        let srtp = srtp.flat_map(|member| {
+            [
+                member.up.next_arrival(),
+                member.down.next_arrival(),
+                Some(member.client.due()),
+            ]
+        });
         let links = self.members.iter().filter(|member| !member.is_gone);
         let next = links
             .flat_map(|member| {
@@ -206,6 +317,7 @@ impl World {
                     Some(member.client.due),
                 ]
             })
+            .chain(srtp)
             .chain([self.shard.poll_timeout()])
             .flatten()
             .chain([end])
@@ -223,7 +335,23 @@ impl World {
                 }
             }
         }
+        for member in self.srtp.iter_mut().filter(|member| !member.is_gone) {
+            while let Some(datagram) = member.up.receive(self.now) {
+                self.shard.handle_datagram(self.now, member.client.address, &datagram);
+            }
+            while let Some(datagram) = member.down.receive(self.now) {
+                for datagram in member.client.receive(self.now, &datagram) {
+                    member.up.send(self.now, datagram);
+                }
+            }
+        }
         self.shard.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// Gives the shard a datagram at once.
+    pub fn inject(&mut self, source: SocketAddr, datagram: &[u8]) {
+        self.shard.handle_datagram(self.now, source, datagram);
         self.drain();
     }
 
@@ -231,9 +359,12 @@ impl World {
         while let Some(output) = self.shard.poll_output(self.now) {
             match output {
                 Output::Datagram { to, bytes } => {
-                    match self.members.iter_mut().find(|member| member.client.address == to) {
-                        Some(member) => member.down.send(self.now, bytes),
-                        None => self.astray += 1,
+                    let peer = self.members.iter_mut().find(|member| member.client.address == to);
+                    let srtp = self.srtp.iter_mut().find(|member| member.client.address == to);
+                    match (peer, srtp) {
+                        (Some(member), _) => member.down.send(self.now, bytes),
+                        (None, Some(member)) => member.down.send(self.now, bytes),
+                        (None, None) => self.astray += 1,
                     }
                 }
                 Output::Event { to, event } => self.events.push((to, *event)),

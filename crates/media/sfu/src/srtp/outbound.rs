@@ -1,0 +1,306 @@
+//! A stream that a client receives: nothing is sent before the client has proven its address, and what was sent is sent again when it is
+//! missed.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::codec::Codec;
+use crate::packet::{MediaPacket, Mid};
+use crate::rewrite::Rewritten;
+use crate::vp8;
+
+use super::Refused;
+use super::cipher::Cipher;
+use super::clock::{self, Clock};
+use super::guard::Guard;
+use super::history::{History, Sent};
+use super::inbound::{Feedback, REPORT_INTERVAL};
+use super::rtcp::{self, Compound, Report, Said};
+use super::rtp::{HEADER_BYTES, Header};
+use super::window::{self, RtcpWindow, RtpWindow};
+
+/// The SRTCP index of the datagram that the join hands out as a proof: the last one there is, which no client comes to, so that it
+/// neither uses an index of the client's nor moves the window.
+pub const PROOF_INDEX: u32 = (1 << 31) - 1;
+
+/// The first report follows the first packet soon, so that sound and picture can be put together.
+const FIRST_REPORT: Duration = Duration::from_millis(100);
+
+/// The round trip until one was measured.
+const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// No packet is sent again sooner than this.
+const MIN_ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// A received stream.
+pub struct Outbound {
+    /// Its name among the client's streams.
+    pub mid: Mid,
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// Its payload type.
+    pub payload_type: u8,
+    /// The one codec that it can carry.
+    pub codec: Codec,
+    /// The SSRC that the client's RTCP comes from.
+    pub feedback_ssrc: u32,
+    /// The keys of its RTP and of its sender reports.
+    sender: Feedback,
+    feedback: Cipher,
+    reports: RtcpWindow,
+    is_proof_used: bool,
+    guard: Guard,
+    address: Option<SocketAddr>,
+    heard: Option<Instant>,
+    used: RtpWindow,
+    history: History,
+    packets: u32,
+    bytes: u32,
+    newest: Option<(u32, Instant)>,
+    round_trip: Duration,
+    report_due: Option<Instant>,
+}
+
+/// What an authentic RTCP packet of the receiver says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The address is known now, and was not before.
+    pub is_newly_proven: bool,
+    /// A key frame is needed.
+    pub wants_key_frame: bool,
+    /// The receiver is gone.
+    pub has_ended: bool,
+}
+
+impl Outbound {
+    /// A stream that has no address to be sent to. `sender` holds the stream's own SSRC.
+    pub fn new(
+        mid: Mid,
+        payload_type: u8,
+        codec: Codec,
+        sender: Feedback,
+        feedback_ssrc: u32,
+        feedback: Cipher,
+    ) -> Self {
+        Self {
+            mid,
+            ssrc: sender.ssrc,
+            payload_type,
+            codec,
+            feedback_ssrc,
+            sender,
+            feedback,
+            reports: RtcpWindow::new(),
+            is_proof_used: false,
+            guard: Guard::default(),
+            address: None,
+            heard: None,
+            used: RtpWindow::new(),
+            history: History::default(),
+            packets: 0,
+            bytes: 0,
+            newest: None,
+            round_trip: USUAL_ROUND_TRIP,
+            report_due: None,
+        }
+    }
+
+    /// Whether the client has proven where it receives.
+    pub fn is_proven(&self) -> bool {
+        self.address.is_some()
+    }
+
+    /// A datagram that proves the address that it is sent from, once.
+    pub fn proof(&self) -> Option<Vec<u8>> {
+        let mut bytes = Compound::receiver_report(self.feedback_ssrc, None).into_bytes();
+        self.feedback
+            .seal_rtcp(&mut bytes, self.feedback_ssrc, PROOF_INDEX)
+            .ok()?;
+        Some(bytes)
+    }
+
+    /// Makes a packet ready to be sent; `None`: where to is not known, or its index was used before.
+    pub fn write(&mut self, packet: &MediaPacket, rewritten: Rewritten) -> Option<(SocketAddr, Vec<u8>)> {
+        let address = self.address?;
+        let index = rewritten.sequence;
+        // Two packets of one index would be encrypted with the same keystream (RFC 3711 section 9.1).
+        if !self.used.is_new(index) {
+            return None;
+        }
+        let now = packet.arrived;
+        let sent = Sent {
+            index,
+            header: Header {
+                marker: packet.marker,
+                payload_type: self.payload_type,
+                sequence: index as u16,
+                timestamp: rewritten.timestamp,
+                ssrc: self.ssrc,
+                is_padded: false,
+                length: HEADER_BYTES,
+            },
+            payload: packet.payload.clone(),
+            vp8: rewritten.vp8,
+            at: now,
+        };
+        let bytes = self.seal(&sent)?;
+        if self.used.take(index) {
+            self.newest = Some((rewritten.timestamp, now));
+        }
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(packet.payload.len() as u32);
+        self.report_due.get_or_insert(now + FIRST_REPORT);
+        if self.codec != Codec::Opus {
+            self.history.keep(sent);
+        }
+        Some((address, bytes))
+    }
+
+    fn seal(&self, sent: &Sent) -> Option<Vec<u8>> {
+        // The longest tag is 16 bytes.
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + sent.payload.len() + 16);
+        bytes.extend(sent.header.to_bytes());
+        bytes.extend(&*sent.payload);
+        if let (Some(fields), Some(payload)) = (sent.vp8, bytes.get_mut(HEADER_BYTES..)) {
+            vp8::patch(payload, fields.picture_id, fields.tl0_pic_idx);
+        }
+        let cipher = &self.sender.cipher;
+        cipher.seal_rtp(&mut bytes, HEADER_BYTES, self.ssrc, sent.index).ok()?;
+        Some(bytes)
+    }
+
+    /// Takes an RTCP packet from the client's feedback SSRC; packets to be sent again go to `again`.
+    pub fn handle_rtcp(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        scratch: &mut Vec<u8>,
+        clock: &Clock,
+        again: &mut impl FnMut(SocketAddr, Vec<u8>),
+    ) -> Result<Heard, Refused> {
+        if self.guard.refuses(now, self.address == Some(source)) {
+            return Err(Refused::Limited);
+        }
+        let index = self.feedback.rtcp_index(datagram).ok_or(Refused::Unauthentic)?;
+        let is_proof = index == PROOF_INDEX;
+        if (is_proof && self.is_proof_used) || (!is_proof && !self.reports.is_new(index.into())) {
+            return Err(Refused::Replayed);
+        }
+        if !self.feedback.open_rtcp(datagram, self.feedback_ssrc, index, scratch) {
+            self.guard.failed(now);
+            return Err(Refused::Unauthentic);
+        }
+        let mut heard = Heard::default();
+        let is_newest = if is_proof {
+            self.is_proof_used = true;
+            // It has no place among the others; what they prove is not older.
+            self.address.is_none()
+        } else {
+            self.reports.take(index.into())
+        };
+        if is_newest {
+            heard.is_newly_proven = self.address.is_none();
+            self.address = Some(source);
+        }
+        self.heard = Some(now);
+        let mut missing = Vec::new();
+        rtcp::read(scratch, |said| match said {
+            Said::Report(report) if report.ssrc == self.ssrc => self.reported(now, clock, report),
+            Said::KeyFrame { ssrc } => heard.wants_key_frame |= ssrc == self.ssrc,
+            Said::Goodbye { ssrc } => heard.has_ended |= ssrc == self.feedback_ssrc,
+            Said::Missing { ssrc, first, others } if ssrc == self.ssrc => missing.push((first, others)),
+            _ => {}
+        });
+        for (first, others) in missing {
+            self.send_again(now, first, again);
+            for bit in (0..16u16).filter(|bit| others & 1 << bit != 0) {
+                self.send_again(now, first.wrapping_add(bit + 1), again);
+            }
+        }
+        if heard.has_ended {
+            self.forget_address();
+        }
+        Ok(heard)
+    }
+
+    /// Takes an RTCP packet in the clear, which some clients cannot but send. It is a sign of life if it is from the proven host and
+    /// reports on this stream, and nothing more: what it says could be anyone's.
+    pub fn handle_plain(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<(), Refused> {
+        let mut is_about_us = false;
+        let is_whole = rtcp::read(datagram, |said| {
+            is_about_us |= matches!(said, Said::Report(report) if report.ssrc == self.ssrc);
+        });
+        let is_proven = self.address.is_some_and(|address| address.ip() == source.ip());
+        if !is_whole || !is_about_us || !is_proven {
+            return Err(Refused::Unauthentic);
+        }
+        self.heard = Some(now);
+        Ok(())
+    }
+
+    fn reported(&mut self, now: Instant, clock: &Clock, report: Report) {
+        if report.last_sender_report != 0 {
+            let since = clock::short(clock.ntp(now)).wrapping_sub(report.last_sender_report);
+            // A client that claims a delay longer than all that passed has measured nothing.
+            if let Some(round_trip) = since.checked_sub(report.delay) {
+                self.round_trip = clock::from_short(round_trip).clamp(MIN_ROUND_TRIP, Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn send_again(&mut self, now: Instant, sequence: u16, again: &mut impl FnMut(SocketAddr, Vec<u8>)) {
+        let (Some(address), Some(highest)) = (self.address, self.used.highest()) else {
+            return;
+        };
+        let index = window::nearest(highest, sequence);
+        let Some(sent) = self.history.again(now, index, self.round_trip).cloned() else {
+            return;
+        };
+        if let Some(bytes) = self.seal(&sent) {
+            again(address, bytes);
+        }
+    }
+
+    /// What is due: a report. After `idle` without a sign of life, the address has to be proven anew.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        name: &str,
+        clock: &Clock,
+        idle: Duration,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        if self.idle_at(idle).is_some_and(|at| at <= now) {
+            self.forget_address();
+        }
+        if self.report_due.is_none_or(|due| due > now) {
+            return None;
+        }
+        self.report_due = None;
+        let (address, (timestamp, sent)) = (self.address?, self.newest?);
+        // Goes on while packets do: see `write`.
+        let since = now.saturating_duration_since(sent);
+        if since < REPORT_INTERVAL * 2 {
+            self.report_due = Some(now + REPORT_INTERVAL);
+        }
+        let ticks = (since.as_secs_f64() * f64::from(self.codec.clock_rate())) as u32;
+        let timestamp = timestamp.wrapping_add(ticks);
+        let compound = Compound::sender_report(self.ssrc, clock.ntp(now), timestamp, self.packets, self.bytes);
+        let bytes = self.sender.seal(compound.cname(self.ssrc, name))?;
+        Some((address, bytes))
+    }
+
+    /// When [`Outbound::handle_timeout`] has something to do.
+    pub fn next_due(&self, idle: Duration) -> Option<Instant> {
+        self.report_due.into_iter().chain(self.idle_at(idle)).min()
+    }
+
+    fn idle_at(&self, idle: Duration) -> Option<Instant> {
+        self.address.and(self.heard).map(|heard| heard + idle)
+    }
+
+    fn forget_address(&mut self) {
+        self.address = None;
+        self.report_due = None;
+    }
+}

@@ -1,0 +1,92 @@
+//! What carries a participant's media: a peer connection, or streams without one.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::codec::PayloadFormat;
+use crate::connection::{Connection, Fault, OutgoingStream, PayloadType, Polled};
+use crate::packet::{MediaPacket, Mid, Rid};
+use crate::rewrite::Rewritten;
+use crate::srtp::endpoint::Endpoint;
+
+/// One way to a client. What all have in common is here; SDP and data channels are for peer connections alone.
+// Both are large, and live as long as their participant.
+#[expect(clippy::large_enum_variant)]
+pub enum Transport {
+    /// ICE, DTLS and what they carry.
+    Peer(Connection),
+    /// RTP streams with keys that the join handed out.
+    Srtp(Endpoint),
+}
+
+impl Transport {
+    /// The peer connection, if it is one.
+    pub fn peer(&self) -> Option<&Connection> {
+        match self {
+            Self::Peer(connection) => Some(connection),
+            Self::Srtp(_) => None,
+        }
+    }
+
+    /// The peer connection, if it is one.
+    pub fn peer_mut(&mut self) -> Option<&mut Connection> {
+        match self {
+            Self::Peer(connection) => Some(connection),
+            Self::Srtp(_) => None,
+        }
+    }
+
+    /// The stream that is sent on an m-line.
+    pub fn outgoing(&mut self, mid: Mid) -> Option<OutgoingStream> {
+        match self {
+            Self::Peer(connection) => connection.outgoing(mid),
+            Self::Srtp(endpoint) => endpoint.outgoing(mid),
+        }
+    }
+
+    /// The payload type of a format on an m-line, if the client can take it.
+    pub fn payload_type(&self, mid: Mid, format: PayloadFormat) -> Option<PayloadType> {
+        match self {
+            Self::Peer(connection) => connection.payload_type(mid, format),
+            Self::Srtp(endpoint) => endpoint.payload_type(mid, format),
+        }
+    }
+
+    /// Queues a packet on an outgoing stream.
+    pub fn write(
+        &mut self,
+        stream: OutgoingStream,
+        kind: PayloadType,
+        packet: &MediaPacket,
+        rewritten: Rewritten,
+    ) -> bool {
+        match self {
+            Self::Peer(connection) => connection.write(stream, kind, packet, rewritten),
+            Self::Srtp(endpoint) => endpoint.write(stream, packet, rewritten),
+        }
+    }
+
+    /// Asks the client for a key frame of a layer.
+    pub fn request_key_frame(&mut self, now: Instant, mid: Mid, rid: Option<Rid>) {
+        match self {
+            Self::Peer(connection) => connection.request_key_frame(mid, rid),
+            Self::Srtp(endpoint) => endpoint.request_key_frame(now, mid),
+        }
+    }
+
+    /// The next thing to do. Must be called until [`Polled::Idle`] after anything else.
+    pub fn poll(&mut self, now: Instant) -> Result<Polled, Fault> {
+        match self {
+            Self::Peer(connection) => connection.poll(now),
+            Self::Srtp(endpoint) => Ok(endpoint.poll(now)),
+        }
+    }
+
+    /// Takes a datagram from an address that is bound to a peer connection. `Ok(false)`: it is none that one can take.
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<bool, Fault> {
+        match self {
+            Self::Peer(connection) => connection.handle_datagram(now, source, datagram),
+            Self::Srtp(_) => Ok(false),
+        }
+    }
+}
