@@ -7,12 +7,13 @@ as_root() {
   fi
 }
 
-# Installs the packages among its arguments that are missing; each is `package` or `package:command that it brings`.
+# Installs the packages among its arguments that are missing; each is `package`, `package:command that it brings`, or `package:/file that it
+# brings`, which may be a pattern.
 packages_need() {
   local need package command missing=()
   for need in "$@"; do
     package=${need%%:*} command=${need#*:}
-    command -v "$command" >/dev/null || missing+=("$package")
+    { command -v "$command" || compgen -G "$command"; } >/dev/null || missing+=("$package")
   done
   [ "${#missing[@]}" -gt 0 ] || return 0
   command -v apt-get >/dev/null || { echo "tests/run: please install: ${missing[*]}" >&2; return 1; }

@@ -69,9 +69,20 @@ export class CallPage {
 
   /** Waits until picture and sound of `name` keep arriving: frames decoded, and sound that is not silence. Gives the frames so far. */
   async seesAndHears(name) {
-    const frames = await grows(`${this.name}: frames of ${name}`, async () => (await this.from(name)).framesDecoded, 15);
-    await grows(`${this.name}: sound of ${name}`, async () => (await this.from(name)).audioEnergy, 1e-6);
+    const frames = await this.seesFrames(name);
+    await grows(`${this.name}: sound of ${name}`, () => this.#counter(name, 'audioEnergy'), 1e-6);
     return frames;
+  }
+
+  /** Waits until the picture of `name` keeps arriving. Gives the frames so far. */
+  seesFrames(name) {
+    return grows(`${this.name}: frames of ${name}`, () => this.#counter(name, 'framesDecoded'), 15);
+  }
+
+  /** Not a number before anything of `name` is received: what carries it has counted for others before. */
+  async #counter(name, counter) {
+    const from = await this.from(name);
+    return from === NOTHING ? NaN : from[counter];
   }
 
   /** What the tile of `name` says: `{muted, speaking, video}`, or null when there is none. */

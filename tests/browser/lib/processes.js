@@ -26,15 +26,18 @@ export async function freePort() {
   return port;
 }
 
+/** The path of one of Signalbox's binaries. */
+export const binary = (name) => path.join(BIN_DIR, name);
+
 /** Runs a binary to its end and gives what it printed. */
-export async function output(binary, args) {
-  const { stdout } = await promisify(execFile)(path.join(BIN_DIR, binary), args);
+export async function output(name, args) {
+  const { stdout } = await promisify(execFile)(binary(name), args);
   return stdout.trim();
 }
 
 /** Starts a binary. `env` is added to this process's; gives `{pid, stop(), lines()}`. */
-export function start(binary, args = [], env = {}) {
-  const child = spawn(path.join(BIN_DIR, binary), args, {
+export function start(name, args = [], env = {}) {
+  const child = spawn(binary(name), args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -57,12 +60,12 @@ export function start(binary, args = [], env = {}) {
     lines: () => lines.join('\n'),
     /** Resolves once `url` answers with success; says what the process printed when it does not. */
     async ready(url) {
-      await until(`${binary} answers at ${url}`, async () => {
+      await until(`${name} answers at ${url}`, async () => {
         if (failure || child.exitCode !== null) return true;
         return (await fetch(url)).ok;
       }, { everyMs: 50 }).catch((error) => { throw new Error(`${error.message}\n${lines.join('\n')}`); });
       if (failure) throw failure;
-      if (child.exitCode !== null) throw new Error(`${binary} ended with ${child.exitCode}\n${lines.join('\n')}`);
+      if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}\n${lines.join('\n')}`);
     },
     /** Ends it with SIGTERM, or SIGKILL when it takes too long; resolves to its exit code, or the signal's name. */
     async stop() {

@@ -355,6 +355,13 @@ fn remove_absent(room: &mut Room, cx: &mut Context, now: Instant) {
             .connections()
             .filter_map(|key| cx.connections.get(key)?.last_heard);
         let heard = heard.max();
+        if participant.is_attached {
+            for key in participant.connections() {
+                if let Some(entry) = cx.connections.polled(key) {
+                    entry.transport.keep(now);
+                }
+            }
+        }
         if participant.is_attached || heard.is_some_and(|heard| now.saturating_duration_since(heard) < media_timeout) {
             participant.absent_since = None;
             continue;

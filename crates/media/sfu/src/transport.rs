@@ -36,6 +36,15 @@ impl Transport {
         }
     }
 
+    /// The client's signaling is there.
+    pub fn keep(&mut self, now: Instant) {
+        match self {
+            // Its checks say whether it is there.
+            Self::Peer(_) => {}
+            Self::Srtp(endpoint) => endpoint.keep(now),
+        }
+    }
+
     /// The stream that is sent on an m-line.
     pub fn outgoing(&mut self, mid: Mid) -> Option<OutgoingStream> {
         match self {

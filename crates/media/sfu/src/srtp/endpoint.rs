@@ -155,6 +155,13 @@ impl Endpoint {
         u32::try_from(place).ok().map(OutgoingStream)
     }
 
+    /// Its client's signaling is there: what was proven holds.
+    pub fn keep(&mut self, now: Instant) {
+        for stream in &mut self.outbound {
+            stream.keep(now);
+        }
+    }
+
     /// Whether a stream's receiver has proven its address.
     pub fn takes(&self, stream: OutgoingStream) -> bool {
         self.outbound.get(stream.0 as usize).is_some_and(Outbound::is_proven)
@@ -220,6 +227,9 @@ impl Endpoint {
         for stream in &mut self.outbound {
             let datagram = stream.handle_timeout(now, &self.name, &self.clock, self.idle);
             self.datagrams.extend(datagram);
+            if stream.is_key_frame_due(now) {
+                self.events.push_back(ConnectionEvent::KeyFrameWanted(stream.mid));
+            }
         }
         let inbound = self.inbound.iter().flatten().filter_map(Inbound::next_due);
         let outbound = self.outbound.iter().filter_map(|stream| stream.next_due(self.idle));

@@ -32,6 +32,11 @@ const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// No packet is sent again sooner than this.
 const MIN_ROUND_TRIP: Duration = Duration::from_millis(10);
 
+/// When a receiver that has sent no RTCP of its own, and so may be one that cannot ask, gets a key frame: so long after its proof, after
+/// twice that, and so on up to the second. A recorder is often started after the proof was sent, and has missed the first one.
+/// Higher: it waits longer for its first picture. Lower: the publisher spends its bit rate on key frames.
+const KEY_FRAMES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
 /// A received stream.
 pub struct Outbound {
     /// Its name among the client's streams.
@@ -59,6 +64,8 @@ pub struct Outbound {
     newest: Option<(u32, Instant)>,
     round_trip: Duration,
     report_due: Option<Instant>,
+    /// When it gets a key frame without asking, and how long after that the next.
+    key_frame: Option<(Instant, Duration)>,
 }
 
 /// What an authentic RTCP packet of the receiver says.
@@ -102,6 +109,7 @@ impl Outbound {
             newest: None,
             round_trip: USUAL_ROUND_TRIP,
             report_due: None,
+            key_frame: None,
         }
     }
 
@@ -203,6 +211,7 @@ impl Outbound {
             heard.is_newly_proven = self.address.is_none();
             self.address = Some(source);
         }
+        self.key_frame = (is_proof && self.codec != Codec::Opus).then_some((now + KEY_FRAMES.0, KEY_FRAMES.0));
         self.heard = Some(now);
         let mut missing = Vec::new();
         rtcp::read(scratch, |said| match said {
@@ -237,6 +246,23 @@ impl Outbound {
         }
         self.heard = Some(now);
         Ok(())
+    }
+
+    /// Its client's signaling is there, which is a sign of life of a client that sends no RTCP.
+    pub fn keep(&mut self, now: Instant) {
+        if self.is_proven() {
+            self.heard = Some(now);
+        }
+    }
+
+    /// Whether it is time for a key frame that nobody has asked for.
+    pub fn is_key_frame_due(&mut self, now: Instant) -> bool {
+        let Some((_, after)) = self.key_frame.filter(|(due, _)| *due <= now) else {
+            return false;
+        };
+        let next = (after * 2).min(KEY_FRAMES.1);
+        self.key_frame = Some((now + next, next));
+        true
     }
 
     fn reported(&mut self, now: Instant, clock: &Clock, report: Report) {
@@ -292,7 +318,12 @@ impl Outbound {
 
     /// When [`Outbound::handle_timeout`] has something to do.
     pub fn next_due(&self, idle: Duration) -> Option<Instant> {
-        self.report_due.into_iter().chain(self.idle_at(idle)).min()
+        let key_frame = self.key_frame.map(|(due, _)| due);
+        self.report_due
+            .into_iter()
+            .chain(self.idle_at(idle))
+            .chain(key_frame)
+            .min()
     }
 
     fn idle_at(&self, idle: Duration) -> Option<Instant> {
@@ -302,5 +333,6 @@ impl Outbound {
     fn forget_address(&mut self) {
         self.address = None;
         self.report_due = None;
+        self.key_frame = None;
     }
 }

@@ -194,7 +194,7 @@ mod gstreamer {
         let mut lines = String::new();
         let mut pipeline = String::from("gst-launch-1.0 -q -e matroskamux name=file ! filesink location=received.mkv");
         for (index, stream) in streams.iter().enumerate() {
-            let (proof, local) = (stream.proof.as_ref()?, port(first_port, index));
+            let (mid, proof, local) = (&stream.mid, stream.proof.as_ref()?, port(first_port, index));
             lines += &format!(
                 "printf %s '{proof}' | base64 -d | gst-launch-1.0 -q fdsrc ! udpsink host={host} port={server} bind-port={local}\n"
             );
@@ -209,7 +209,7 @@ mod gstreamer {
             let (kind, clock_rate, ssrc, key) =
                 (stream.payload_type, stream.clock_rate, stream.ssrc, hex(&stream.key.0)?);
             pipeline += &format!(
-                " udpsrc port={local} caps='application/x-srtp,media={media},encoding-name={name},clock-rate={clock_rate},payload={kind},ssrc=(uint){ssrc},srtp-key=(buffer){key},srtp-cipher={cipher},srtp-auth={auth},srtcp-cipher={cipher},srtcp-auth={auth}' ! srtpdec ! rtpjitterbuffer ! {depayloader} ! queue ! file."
+                " udpsrc port={local} caps='application/x-srtp,media={media},encoding-name={name},clock-rate={clock_rate},payload={kind},ssrc=(uint){ssrc},srtp-key=(buffer){key},srtp-cipher={cipher},srtp-auth={auth},srtcp-cipher={cipher},srtcp-auth={auth}' ! srtpdec name=srtp{mid} srtp{mid}.rtp_src ! rtpjitterbuffer ! {depayloader} ! queue ! file. srtp{mid}.rtcp_src ! fakesink sync=false async=false"
             );
         }
         Some(lines + &pipeline)
