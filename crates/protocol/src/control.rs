@@ -4,14 +4,18 @@
 //! one [`NodeFrame::Reply`], in any order, and pushes [`NodeFrame::Event`]s. Events of one participant arrive in order, and
 //! after the reply to the request that attached the participant to the link.
 //!
-//! A participant's events go to the link that attached it last ([`Join::attach`], [`Command::Attach`]). Nobody attached: they are
-//! dropped, and [`Command::Attach`] answers with a [`Snapshot`] that makes up for them.
+//! A participant's events go to the link that attached it last ([`Join::attach`], [`Command::Attach`]); one that had attached it before
+//! is told so ([`Event::AttachedElsewhere`]). Nobody attached: they are dropped, and [`Command::Attach`] answers with a [`Snapshot`]
+//! that makes up for them.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::room::{Grants, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot, Speaker, TrackInfo};
+use crate::room::{
+    Grants, GrantsUpdate, MediaAddress, ParticipantInfo, ParticipantQuality, PublishTrack, RoomInfo, Slot, Speaker,
+    TrackInfo,
+};
 use crate::srtp::{SrtpRequest, SrtpSession};
 use crate::{Identity, ParticipantId, RoomName, TrackId};
 
@@ -100,6 +104,75 @@ pub enum Request {
         /// What.
         command: Command,
     },
+    /// Administer a room, without being in it. A room that is not here is refused with [`RefusalReason::NoRoom`] and not opened. The
+    /// gateway has checked that the caller may.
+    Administer {
+        /// The room.
+        room: RoomName,
+        /// What.
+        command: RoomCommand,
+    },
+}
+
+/// What a gateway asks of a room on behalf of somebody who administers it. `participant` is a participant's id or, if there is no such
+/// id, its identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum RoomCommand {
+    /// Tell the room and everyone in it, the hidden ones too. Answered with [`Reply::Room`].
+    List,
+    /// Tell one participant. Answered with [`Reply::Participant`].
+    Find {
+        /// Which.
+        participant: String,
+    },
+    /// Change a participant. Answered with [`Reply::Participant`].
+    Update {
+        /// Which.
+        participant: String,
+        /// How.
+        update: Box<ParticipantUpdate>,
+    },
+    /// Mute or unmute a participant's track.
+    Mute {
+        /// Whose.
+        participant: String,
+        /// Which.
+        track: TrackId,
+        /// The new state.
+        muted: bool,
+    },
+    /// End a participant's track.
+    Unpublish {
+        /// Whose.
+        participant: String,
+        /// Which.
+        track: TrackId,
+    },
+    /// Close a participant with [`CloseReason::Removed`].
+    Remove {
+        /// Which.
+        participant: String,
+    },
+}
+
+/// What is to change of a participant; what is not named stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParticipantUpdate {
+    /// The new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The new metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// These attributes are set; an empty value removes one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// What it may do from now on. What is taken away takes effect: its tracks end, it receives no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<GrantsUpdate>,
 }
 
 /// Admission of a participant to a room.
@@ -263,6 +336,7 @@ impl Default for Preference {
 /// A rung of a simulcast ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Quality {
     /// The lowest layer.
     Low,
@@ -295,6 +369,18 @@ pub enum Reply {
         /// The track, with its id.
         track: Box<TrackInfo>,
     },
+    /// To [`RoomCommand::List`].
+    Room {
+        /// The room.
+        room: RoomInfo,
+        /// Everyone in it.
+        participants: Vec<ParticipantInfo>,
+    },
+    /// To [`RoomCommand::Find`] and [`RoomCommand::Update`].
+    Participant {
+        /// As it is now.
+        participant: Box<ParticipantInfo>,
+    },
     /// To everything else.
     Done,
 }
@@ -326,6 +412,12 @@ pub struct Snapshot {
     pub speakers: Vec<Speaker>,
     /// With [`Transports::Single`], every slot; otherwise empty.
     pub slots: Vec<Slot>,
+    /// How well everyone's connection does, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub qualities: Vec<ParticipantQuality>,
+    /// Where its media goes; none in [`Joined`], which says it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaAddress>,
     /// Who left within the last minute: a client that lost its signaling meanwhile was not told, and a gateway that did not serve it
     /// before cannot know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -370,6 +462,8 @@ pub enum RefusalReason {
     Closing,
     /// The node takes no more: ask the orchestrator anew.
     Full,
+    /// There is no such room here (any more).
+    NoRoom,
     /// There is no such participant here (any more): join again.
     NoParticipant,
     /// There is no such track.
@@ -433,6 +527,16 @@ pub enum Event {
         /// The changed ones.
         speakers: Vec<Speaker>,
     },
+    /// To the publisher of a track alone, before the [`Event::TrackMuted`]: somebody else muted it.
+    MutedRemotely {
+        /// Which.
+        track: TrackId,
+    },
+    /// How well participants' connections do, as far as it changed; at most every two seconds.
+    Quality {
+        /// The changed ones.
+        participants: Vec<ParticipantQuality>,
+    },
     /// With [`Transports::Single`]: these slots carry something else than before.
     Slots {
         /// The changed ones.
@@ -452,6 +556,8 @@ pub enum Event {
         /// The SDP.
         sdp: String,
     },
+    /// Another link has attached the participant: no more of its events come over this one.
+    AttachedElsewhere,
     /// The participant is no longer in the room; the last event.
     Closed {
         /// Why.
@@ -462,9 +568,12 @@ pub enum Event {
 /// Why a participant was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CloseReason {
     /// It asked to.
     Left,
+    /// Somebody who administers the room removed it.
+    Removed,
     /// The same identity joined again.
     DuplicateIdentity,
     /// Neither signaling nor media for too long.
@@ -516,5 +625,44 @@ mod tests {
         let json = r#"{"type":"event","to":["PA_a"],"event":{"type":"slots_wanted","audio":0,"video":2}}"#;
         assert_eq!(serde_json::to_string(&frame).unwrap(), json);
         assert_eq!(serde_json::from_str::<NodeFrame>(json).unwrap(), frame);
+    }
+
+    #[test]
+    fn what_administers_a_room_keeps_its_json() {
+        let update = ParticipantUpdate {
+            name: Some("Ann".into()),
+            grants: Some(GrantsUpdate {
+                publish: Some(false),
+                ..GrantsUpdate::default()
+            }),
+            ..ParticipantUpdate::default()
+        };
+        let request = Request::Administer {
+            room: "daily".parse().unwrap(),
+            command: RoomCommand::Update {
+                participant: "ann".into(),
+                update: Box::new(update),
+            },
+        };
+        let json = r#"{"type":"administer","room":"daily","command":{"type":"update","participant":"ann","update":{"name":"Ann","grants":{"publish":false}}}}"#;
+        assert_eq!(serde_json::to_string(&request).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Request>(json).unwrap(), request);
+    }
+
+    #[test]
+    fn events_keep_their_json() {
+        let event = Event::Quality {
+            participants: vec![ParticipantQuality {
+                participant: ParticipantId::new("PA_a"),
+                quality: crate::room::ConnectionQuality::Poor,
+            }],
+        };
+        let json = r#"{"type":"quality","participants":[{"participant":"PA_a","quality":"poor"}]}"#;
+        assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Event>(json).unwrap(), event);
+        assert_eq!(
+            serde_json::to_string(&Event::AttachedElsewhere).unwrap(),
+            r#"{"type":"attached_elsewhere"}"#
+        );
     }
 }

@@ -14,6 +14,7 @@
 //! | [`token`] | what an application signs and the gateway checks |
 //! | [`problem`] | every HTTP error (RFC 9457) |
 //! | [`srtp`] | part of `control`: the streams of clients without a peer connection |
+//! | `openapi` | how the HTTP ones are described to programs (a feature) |
 //! | [`secret`] | none: what signs the above |
 //! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
 
@@ -21,6 +22,8 @@ pub mod control;
 pub mod history;
 pub mod id;
 pub mod node;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod placement;
 pub mod problem;
 pub mod room;

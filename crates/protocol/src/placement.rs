@@ -3,7 +3,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /v1/placements` | [`PlaceRoom`] | 200 [`Placement`]; 503 + `Retry-After` when no node can take the room |
+//! | `POST /v1/placements` | [`PlaceRoom`] | 200 [`Placement`]; 503 + `Retry-After` when no node can take the room; 404 with `find_only` when it is nowhere |
 //! | `POST /v1/rooms/{room}/close` | [`CloseRoom`] | 200 [`RoomClosed`] |
 //! | `GET /v1/rooms?after=&limit=&node=` | | 200 [`RoomList`] |
 //! | `GET /v1/rooms/{room}/placement` | | 200 [`crate::history::RoomPlacement`]; 404 when the room was never placed |
@@ -56,6 +56,9 @@ pub struct PlaceRoom {
     /// The policy that chooses, instead of the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// Only say where it is: a room that is nowhere stays so, and is answered with 404 `unknown-room`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub find_only: bool,
 }
 
 impl PlaceRoom {
@@ -71,6 +74,7 @@ impl PlaceRoom {
             group: None,
             avoid: Vec::new(),
             policy: None,
+            find_only: false,
         }
     }
 }

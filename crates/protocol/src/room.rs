@@ -9,6 +9,7 @@ use crate::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 
 /// A room as its participants see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RoomInfo {
     /// Its name.
     pub name: RoomName,
@@ -26,6 +27,7 @@ pub struct RoomInfo {
 
 /// A participant as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ParticipantInfo {
     /// This stay's id.
     pub id: ParticipantId,
@@ -55,6 +57,7 @@ pub struct ParticipantInfo {
 /// How far a participant's connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ParticipantState {
     /// In the room; no media connection yet.
     Joined,
@@ -64,6 +67,7 @@ pub enum ParticipantState {
 
 /// What a participant may do. Checked by the media node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Grants {
     /// Publish tracks.
     pub publish: bool,
@@ -80,6 +84,46 @@ pub struct Grants {
     /// Not shown to the others.
     #[serde(default)]
     pub hidden: bool,
+}
+
+/// What is to change of a participant's [`Grants`]; what is not named stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GrantsUpdate {
+    /// See [`Grants::publish`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<bool>,
+    /// See [`Grants::subscribe`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscribe: Option<bool>,
+    /// See [`Grants::publish_data`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_data: Option<bool>,
+    /// See [`Grants::sources`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<Source>>,
+    /// See [`Grants::update_own_metadata`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_own_metadata: Option<bool>,
+    /// See [`Grants::hidden`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<bool>,
+}
+
+impl GrantsUpdate {
+    /// Changes what is named.
+    pub fn apply(self, grants: &mut Grants) {
+        let set = |field: &mut bool, value: Option<bool>| *field = value.unwrap_or(*field);
+        set(&mut grants.publish, self.publish);
+        set(&mut grants.subscribe, self.subscribe);
+        set(&mut grants.publish_data, self.publish_data);
+        set(&mut grants.update_own_metadata, self.update_own_metadata);
+        set(&mut grants.hidden, self.hidden);
+        if let Some(sources) = self.sources {
+            grants.sources = sources;
+        }
+    }
 }
 
 impl Default for Grants {
@@ -110,6 +154,7 @@ pub enum Kind {
 /// Where a track comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Source {
     /// Not said.
     Unknown,
@@ -125,6 +170,7 @@ pub enum Source {
 
 /// A published track as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrackInfo {
     /// Its id.
     pub id: TrackId,
@@ -155,6 +201,7 @@ pub struct TrackInfo {
 
 /// One simulcast layer (RFC 8853).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LayerInfo {
     /// The RTP stream id that marks its packets (RFC 8852), such as `q`, `h`, `f`.
     pub rid: String,
@@ -168,6 +215,7 @@ pub struct LayerInfo {
 
 /// What a publisher says about a track before or while its media arrives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PublishTrack {
     /// The publisher's own id of it: the track id in the `a=msid` line of its m-line, or that line's mid.
     pub cid: String,
@@ -203,8 +251,10 @@ pub struct PublishTrack {
 
 /// Where a client streams to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MediaAddress {
     /// The shard's public address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// The shard's UDP port.
     pub port: u16,
@@ -223,6 +273,7 @@ impl MediaAddress {
 
 /// How loud a participant is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Speaker {
     /// Who.
     pub participant: ParticipantId,
@@ -232,10 +283,36 @@ pub struct Speaker {
     pub active: bool,
 }
 
+/// How well a participant's connection does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParticipantQuality {
+    /// Whose.
+    pub participant: ParticipantId,
+    /// How well.
+    pub quality: ConnectionQuality,
+}
+
+/// Steps of quality of a connection, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ConnectionQuality {
+    /// Nothing to be noticed.
+    Excellent,
+    /// Some loss or delay.
+    Good,
+    /// Loss or delay that people notice.
+    Poor,
+    /// Nothing is heard from the participant.
+    Lost,
+}
+
 /// A receive slot: an m-line on which the client of a single connection receives, and what it carries at present.
 ///
 /// The client's offer decides how many there are; the media node fills them and reports each change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Slot {
     /// The m-line (`a=mid`).
     pub mid: String,
@@ -247,6 +324,7 @@ pub struct Slot {
 
 /// What a [`Slot`] carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlotTrack {
     /// Whose track.
     pub participant: ParticipantId,
@@ -282,5 +360,19 @@ mod tests {
         let json = r#"{"id":"TR_a","kind":"video","source":"screen_share","name":"","muted":false,"mime_type":"video/VP8","width":640,"height":360,"layers":[{"rid":"q","width":160,"height":90,"bitrate":120000}],"mid":"0","stream":"screen"}"#;
         assert_eq!(serde_json::to_string(&track).unwrap(), json);
         assert_eq!(serde_json::from_str::<TrackInfo>(json).unwrap(), track);
+    }
+
+    #[test]
+    fn what_an_update_does_not_name_stays() {
+        let mut grants = Grants::default();
+        let update: GrantsUpdate = serde_json::from_str(r#"{"publish":false,"sources":["camera"]}"#).unwrap();
+        update.apply(&mut grants);
+        let expected = Grants {
+            publish: false,
+            sources: vec![Source::Camera],
+            ..Grants::default()
+        };
+        assert_eq!(grants, expected);
+        assert!(serde_json::from_str::<GrantsUpdate>(r#"{"publsh":false}"#).is_err());
     }
 }

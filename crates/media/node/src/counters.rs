@@ -18,7 +18,7 @@ pub struct Counters {
     /// Requests read.
     pub requests: AtomicU64,
     /// Requests refused, in the order of [`crate::link::REFUSALS`].
-    pub refusals: [AtomicU64; 10],
+    pub refusals: [AtomicU64; 11],
     /// Frames for gateways that could not be delivered any more.
     pub frames_dropped: AtomicU64,
     /// Registrations with the orchestrator.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    CloseReason, Command, Event, Join, NodeFrame, Refusal, RefusalReason, Reply, Request,
+    CloseReason, Command, Event, Join, NodeFrame, Refusal, RefusalReason, Reply, Request, RoomCommand,
 };
 use signalbox_protocol::{Epoch, Generation, Identity, ParticipantId, RoomName};
 use signalbox_sfu::{Output, Shard, ShardStats};
@@ -74,6 +74,8 @@ pub enum Work {
     Join(Box<Join>, Generation),
     /// [`Request::Participant`].
     Participant(RoomName, ParticipantId, Identity, Command),
+    /// [`Request::Administer`].
+    Administer(RoomName, RoomCommand),
 }
 
 impl Work {
@@ -88,6 +90,7 @@ impl Work {
                 identity,
                 command,
             } => Work::Participant(room, participant, identity, command),
+            Request::Administer { room, command } => Work::Administer(room, command),
         }
     }
 }
@@ -199,6 +202,9 @@ impl Host {
                 let result = self.participant(now, &room, &participant, &identity, command, answer.link());
                 answer.send(result);
             }
+            Work::Administer(room, command) => {
+                answer.send(self.core.handle_room_command(now, &room, command));
+            }
             Work::Open(..) | Work::Join(..) if epoch.is_none() || epoch != self.serving => {
                 self.not_opened(&work);
                 answer.send(Err(Refusal::new(
@@ -250,12 +256,24 @@ impl Host {
         let result = self.core.handle_command(now, room, participant, identity, command);
         if result.is_ok() {
             if attach {
-                self.attached.insert(participant.clone(), link.clone());
+                self.attach(participant, link);
             } else if detach {
                 self.attached.remove(participant);
             }
         }
         result
+    }
+
+    /// From now on the participant's events go over this link. Another one that had them is told, so that what it keeps of them is not
+    /// taken for all of them.
+    fn attach(&mut self, participant: &ParticipantId, link: &Link) {
+        let before = self.attached.insert(participant.clone(), link.clone());
+        if let Some(before) = before.filter(|before| before.id() != link.id()) {
+            before.push(NodeFrame::Event {
+                to: vec![participant.clone()],
+                event: Event::AttachedElsewhere,
+            });
+        }
     }
 
     /// An older generation of the room ends before a newer one begins.
@@ -278,7 +296,7 @@ impl Host {
         let (room, generation) = match work {
             Work::Open(room, generation) => (room, *generation),
             Work::Join(join, generation) => (&join.room, *generation),
-            Work::Participant(..) => return,
+            Work::Participant(..) | Work::Administer(..) => return,
         };
         if self
             .rooms

@@ -155,10 +155,11 @@ pub fn overloaded(what: &str) -> Refusal {
 }
 
 /// How many requests were refused, by reason, in the order in which they are shown.
-pub const REFUSALS: [(RefusalReason, &str); 10] = [
+pub const REFUSALS: [(RefusalReason, &str); 11] = [
     (RefusalReason::Ticket, "ticket"),
     (RefusalReason::Closing, "closing"),
     (RefusalReason::Full, "full"),
+    (RefusalReason::NoRoom, "no_room"),
     (RefusalReason::NoParticipant, "no_participant"),
     (RefusalReason::NoTrack, "no_track"),
     (RefusalReason::Sdp, "sdp"),

@@ -37,18 +37,24 @@ impl Node {
         let Some(answer) = link.begin(frame.id) else { return };
         let start_by = Instant::now() + Duration::from_millis(frame.deadline_ms.into());
         let room = match &frame.request {
-            Request::Open { room, .. } | Request::Participant { room, .. } => room.clone(),
+            Request::Open { room, .. } | Request::Participant { room, .. } | Request::Administer { room, .. } => {
+                room.clone()
+            }
             Request::Join(join) => join.room.clone(),
         };
         let ticket = match &frame.request {
             Request::Open { ticket, .. } => Some((ticket, false)),
             Request::Join(join) => Some((&join.ticket, true)),
-            Request::Participant { .. } => None,
+            Request::Participant { .. } | Request::Administer { .. } => None,
         };
         let Some((ticket, joins)) = ticket else {
             let Some(shard) = self.rooms.shard_of(&room).and_then(|index| self.shards.get(index)) else {
+                let reason = match frame.request {
+                    Request::Administer { .. } => RefusalReason::NoRoom,
+                    _ => RefusalReason::NoParticipant,
+                };
                 return answer.send(Err(Refusal::new(
-                    RefusalReason::NoParticipant,
+                    reason,
                     "The room is not here (any more); join again.",
                 )));
             };

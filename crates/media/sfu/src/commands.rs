@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    CloseReason, Command, Event, Join, Joined, Preference, Refusal, RefusalReason, Reply, Target, Transports,
+    CloseReason, Command, Event, Join, Joined, ParticipantUpdate, Preference, Refusal, RefusalReason, Reply, Target,
+    Transports,
 };
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
@@ -53,6 +54,7 @@ impl Room {
             channels: Vec::new(),
             backlog: Default::default(),
             backlog_bytes: 0,
+            quality: None,
             absent_since: None,
         };
         if let Some(track) = join.publish.iter().find(|track| !participant.may_publish(track.source)) {
@@ -123,11 +125,12 @@ impl Room {
         })))
     }
 
-    /// Does what a participant's gateway asks.
+    /// Does what a participant's gateway asks. `media` is where the room's media goes.
     pub fn command(
         &mut self,
         cx: &mut Context,
         now: Instant,
+        media: MediaAddress,
         id: &ParticipantId,
         identity: &Identity,
         command: Command,
@@ -146,7 +149,8 @@ impl Room {
                 // Whatever was said before may have been lost.
                 participant.slots_wanted = (0, 0);
                 self.repeat_offer(cx, id);
-                let snapshot = self.snapshot(id).ok_or_else(no_participant)?;
+                let mut snapshot = self.snapshot(id).ok_or_else(no_participant)?;
+                snapshot.media = Some(media);
                 self.refresh_subscriptions(cx, now, id);
                 return Ok(Reply::Snapshot(Box::new(snapshot)));
             }
@@ -162,16 +166,7 @@ impl Room {
             // Addresses are learned from authenticated checks alone: what a client claims could be anyone's.
             Command::Candidate { .. } => {}
             Command::Publish(said) => return self.announce(cx, now, id, *said),
-            Command::Unpublish { track } => {
-                let pending = participant.pending.iter().position(|(pending, _)| *pending == track);
-                match pending {
-                    Some(index) => drop(participant.pending.swap_remove(index)),
-                    None => {
-                        self.own_track(id, &track)?;
-                        self.end_track(cx, now, &track);
-                    }
-                }
-            }
+            Command::Unpublish { track } => self.unpublish(cx, now, id, &track)?,
             Command::Mute { track, muted } => self.mute(cx, now, id, &track, muted)?,
             Command::Subscribe { tracks, subscribed } => {
                 for track in self.known(&tracks) {
@@ -193,26 +188,21 @@ impl Room {
                         "The token does not allow to change name, metadata or attributes; ask for one with canUpdateOwnMetadata.",
                     ));
                 }
-                let info = &mut participant.info;
-                info.name = name.unwrap_or(std::mem::take(&mut info.name));
-                info.metadata = metadata.unwrap_or(std::mem::take(&mut info.metadata));
-                for (key, value) in attributes {
-                    if value.is_empty() {
-                        info.attributes.remove(&key);
-                    } else {
-                        info.attributes.insert(key, value);
-                    }
-                }
-                if let Some(participant) = self.changed(id) {
-                    self.tell_about(cx, id, Event::ParticipantUpdated { participant });
-                }
+                let update = ParticipantUpdate {
+                    name,
+                    metadata,
+                    attributes,
+                    grants: None,
+                };
+                self.update(cx, now, id, update)?;
             }
             Command::Leave => self.remove(cx, now, id, CloseReason::Left),
         }
         Ok(Reply::Done)
     }
 
-    fn own_track(&self, id: &ParticipantId, track: &TrackId) -> Result<(), Refusal> {
+    /// Refuses a track that is not the participant's.
+    pub fn own_track(&self, id: &ParticipantId, track: &TrackId) -> Result<(), Refusal> {
         match self.publisher_of(track) {
             Some(publisher) if publisher == *id => Ok(()),
             _ => Err(Refusal::new(
@@ -230,7 +220,8 @@ impl Room {
             .collect()
     }
 
-    fn mute(
+    /// Mutes or unmutes a participant's track, announced or published.
+    pub fn mute(
         &mut self,
         cx: &mut Context,
         now: Instant,

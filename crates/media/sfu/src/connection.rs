@@ -6,6 +6,7 @@
 //! connection. A panic inside the stack is caught here and ends this connection alone.
 
 mod dependency;
+mod statistics;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,7 @@ use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, 
 use crate::codec::Codec;
 use crate::data::Delivery;
 use crate::packet::{MediaPacket, Mid, Rid};
+use crate::quality::{self, Report};
 use crate::rewrite::Rewritten;
 use crate::sdp;
 
@@ -181,6 +183,7 @@ pub struct Connection {
     rtc: Rtc,
     public: SocketAddr,
     pending: Option<SdpPendingOffer>,
+    statistics: statistics::Statistics,
     immediate_timeouts: u32,
     is_over: bool,
 }
@@ -198,7 +201,7 @@ impl Connection {
             .set_dtls_cert(stack.certificate.clone())
             .set_local_ice_credentials(IceCreds { ufrag, pass: password })
             .set_extension_map(extensions)
-            .set_stats_interval(None)
+            .set_stats_interval(Some(quality::INTERVAL))
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
@@ -212,6 +215,7 @@ impl Connection {
             rtc,
             public: stack.public,
             pending: None,
+            statistics: statistics::Statistics::default(),
             immediate_timeouts: 0,
             is_over: false,
         })
@@ -395,6 +399,11 @@ impl Connection {
         })
     }
 
+    /// What the stack has reported last.
+    pub fn report(&self) -> Report {
+        self.statistics.report()
+    }
+
     /// The next thing to do. Must be called until [`Polled::Idle`] after anything else.
     pub fn poll(&mut self, now: Instant) -> Result<Polled, Fault> {
         loop {
@@ -406,6 +415,7 @@ impl Connection {
                     });
                 }
                 Output::Event(event) => {
+                    self.statistics.observe(&event);
                     if let Some(event) = self.event(now, event) {
                         return Ok(Polled::Event(event));
                     }

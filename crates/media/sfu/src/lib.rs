@@ -6,6 +6,7 @@
 //!
 //! Nothing here reads a clock, opens a socket or spawns: `now` is an argument everywhere, and never goes back.
 
+mod administer;
 pub mod allocator;
 pub mod api;
 pub mod codec;
@@ -18,6 +19,7 @@ mod ids;
 pub mod packet;
 mod participant;
 mod publish;
+pub mod quality;
 pub mod rewrite;
 mod room;
 mod sdp;

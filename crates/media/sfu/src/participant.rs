@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use signalbox_protocol::control::{Preference, Transports};
-use signalbox_protocol::room::{Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source};
+use signalbox_protocol::room::{
+    ConnectionQuality, Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source,
+};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -53,6 +55,8 @@ pub struct Participant {
     pub backlog: VecDeque<Vec<u8>>,
     /// Their bytes.
     pub backlog_bytes: usize,
+    /// How well its connection does, as everyone was told last.
+    pub quality: Option<ConnectionQuality>,
     /// Since when it has neither signaling nor media.
     pub absent_since: Option<Instant>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{CloseReason, Departed, Event, Snapshot};
-use signalbox_protocol::room::{ParticipantInfo, RoomInfo};
+use signalbox_protocol::room::{ParticipantInfo, ParticipantQuality, RoomInfo};
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId};
 
 use crate::api::{Limits, Output, ShardStats};
@@ -146,8 +146,24 @@ impl Room {
             others,
             speakers: self.speakers.active(),
             slots: participant.slots(|track| self.publisher_of(track)),
+            qualities: self.qualities(id),
+            media: None,
             departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
+    }
+
+    /// How well everyone's connection does whom a participant may know about.
+    fn qualities(&self, id: &ParticipantId) -> Vec<ParticipantQuality> {
+        self.participants
+            .values()
+            .filter(|other| other.info.id == *id || !other.grants().hidden)
+            .filter_map(|other| {
+                Some(ParticipantQuality {
+                    participant: other.info.id.clone(),
+                    quality: other.quality?,
+                })
+            })
+            .collect()
     }
 
     /// Whose track it is.

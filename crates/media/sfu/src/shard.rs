@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, Transports};
+use signalbox_protocol::control::{
+    CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, RoomCommand, Transports,
+};
 use signalbox_protocol::room::MediaAddress;
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
@@ -14,6 +16,7 @@ use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
 use crate::publish::no_participant;
+use crate::quality;
 use crate::room::{Context, Room};
 use crate::speakers;
 use crate::srtp::Refused;
@@ -37,6 +40,7 @@ pub struct Shard {
     keys: HashMap<RoomName, usize>,
     cx: Context,
     next_tick: Instant,
+    next_rating: Instant,
 }
 
 impl Shard {
@@ -57,6 +61,7 @@ impl Shard {
             keys: HashMap::new(),
             cx,
             next_tick: now,
+            next_rating: now,
         }
     }
 
@@ -126,7 +131,7 @@ impl Shard {
     pub fn handle_open(&mut self, now: Instant, room: &RoomName, generation: Generation) -> Result<Reply, Refusal> {
         self.open(now, room, generation);
         Ok(Reply::Opened {
-            media: self.media_address(generation),
+            media: media_address(&self.config, generation),
         })
     }
 
@@ -139,7 +144,7 @@ impl Shard {
                 "This shard takes no more participants.",
             ));
         }
-        let (now_ms, media) = (self.unix_ms(now), self.media_address(generation));
+        let (now_ms, media) = (self.unix_ms(now), media_address(&self.config, generation));
         let key = self.open(now, &join.room, generation);
         match self.rooms.get_mut(key) {
             Some(room) => room.join(&mut self.cx, now, now_ms, media, join),
@@ -161,7 +166,20 @@ impl Shard {
             .get(room)
             .and_then(|key| self.rooms.get_mut(*key))
             .ok_or_else(no_participant)?;
-        room.command(&mut self.cx, now, participant, identity, command)
+        let media = media_address(&self.config, room.generation);
+        room.command(&mut self.cx, now, media, participant, identity, command)
+    }
+
+    /// Does something for somebody who administers a room.
+    pub fn handle_room_command(
+        &mut self,
+        now: Instant,
+        room: &RoomName,
+        command: RoomCommand,
+    ) -> Result<Reply, Refusal> {
+        let room = self.keys.get(room).and_then(|key| self.rooms.get_mut(*key));
+        let room = room.ok_or_else(|| Refusal::new(RefusalReason::NoRoom, "The room is not open (any more)."))?;
+        room.administer(&mut self.cx, now, command)
     }
 
     /// Like [`Command::Detach`], for participants whose link broke. Unknown ones are ignored.
@@ -205,6 +223,10 @@ impl Shard {
             return;
         }
         self.next_tick = now + speakers::INTERVAL;
+        let rates_qualities = now >= self.next_rating;
+        if rates_qualities {
+            self.next_rating = now + quality::INTERVAL;
+        }
         for (_, room) in &mut self.rooms {
             for track in room.tracks.values_mut() {
                 track.choose_layers(now);
@@ -213,6 +235,9 @@ impl Shard {
             let speakers = room.speakers.tick();
             if !speakers.is_empty() {
                 room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
+            }
+            if rates_qualities {
+                room.rate_qualities(&mut self.cx, now);
             }
             remove_absent(room, &mut self.cx, now);
             room.forget_departed(now);
@@ -327,18 +352,17 @@ impl Shard {
         self.cx.connections.close(key);
     }
 
-    fn media_address(&self, generation: Generation) -> MediaAddress {
-        let (ip, port) = (self.config.public.ip(), self.config.public.port());
-        MediaAddress {
-            ip,
-            port,
-            node: self.config.node,
-            generation,
-        }
-    }
-
     fn unix_ms(&self, now: Instant) -> u64 {
         self.config.unix_ms + now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+fn media_address(config: &ShardConfig, generation: Generation) -> MediaAddress {
+    MediaAddress {
+        ip: config.public.ip(),
+        port: config.public.port(),
+        node: config.node,
+        generation,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::codec::PayloadFormat;
 use crate::connection::{Connection, Fault, OutgoingStream, PayloadType, Polled};
 use crate::packet::{MediaPacket, Mid, Rid};
+use crate::quality::Report;
 use crate::rewrite::Rewritten;
 use crate::srtp::endpoint::Endpoint;
 
@@ -80,6 +81,14 @@ impl Transport {
         match self {
             Self::Peer(connection) => connection.request_key_frame(mid, rid),
             Self::Srtp(endpoint) => endpoint.request_key_frame(now, mid),
+        }
+    }
+
+    /// What it has reported last of how well it does.
+    pub fn report(&self) -> Report {
+        match self {
+            Self::Peer(connection) => connection.report(),
+            Self::Srtp(_) => Report::default(),
         }
     }
 

@@ -6,9 +6,11 @@ mod sfu {
     pub mod srtp_client;
     pub mod world;
 
+    mod administration;
     mod forwarding;
     mod input;
     mod membership;
+    mod quality;
     mod simulcast;
     mod srtp;
 }

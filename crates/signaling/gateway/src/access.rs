@@ -185,13 +185,21 @@ impl Access {
 }
 
 impl State {
+    /// Checks an access token as [`State::authenticate`] does, but for the identity, which a server's token need not have.
+    ///
+    /// # Errors
+    /// [`ApiError::TokenInvalid`] or [`ApiError::TokenExpired`] (401).
+    pub fn claims(&self, token: &str) -> Result<AccessClaims, ApiError> {
+        self.keys().verify(token)
+    }
+
     /// Checks an access token: HS256, signed by the key that `iss` names, with an `exp`, and in its time.
     ///
     /// # Errors
     /// [`ApiError::TokenInvalid`] or [`ApiError::TokenExpired`] (401), or [`ApiError::InvalidName`] (400) for an identity that
     /// breaks the rules.
     pub fn authenticate(&self, token: &str) -> Result<Access, ApiError> {
-        let claims = self.keys().verify(token)?;
+        let claims = self.claims(token)?;
         let identity = claims.sub.parse().map_err(|reason| ApiError::InvalidName {
             what: "identity (the access token's `sub`)",
             reason,

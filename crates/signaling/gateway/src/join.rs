@@ -5,7 +5,7 @@
 //! | route | module |
 //! |---|---|
 //! | `POST /v1/rooms/{room}/join` | `admission` |
-//! | `DELETE /v1/rooms/{room}/participants/{id}`, `POST …/offer` | `participants` |
+//! | `GET /v1/rooms/{room}/participants`; `GET`, `PATCH`, `DELETE …/{id or identity}`; `POST …/offer` | `participants` |
 //! | `PATCH`, `DELETE …/participants/{id}/tracks/{track}` | `tracks` |
 //! | `PATCH …/participants/{id}/subscriptions/{track}` | `subscriptions` |
 //! | `GET …/participants/{id}/events` | `events` |
@@ -21,36 +21,40 @@ mod tracks;
 
 use std::collections::HashMap;
 
-use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use axum::routing::{any, delete, get, patch, post};
+use axum::routing::any;
+use signalbox_protocol::control::{Command, Reply, RoomCommand};
 use signalbox_protocol::id::InvalidName;
+use signalbox_protocol::room::ParticipantInfo;
 use signalbox_protocol::{Identity, ParticipantId, RoomName, TrackId};
 
-use crate::access::Access;
+use crate::access::{self, Access};
+use crate::openapi::{Routes, no_participant};
 use crate::problem::ApiError;
+use crate::rooms::unexpected;
 use crate::state::State;
 
-/// The API's routes.
-pub fn routes() -> Router<State> {
-    const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{participant}";
-    Router::new()
-        .route("/v1/rooms/{room}/join", post(admission::join))
+pub(crate) use events::Streams;
+
+/// A participant's address.
+const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{participant}";
+
+/// The API's operations.
+pub fn routes() -> Routes {
+    let routes = Routes::default()
         // A pattern does not match an empty name, and "nothing here" would not say what is wrong.
-        .route("/v1/rooms//join", any(empty_room))
-        .route(PARTICIPANT, delete(participants::leave))
-        .route(&format!("{PARTICIPANT}/offer"), post(participants::offer))
-        .route(&format!("{PARTICIPANT}/events"), get(events::open))
-        .route(
-            &format!("{PARTICIPANT}/tracks/{{track}}"),
-            patch(tracks::update).delete(tracks::unpublish),
-        )
-        .route(
-            &format!("{PARTICIPANT}/subscriptions/{{track}}"),
-            patch(subscriptions::update),
-        )
-        .route("/v1/guest-tokens", post(guest_tokens::create))
+        .undocumented("/v1/rooms//join", any(empty_room));
+    [
+        admission::add,
+        participants::add,
+        tracks::add,
+        subscriptions::add,
+        events::add,
+        guest_tokens::add,
+    ]
+    .into_iter()
+    .fold(routes, |routes, add| add(routes))
 }
 
 async fn empty_room() -> ApiError {
@@ -73,6 +77,28 @@ struct Member {
     identity: Identity,
 }
 
+/// Somebody who acts on a participant of the room, which the URL names by id or identity.
+struct Actor {
+    room: RoomName,
+    /// As the URL says.
+    participant: String,
+    role: Role,
+}
+
+/// As what somebody acts.
+enum Role {
+    /// As one who administers the room (`roomAdmin`); the identity, if the token has one.
+    Administrator(Option<Identity>),
+    /// As a participant, on itself.
+    Participant(Identity),
+}
+
+/// Somebody who asks about the whole room.
+struct Observer {
+    room: RoomName,
+    role: Role,
+}
+
 /// A track, named by the URL.
 struct NamedTrack(TrackId);
 
@@ -81,13 +107,7 @@ impl FromRequestParts<State> for InRoom {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
         let access = Access::from_request_parts(parts, state).await?;
-        let room = parameter(parts, state, "room")
-            .await?
-            .parse()
-            .map_err(|reason| ApiError::InvalidName {
-                what: "room's name",
-                reason,
-            })?;
+        let room = room(parts, state).await?;
         access.for_room(&room)?;
         Ok(Self { access, room })
     }
@@ -106,12 +126,83 @@ impl FromRequestParts<State> for Member {
     }
 }
 
+impl FromRequestParts<State> for Observer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
+        let claims = state.claims(&access::token(parts)?)?;
+        let room = room(parts, state).await?;
+        let role = if claims.video.room_admin {
+            if claims.video.room != room.as_str() {
+                return Err(ApiError::Forbidden("The access token is for another room.".into()));
+            }
+            Role::Administrator(claims.sub.parse().ok())
+        } else {
+            let access = Access::from_request_parts(parts, state).await?;
+            access.for_room(&room)?;
+            Role::Participant(access.identity)
+        };
+        Ok(Self { room, role })
+    }
+}
+
+impl FromRequestParts<State> for Actor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
+        let Observer { room, role } = Observer::from_request_parts(parts, state).await?;
+        let participant = parameter(parts, state, "participant").await?;
+        Ok(Self {
+            room,
+            participant,
+            role,
+        })
+    }
+}
+
+impl Actor {
+    /// Does something as an administrator.
+    async fn administer(&self, state: &State, command: RoomCommand) -> Result<Reply, ApiError> {
+        state.rooms().administer(&self.room, command).await
+    }
+
+    /// Does something as the participant itself.
+    async fn command(&self, state: &State, own: &Identity, command: Command) -> Result<Reply, ApiError> {
+        let id = if self.participant == own.as_str() {
+            self.find(state).await?.id
+        } else {
+            ParticipantId::new(&self.participant)
+        };
+        state.rooms().command(&self.room, &id, own, command).await
+    }
+
+    /// The participant as it is now.
+    async fn find(&self, state: &State) -> Result<ParticipantInfo, ApiError> {
+        let participant = self.participant.clone();
+        match self.administer(state, RoomCommand::Find { participant }).await {
+            Ok(Reply::Participant { participant }) => Ok(*participant),
+            Ok(reply) => Err(unexpected(&reply)),
+            Err(ApiError::NoParticipant(_)) => Err(no_participant()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl FromRequestParts<State> for NamedTrack {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
         parameter(parts, state, "track").await.map(|id| Self(TrackId::new(id)))
     }
+}
+
+/// The room that the URL names.
+async fn room(parts: &mut Parts, state: &State) -> Result<RoomName, ApiError> {
+    let name = parameter(parts, state, "room").await?;
+    name.parse().map_err(|reason| ApiError::InvalidName {
+        what: "room's name",
+        reason,
+    })
 }
 
 /// A part of the URL, decoded.

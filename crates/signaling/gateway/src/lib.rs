@@ -9,6 +9,7 @@ pub mod config;
 pub mod join;
 pub mod livekit;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod rooms;

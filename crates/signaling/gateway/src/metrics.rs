@@ -57,7 +57,7 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Connections turned away because there were too many.
     pub connections_refused: Counter,
-    /// WebSockets of clients.
+    /// WebSockets and event streams of clients.
     pub sockets: Gauge,
     /// Responses by the first digit of their status, 1 to 5.
     responses: [Counter; 5],
@@ -170,7 +170,7 @@ impl Metrics {
         );
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| single(name, "gauge", help, gauge.get().into());
         gauge("connections", "Client connections open.", &self.connections);
-        gauge("sockets", "Client WebSockets open.", &self.sockets);
+        gauge("sockets", "Client WebSockets and event streams open.", &self.sockets);
         gauge("node_links", "Links to media nodes open.", &self.node_links);
         text.push_str("# HELP signalbox_gateway_responses_total Responses by class of status.\n");
         text.push_str("# TYPE signalbox_gateway_responses_total counter\n");

@@ -105,10 +105,10 @@ impl Orchestrators {
         })
     }
 
-    /// Where the room is; it is placed if it is nowhere. `knew` is the orchestrator that knew it the last time.
+    /// Where the room is; it is placed if it is nowhere, unless it is only looked for. `knew` is the orchestrator that knew it the last time.
     ///
     /// # Errors
-    /// [`ApiError::NoNode`] when no node can take it, [`ApiError::OrchestratorUnavailable`] when no orchestrator can say.
+    /// [`ApiError::NoNode`] when no node can take it, [`ApiError::NoRoom`] when it is only looked for and nowhere, [`ApiError::OrchestratorUnavailable`] when no orchestrator can say.
     pub(crate) async fn place(&self, request: &PlaceRoom, knew: Option<usize>) -> Result<Placed, ApiError> {
         let (placement, by) = self.ask::<_, Placement>("v1/placements", request, knew).await?;
         if placement.room != request.room {

@@ -1,6 +1,6 @@
-//! The call page and the files that it loads, embedded in the binary.
+//! The call page, the API's page and the files that they load, embedded in the binary.
 //!
-//! Owns their addresses, media types, cache and security headers. Knows nothing of calls: the page is a client like any other.
+//! Owns their addresses, media types, cache and security headers. Knows nothing of calls: each page is a client like any other.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -22,7 +22,7 @@ struct Asset {
     content: &'static str,
 }
 
-static ASSETS: [Asset; 8] = [
+static ASSETS: [Asset; 11] = [
     asset("/", HTML, include_str!("../web/index.html")),
     asset("/style.css", CSS, include_str!("../web/style.css")),
     asset("/app.js", JAVASCRIPT, include_str!("../web/app.js")),
@@ -30,6 +30,9 @@ static ASSETS: [Asset; 8] = [
     asset("/http.js", JAVASCRIPT, include_str!("../web/http.js")),
     asset("/media.js", JAVASCRIPT, include_str!("../web/media.js")),
     asset("/view.js", JAVASCRIPT, include_str!("../web/view.js")),
+    asset("/docs", HTML, include_str!("../web/docs.html")),
+    asset("/docs.css", CSS, include_str!("../web/docs.css")),
+    asset("/docs.js", JAVASCRIPT, include_str!("../web/docs.js")),
     asset("/favicon.svg", SVG, include_str!("../web/favicon.svg")),
 ];
 

@@ -32,7 +32,7 @@ const SURELY_TRUE: Duration = Duration::from_secs(1);
 pub(crate) enum Need {
     /// Its ticket, so it must not be expired.
     Ticket,
-    /// The node only: when no orchestrator answers, an expired one is better than none.
+    /// The node only, of a room that exists: it is not placed for that. When no orchestrator answers, an expired one is better than none.
     Location,
 }
 
@@ -81,11 +81,11 @@ impl Placements {
         }
     }
 
-    /// Where the room is, from memory or from an orchestrator, which places it for `user` if it is nowhere.
+    /// Where the room is, from memory or from an orchestrator, which for a [`Need::Ticket`] places it for `user` if it is nowhere.
     ///
     /// # Errors
     /// As [`Orchestrators::place`].
-    pub(crate) async fn find(&self, room: &RoomName, user: &Identity, need: Need) -> Result<Found, ApiError> {
+    pub(crate) async fn find(&self, room: &RoomName, user: Option<&Identity>, need: Need) -> Result<Found, ApiError> {
         let came_at = Instant::now();
         let cell = self.cell(room);
         let mut entry = cell.lock().await;
@@ -109,7 +109,8 @@ impl Placements {
         self.metrics.placements_asked.increment();
         let asked_at = Instant::now();
         let request = PlaceRoom {
-            user: Some(user.to_string()),
+            user: user.map(Identity::to_string),
+            find_only: need == Need::Location,
             ..PlaceRoom::new(room.clone())
         };
         let knew = entry.known.as_ref().map(|known| known.by);
@@ -130,6 +131,8 @@ impl Placements {
                 };
                 Ok(found)
             }
+            // Nobody who waits to join has asked this.
+            Err(ApiError::NoRoom) => Err(ApiError::NoRoom),
             Err(error) => {
                 entry.failed = Some((Instant::now(), error.clone()));
                 entry.location(need).ok_or(error)

@@ -53,6 +53,9 @@ pub enum ApiError {
     /// 404: no such route.
     #[error("There is nothing at this address; the API is under `/v1/rooms/{{room}}`.")]
     NotFound,
+    /// 404: the room is not open anywhere.
+    #[error("There is no such room at the moment; it opens when somebody joins it.")]
+    NoRoom,
     /// 404: no such participant in the room, or it is somebody else's.
     #[error("{0}")]
     NoParticipant(String),
@@ -71,8 +74,8 @@ pub enum ApiError {
     /// 415: the body is not JSON by its header.
     #[error("Send the body as `Content-Type: application/json`.")]
     UnsupportedMediaType,
-    /// 426: the address serves a WebSocket only.
-    #[error("This address is a WebSocket; open it as one.")]
+    /// 426: a WebSocket that its handshake does not make one (RFC 6455 section 4.2.1).
+    #[error("This is not how a WebSocket is opened; use version 13 of its protocol, or ask for no upgrade.")]
     UpgradeRequired,
     /// 503: no media node can take the room.
     #[error("{detail}")]
@@ -111,7 +114,7 @@ impl ApiError {
             }
             Self::TokenMissing | Self::TokenInvalid(_) | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::GuestsOff => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoParticipant(_) | Self::NoTrack(_) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoRoom | Self::NoParticipant(_) | Self::NoTrack(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -148,6 +151,7 @@ impl ApiError {
             Self::Forbidden(_) => ("forbidden", "Forbidden"),
             Self::GuestsOff => ("guests-off", "No guests"),
             Self::NotFound => ("not-found", "Not found"),
+            Self::NoRoom => ("room-not-found", "No such room"),
             Self::NoParticipant(_) => ("participant-not-found", "No such participant"),
             Self::NoTrack(_) => ("track-not-found", "No such track"),
             Self::MethodNotAllowed => ("method-not-allowed", "Method not allowed"),
@@ -162,6 +166,11 @@ impl ApiError {
             Self::ShuttingDown => ("shutting-down", "Shutting down"),
             Self::Internal | Self::Start(_) => ("internal", "Internal error"),
         }
+    }
+
+    /// The last part of the problem's `type`, such as `token-expired`.
+    pub fn name(&self) -> &'static str {
+        self.kind().0
     }
 
     /// The problem document.
@@ -181,6 +190,7 @@ impl From<Refusal> for ApiError {
                 detail: "The room's media node takes no more participants at the moment; try again shortly.".into(),
                 retry_after: RETRY_AFTER_SECONDS,
             },
+            RefusalReason::NoRoom => Self::NoRoom,
             RefusalReason::NoParticipant => Self::NoParticipant(detail),
             RefusalReason::NoTrack => Self::NoTrack(detail),
             RefusalReason::Sdp => Self::InvalidSdp(detail),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signalbox_protocol::control::{Command, Join, Joined, RefusalReason, Reply, Request, Snapshot, Transports};
+use signalbox_protocol::control::{
+    Command, Join, Joined, RefusalReason, Reply, Request, RoomCommand, Snapshot, Transports,
+};
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::{Grants, MediaAddress, PublishTrack};
 use signalbox_protocol::srtp::SrtpRequest;
@@ -132,7 +134,7 @@ impl Rooms {
     /// 503 when no node can host the room or its node does not answer.
     pub async fn open(&self, room: &RoomName, user: &Identity) -> Result<(MediaAddress, String), ApiError> {
         let (placement, answered) = self
-            .ask(room, user, Need::Ticket, |placement| Request::Open {
+            .ask(room, Some(user), Need::Ticket, |placement| Request::Open {
                 ticket: placement.ticket.clone(),
                 room: room.clone(),
             })
@@ -149,7 +151,7 @@ impl Rooms {
     /// 503 when no node can host the room or its node does not answer; else the node's refusal.
     pub async fn join(&self, spec: JoinSpec) -> Result<Admitted, ApiError> {
         let asked = self
-            .ask(&spec.room, &spec.identity, Need::Ticket, |placement| {
+            .ask(&spec.room, Some(&spec.identity), Need::Ticket, |placement| {
                 Request::Join(Box::new(spec.with_ticket(&placement.ticket)))
             })
             .await;
@@ -198,6 +200,20 @@ impl Rooms {
         Ok(self.ask_for(room, participant, identity, command).await?.reply)
     }
 
+    /// Does something for somebody who administers a room. The caller has checked that it may.
+    ///
+    /// # Errors
+    /// [`ApiError::NoRoom`] when the room is not open, and it is not opened by that; 503 when its node does not answer; else the
+    /// node's refusal.
+    pub async fn administer(&self, room: &RoomName, command: RoomCommand) -> Result<Reply, ApiError> {
+        let request = |_: &Placement| Request::Administer {
+            room: room.clone(),
+            command: command.clone(),
+        };
+        let (_, answered) = self.ask(room, None, Need::Location, request).await?;
+        Ok(answered.reply)
+    }
+
     /// The figures of the calls to the orchestrators, in the Prometheus text format.
     pub(crate) fn render_orchestrators(&self) -> String {
         self.orchestrators.render()
@@ -221,16 +237,20 @@ impl Rooms {
             identity: identity.clone(),
             command: command.clone(),
         };
-        self.ask(room, identity, Need::Location, request)
-            .await
-            .map(|(_, answered)| answered)
+        match self.ask(room, Some(identity), Need::Location, request).await {
+            Ok((_, answered)) => Ok(answered),
+            Err(ApiError::NoRoom) => Err(ApiError::NoParticipant(
+                "The room is not open (any more), so nobody is in it; join again.".into(),
+            )),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks the room's node, with a fresh placement after each failure that one may cure.
     async fn ask(
         &self,
         room: &RoomName,
-        user: &Identity,
+        user: Option<&Identity>,
         need: Need,
         request: impl Fn(&Placement) -> Request,
     ) -> Result<(Arc<Placement>, Answered), ApiError> {
@@ -281,7 +301,9 @@ impl Rooms {
                         self.metrics.placements_refused.increment();
                     }
                     // The room may have moved since the placement was cached; the same answer from the same place is final.
-                    RefusalReason::NoParticipant if placed.may_be_outdated => unknown_at = Some(Arc::clone(&placement)),
+                    RefusalReason::NoParticipant | RefusalReason::NoRoom if placed.may_be_outdated => {
+                        unknown_at = Some(Arc::clone(&placement));
+                    }
                     _ => return Err(failure.into()),
                 },
                 Failure::Broken | Failure::TimedOut => {}
@@ -319,13 +341,15 @@ async fn pause(attempt: u32, deadline: Instant) {
 }
 
 /// The node answered something else than was asked: a fault of its software.
-fn unexpected(reply: &Reply) -> ApiError {
+pub(crate) fn unexpected(reply: &Reply) -> ApiError {
     let kind = match reply {
         Reply::Opened { .. } => "opened",
         Reply::Joined(_) => "joined",
         Reply::Snapshot(_) => "snapshot",
         Reply::Answer { .. } => "answer",
         Reply::Published { .. } => "published",
+        Reply::Room { .. } => "room",
+        Reply::Participant { .. } => "participant",
         Reply::Done => "done",
     };
     tracing::error!(reply = kind, "a media node's reply does not fit the request");

@@ -5,12 +5,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::Method;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{Any, CorsLayer};
+use utoipa::openapi::HttpMethod::Get;
 
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
 use crate::{join, livekit, page};
@@ -18,20 +22,25 @@ use crate::{join, livekit, page};
 /// How long a browser may remember that it may call the API from another origin.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
 
+/// What an event stream that goes on had last. A script that reads one by `fetch` sends it itself.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// What clients see.
 pub(crate) fn public(state: State) -> Router {
     // Any origin, since the token, which no browser sends by itself, is all that counts.
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID])
         .expose_headers([LOCATION, RETRY_AFTER])
         .max_age(PREFLIGHT_LIFETIME);
-    Router::new()
+    // A dialect that is described adds its operations here, any other one its routes below.
+    Routes::default()
         .merge(join::routes())
+        .merge(health())
+        .into_described_router()
         .merge(livekit::routes())
         .merge(page::routes())
-        .merge(health())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(cors)
@@ -43,16 +52,32 @@ pub(crate) fn public(state: State) -> Router {
 pub(crate) fn admin(state: State) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .merge(health())
+        .merge(health().into_router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)
 }
 
-fn health() -> Router<State> {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
+fn health() -> Routes {
+    Routes::default()
+        .open(
+            operation(Get, "/livez", "isAlive", "Whether the gateway answers.")
+                .tag("service")
+                .answers_as::<String>(200, "It does.", "text/plain"),
+            async || "ok\n",
+        )
+        .open(
+            operation(
+                Get,
+                "/readyz",
+                "isReady",
+                "Whether the gateway takes clients: not while it goes.",
+            )
+            .tag("service")
+            .answers_as::<String>(200, "It does.", "text/plain")
+            .fails([ApiError::ShuttingDown]),
+            ready,
+        )
 }
 
 /// Not ready while it goes. An orchestrator or a node that is away makes it no less ready: it says so to each caller, and no

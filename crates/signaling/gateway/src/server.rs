@@ -30,6 +30,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest head, in bytes: an access token may take half of it.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// How long a client may take nothing of what is sent to it, and how long it may leave unacknowledged what was. Higher: clients that never
+/// read hold memory longer. Lower: thin downlinks are cut off.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long to wait after the system had no socket for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -77,6 +81,8 @@ pub(crate) async fn serve(
         };
         // Without it small WebSocket messages wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        // A client that vanished without a word acknowledges nothing; a stream that only sends would notice after a quarter of an hour.
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_TIMEOUT * 2));
         let counted = Counted::new(stream, metrics.clone(), permit);
         connections.spawn(connection(counted, router.clone(), shutdown.clone()));
     }
@@ -121,6 +127,8 @@ async fn connection(stream: Counted, router: Router, shutdown: CancellationToken
 /// A connection whose bytes are counted, for as long as it lives, also after an upgrade.
 struct Counted {
     stream: TcpStream,
+    /// Runs while the client takes nothing.
+    stall: Option<Pin<Box<tokio::time::Sleep>>>,
     metrics: Option<Arc<Metrics>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -133,6 +141,7 @@ impl Counted {
         }
         Self {
             stream,
+            stall: None,
             metrics,
             _permit: permit,
         }
@@ -141,6 +150,29 @@ impl Counted {
     fn count_sent(&self, bytes: usize) {
         if let Some(metrics) = &self.metrics {
             metrics.bytes_sent.add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+impl Counted {
+    /// Counts what was written; a write that has waited for too long fails.
+    fn written(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(written) => {
+                self.stall = None;
+                if let Ok(written) = written {
+                    self.count_sent(written);
+                }
+                Poll::Ready(written)
+            }
+            Poll::Pending => {
+                let stall = self
+                    .stall
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIMEOUT)));
+                ready!(stall.as_mut().poll(context));
+                self.stall = None;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
     }
 }
@@ -171,9 +203,8 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.count_sent(written);
-        Poll::Ready(Ok(written))
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(context, polled)
     }
 
     fn poll_write_vectored(
@@ -181,9 +212,8 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
-        self.count_sent(written);
-        Poll::Ready(Ok(written))
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

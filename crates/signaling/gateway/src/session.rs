@@ -31,7 +31,8 @@ pub enum SessionEvent {
     /// No event will come any more: the link to the node broke, or the session was too slow for its events and some are missing.
     /// The participant may still be there: [`crate::rooms::Rooms::attach`] tells, with a fresh snapshot.
     Lost,
-    /// Another session of this gateway attached the same participant; this one has no say any more and must not attach again.
+    /// Another session, of this or another gateway, attached the same participant; this one has no say any more and must not attach
+    /// again.
     Replaced,
 }
 
@@ -124,6 +125,10 @@ impl Session {
             return SessionEvent::Lost;
         };
         match feed.events.recv().await {
+            Some(event) if *event == Event::AttachedElsewhere => {
+                self.parting = Parting::Nothing;
+                SessionEvent::Replaced
+            }
             Some(event) => {
                 if matches!(*event, Event::Closed { .. }) {
                     self.parting = Parting::Nothing;

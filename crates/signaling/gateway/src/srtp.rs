@@ -14,5 +14,5 @@ mod examples;
 mod request;
 mod session_description;
 
-pub(crate) use answer::answer;
+pub(crate) use answer::{SrtpAdmission, answer};
 pub(crate) use request::{SrtpJoin, spec};

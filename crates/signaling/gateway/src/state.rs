@@ -8,6 +8,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::access::Keys;
 use crate::config::Config;
+use crate::join::Streams;
 use crate::metrics::Metrics;
 use crate::problem::ApiError;
 use crate::rooms::Rooms;
@@ -21,6 +22,7 @@ struct Inner {
     config: Config,
     keys: Keys,
     rooms: Rooms,
+    streams: Streams,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     sockets: TaskTracker,
@@ -40,6 +42,7 @@ impl State {
             config,
             keys,
             rooms,
+            streams: Streams::default(),
             metrics,
             shutdown,
             sockets: TaskTracker::new(),
@@ -61,6 +64,11 @@ impl State {
         &self.0.rooms
     }
 
+    /// The event streams.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
     /// The counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
@@ -79,6 +87,11 @@ impl State {
             metrics: Arc::clone(&self.0.metrics),
             _running: self.0.sockets.token(),
         }
+    }
+
+    /// To be held by a task that has something to say to a node at its end: the shutdown waits for it too.
+    pub fn running(&self) -> TaskTrackerToken {
+        self.0.sockets.token()
     }
 
     /// Waits until no upgraded connection is left. Only to be called after the shutdown has begun.

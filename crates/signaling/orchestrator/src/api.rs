@@ -32,7 +32,7 @@ use utoipa::openapi::HttpMethod::{Get, Post, Put};
 use crate::Service;
 use crate::store::Store;
 
-use document::{Operation, Routes};
+use document::{Routes, operation};
 use failure::{Failure, Kind};
 pub use guard::{Guard, MAX_REQUESTS};
 
@@ -73,7 +73,7 @@ async fn openapi(Extension(Document(document)): Extension<Document>) -> ([(Heade
 }
 
 fn open<S: Store>() -> Routes<Arc<Service<S>>> {
-    let op = Operation::new;
+    let op = operation;
     Routes::open()
         .add(
             op(Get, "/livez", "isAlive", "Whether the process answers.").answers_nothing(200, "It does."),
@@ -87,7 +87,7 @@ fn open<S: Store>() -> Routes<Arc<Service<S>>> {
                 "Whether the room map answered when it was last asked.",
             )
             .answers_nothing(200, "It did.")
-            .fails(&[Kind::MapUnavailable]),
+            .fails([Kind::MapUnavailable]),
             probes::ready::<S>,
         )
         .add(
@@ -97,7 +97,7 @@ fn open<S: Store>() -> Routes<Arc<Service<S>>> {
 }
 
 fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
-    let op = Operation::new;
+    let op = operation;
     Routes::guarded()
         .add(
             op(
@@ -108,7 +108,7 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             )
             .body::<PlaceRoom>()
             .answers::<Placement>(200, "There, with a ticket for it.")
-            .fails(&[Kind::NoNode]),
+            .fails([Kind::NoNode, Kind::UnknownRoom]),
             placements::place::<S>,
         )
         .add(
@@ -125,7 +125,7 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
                 "Where is this room, and how did it come there?",
             )
             .answers::<RoomPlacement>(200, "What the orchestrators wrote down.")
-            .fails(&[Kind::UnknownRoom]),
+            .fails([Kind::UnknownRoom]),
             rooms::explain::<S>,
         )
         .add(
@@ -147,10 +147,10 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             op(Post, "/v1/nodes", "registerNode", "A media node announces itself.")
                 .body::<RegisterNode>()
                 .answers::<Registered>(200, "Its lease, in a new epoch.")
-                .fails(&[Kind::PrivateMediaAddress, Kind::EpochMoved]),
+                .fails([Kind::PrivateMediaAddress, Kind::EpochMoved]),
             nodes::register::<S>,
         )
-        .add(
+        .add_with_body(
             op(
                 Post,
                 "/v1/nodes/{node}/heartbeat",
@@ -158,9 +158,9 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
                 "A node renews its lease.",
             )
             .body::<Heartbeat>()
-            .max_body(MAX_HEARTBEAT_BYTES)
             .answers::<Renewed>(200, "The lease is renewed, or a promise stands in for it.")
-            .fails(&[Kind::HeartbeatFromThePast, Kind::EpochOver]),
+            .fails([Kind::HeartbeatFromThePast, Kind::EpochOver]),
+            MAX_HEARTBEAT_BYTES,
             nodes::heartbeat::<S>,
         )
         .add(
@@ -183,7 +183,7 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             )
             .body::<ReportNode>()
             .answers::<Verdict>(200, "What the orchestrator found when it looked for itself.")
-            .fails(&[Kind::UnknownNode]),
+            .fails([Kind::UnknownNode]),
             nodes::report::<S>,
         )
         .add(
@@ -195,7 +195,7 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             )
             .body::<SetNodeState>()
             .answers_nothing(204, "It is so.")
-            .fails(&[Kind::UnknownNode, Kind::NodeLost]),
+            .fails([Kind::UnknownNode, Kind::NodeLost]),
             nodes::set_state::<S>,
         )
 }

@@ -15,8 +15,8 @@ use crate::{Error, Service};
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
 impl<S: Store> Service<S> {
-    /// Where the room is, after placing it if need be; none if no node can take it. While the map is away, where the room
-    /// was of late: its node refuses whoever comes for a room that is no longer there.
+    /// Where the room is, after placing it if need be; none if no node can take it, or if it is nowhere and must not be placed. While the map is
+    /// away, where the room was of late: its node refuses whoever comes for a room that is no longer there.
     pub async fn place(&self, request: &PlaceRoom) -> Result<Option<Assignment>, Error> {
         let asked = self.uptime();
         let known = self.known_rooms().find(&request.room, asked).cloned();

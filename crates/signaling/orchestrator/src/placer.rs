@@ -43,8 +43,8 @@ impl Placer {
         }
     }
 
-    /// Where the room is, after placing it if need be; none if no node can take it. `orchestrators` is how many place
-    /// rooms on the same map, this one among them.
+    /// Where the room is, after placing it if need be; none if no node can take it, or if it is nowhere and must not be placed.
+    /// `orchestrators` is how many place rooms on the same map, this one among them.
     ///
     /// For a room that has a place this is one read of the map.
     pub async fn place<S: Store>(
@@ -57,6 +57,9 @@ impl Placer {
         for _ in 0..TRIES {
             if let Some(existing) = store.find(&request.room).await? {
                 return Ok(Some(existing));
+            }
+            if request.find_only {
+                return Ok(None);
             }
             let candidates = self.candidates.get(store, self.margin).await?;
             let occupied = if request.group.is_none() && request.avoid.is_empty() {
@@ -160,6 +163,21 @@ mod tests {
         assert_eq!(placer.place(&store, &request("daily"), 1).await.unwrap(), placed);
         assert_eq!((store.calls("find"), store.all_calls()), (before.0 + 1, before.1 + 1));
         assert_eq!(store.calls("occupied"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_is_only_looked_for_is_not_placed() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        register(&store, 1).await;
+        let looked_for = PlaceRoom {
+            find_only: true,
+            ..request("daily")
+        };
+        assert_eq!(placer.place(&store, &looked_for, 1).await.unwrap(), None);
+        assert_eq!(store.calls("place"), 0);
+        let placed = placer.place(&store, &request("daily"), 1).await.unwrap();
+        assert!(placed.is_some());
+        assert_eq!(placer.place(&store, &looked_for, 1).await.unwrap(), placed);
     }
 
     #[tokio::test(start_paused = true)]

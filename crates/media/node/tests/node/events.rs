@@ -46,6 +46,8 @@ async fn the_last_attachment_wins_and_the_former_link_cannot_end_it() {
     let ann = one.join(&node, "daily", 1, "ann").await;
     let outcome = two.command("daily", "ann", &ann, Command::Attach).await;
     assert!(matches!(outcome, Outcome::Ok(Reply::Snapshot(_))), "{outcome:?}");
+    let (to, _) = one.event(|event| *event == Event::AttachedElsewhere).await;
+    assert_eq!(to, std::slice::from_ref(&ann));
     let outcome = one.command("daily", "ann", &ann, Command::Detach).await;
     assert_eq!(outcome, Outcome::Ok(Reply::Done));
     one.join(&node, "daily", 1, "bob").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::control::{Command, Outcome, RefusalReason, Request};
+use signalbox_protocol::control::{Command, Outcome, RefusalReason, Reply, Request, RoomCommand};
 use signalbox_protocol::{ClusterId, Epoch, NodeId};
 
 use crate::cluster::{Gateway, Node, SECRET, sign};
@@ -150,5 +150,29 @@ async fn a_full_node_refuses_joins() {
             Outcome::Refused(refusal) => assert_eq!(refusal.reason, RefusalReason::Full),
             Outcome::Ok(reply) => panic!("not refused: {reply:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_administered_without_a_ticket_and_not_opened_by_it() {
+    let orchestrator = Orchestrator::start(LEASE).await;
+    let node = Node::start(&orchestrator, &["--shards=2"]).await;
+    let (mut one, mut two) = (node.gateway().await, node.gateway().await);
+    let list = || Request::Administer {
+        room: "daily".parse().unwrap(),
+        command: RoomCommand::List,
+    };
+    match two.ask(list()).await {
+        Outcome::Refused(refusal) => assert_eq!(refusal.reason, RefusalReason::NoRoom),
+        Outcome::Ok(reply) => panic!("not refused: {reply:?}"),
+    }
+    node.metric("signalbox_media_rooms{shard=\"0\"}", |count| count == 0.0)
+        .await;
+    let ann = one.join(&node, "daily", 1, "ann").await;
+    match two.ask(list()).await {
+        Outcome::Ok(Reply::Room { room, participants }) => {
+            assert_eq!((room.participants, &participants[0].id), (1, &ann));
+        }
+        other => panic!("{other:?}"),
     }
 }

@@ -13,10 +13,14 @@ use signalbox_protocol::RoomName;
 use signalbox_protocol::control::{Command, Snapshot, Transports};
 use signalbox_protocol::id::MAX_NAME_BYTES;
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot};
+use utoipa::ToSchema;
+use utoipa::openapi::HttpMethod;
 
 use super::body::JsonBody;
+use super::participants::invalid_sdp;
 use super::{InRoom, participant_url};
 use crate::access::Access;
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
 use crate::srtp::{self, SrtpJoin};
@@ -28,18 +32,24 @@ const TRACK_FIELDS: [&str; 10] = [
     "cid", "kind", "source", "name", "muted", "width", "height", "layers", "codec", "stream",
 ];
 
-#[derive(Deserialize)]
+/// How to join. Without an offer: only say where the room is.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinRequest {
     /// `webrtc`, if anything.
     #[serde(default, rename = "transport")]
     _transport: Option<String>,
+    /// The SDP of the client's offer (RFC 8866). Its sending m-lines are published, its receiving ones become slots.
     #[serde(default)]
     offer: Option<String>,
+    /// A name to show, unless the access token has one.
     #[serde(default)]
     name: Option<String>,
+    /// What the sending m-lines are, each by its track id or its mid; one that is not named is a camera or a microphone.
     #[serde(default)]
+    #[schema(value_type = Vec<PublishTrack>)]
     publish: Vec<Value>,
+    /// Receive every track, present and future.
     #[serde(default = "yes")]
     subscribe: bool,
 }
@@ -48,27 +58,79 @@ fn yes() -> bool {
     true
 }
 
-/// 201.
-#[derive(Serialize)]
+/// A participant that is in the room.
+#[derive(Serialize, ToSchema)]
 struct Admission {
+    /// The room.
     room: RoomInfo,
+    /// The participant itself.
     participant: ParticipantInfo,
+    /// Everyone else.
     participants: Vec<ParticipantInfo>,
+    /// The receiving m-lines, and what each carries at first.
     slots: Vec<Slot>,
+    /// Where its media goes.
     media: MediaAddress,
+    /// The SDP of the answer.
     answer: String,
+    /// The address of its event stream.
     events: String,
 }
 
-/// 200.
-#[derive(Serialize)]
+/// Where a room is.
+#[derive(Serialize, ToSchema)]
 struct Whereabouts {
+    /// The room.
     room: RoomName,
+    /// Where its media goes.
     media: MediaAddress,
+    /// What the media node lets in with, for a while.
     ticket: String,
 }
 
-pub(super) async fn join(
+/// How to join: with a peer connection, or with plain streams.
+#[derive(ToSchema)]
+#[schema(untagged)]
+#[expect(dead_code, reason = "it documents what `join` tells apart by `transport`")]
+enum JoinBody {
+    WebRtc(JoinRequest),
+    Srtp(SrtpJoin),
+}
+
+/// A participant that is in the room.
+#[derive(ToSchema)]
+#[schema(untagged)]
+#[expect(dead_code, reason = "it documents the two forms of the answer")]
+enum Joined {
+    WebRtc(Admission),
+    Srtp(srtp::SrtpAdmission),
+}
+
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.guarded(
+        operation(
+            HttpMethod::Post,
+            "/v1/rooms/{room}/join",
+            "join",
+            "Join a room with an SDP offer, in one round trip; without one, learn where the room is.",
+        )
+        .tag("join")
+        .describe(
+            "With `\"transport\": \"srtp\"` the reply carries SSRCs and keys instead of an SDP answer, for clients without a peer connection; \
+             `Accept: application/sdp` then gets the SDP file for receiving alone, and `Accept: text/x-shellscript` a script for ffmpeg.",
+        )
+        .body_as::<JoinBody>("application/json", false)
+        .answers::<Joined>(201, "In the room. Media goes to the address `media`.")
+        .answers_as::<String>(201, "In the room. Media goes to the address `media`.", "application/sdp")
+        .answers_as::<String>(201, "In the room. Media goes to the address `media`.", "text/x-shellscript")
+        .answer_header(201, "Location", "The participant's address.")
+        .answers::<Whereabouts>(200, "Without an offer: where the room is. Nobody has joined.")
+        .fails([invalid_sdp()]),
+        join,
+    )
+}
+
+async fn join(
     Shared(state): Shared<State>,
     InRoom { access, room }: InRoom,
     headers: HeaderMap,
@@ -204,12 +266,18 @@ fn name(asked: Option<String>, signed: &str) -> Result<String, ApiError> {
         return Ok(signed.to_owned());
     }
     let name = asked.unwrap_or_default();
+    check_name(&name)?;
+    Ok(name)
+}
+
+/// Whether a name can be shown.
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
         return Err(ApiError::InvalidRequest(
             "The `name` must be at most 256 bytes long and hold printable characters only.".into(),
         ));
     }
-    Ok(name)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,322 +1,119 @@
-//! `GET /v1/rooms/{room}/participants/{id}/events`: a participant's event stream, a WebSocket of JSON texts.
+//! `GET /v1/rooms/{room}/participants/{id}/events`: a participant's event stream, as a WebSocket or, for whoever asks for no upgrade, as
+//! server-sent events.
 //!
 //! The first message is a `snapshot`, and so is the first after any gap: whoever applies each snapshot as the whole truth misses
-//! nothing. The last message before an end for good is `closed`. A close without it means: open the stream again, at whichever gateway.
+//! nothing. The last message before an end for good is `closed`. An end without it means: open the stream again, at whichever gateway,
+//! with the id of the last message (`Last-Event-ID`, or `last_event_id` in the query): what was missed follows if this gateway still has all of
+//! it, else a snapshot does.
 //!
-//! | close code | meaning |
+//! | module | |
 //! |---|---|
-//! | 1000 | after `closed` |
-//! | 1008 | another stream of the same participant took over, or the client sent a message that is too long |
-//! | 1012 | the gateway restarts |
-//! | 1013 | the media node cannot be reached |
+//! | `message` | what is told |
+//! | `log` | the last messages, numbered |
+//! | `feed`, `streams` | one participant's, and who reads them; all participants' |
+//! | `relay`, `recovery` | from the session to the feed; finding a participant again |
+//! | `socket`, `server_sent` | from the feed to the client |
 
-use std::time::Duration;
+mod feed;
+mod log;
+mod message;
+mod recovery;
+mod relay;
+mod server_sent;
+mod socket;
+mod streams;
 
-use axum::body::Bytes;
 use axum::extract::State as Shared;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::header::UPGRADE;
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
-use serde::Serialize;
-use signalbox_protocol::TrackId;
-use signalbox_protocol::control::{CloseReason, Event, Snapshot};
-use signalbox_protocol::room::{ParticipantInfo, RoomInfo, Slot, Speaker};
-use tokio::time::{Instant, MissedTickBehavior};
+use utoipa::IntoParams;
+use utoipa::openapi::HttpMethod::Get;
 
+use self::message::Message;
 use super::Member;
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
-use crate::session::{Session, SessionEvent};
-use crate::state::{SocketGuard, State};
+use crate::state::State;
 
-/// The longest message of a client, in bytes. Nothing that it sends is used.
-const MAX_MESSAGE_BYTES: usize = 4096;
+pub(crate) use streams::Streams;
 
-/// When to ask the client for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
-/// When to give the client up, after this long without anything from it. Higher: the others see a lost participant longer. Lower: a
-/// phone that changes networks is given up too early.
-const SILENCE_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long a message may take to be written.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the client is told.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Told {
-    Snapshot {
-        room: RoomInfo,
-        participant: ParticipantInfo,
-        participants: Vec<ParticipantInfo>,
-        speakers: Vec<Speaker>,
-        slots: Vec<Slot>,
-    },
-    Joined {
-        participant: ParticipantInfo,
-    },
-    Updated {
-        participant: ParticipantInfo,
-    },
-    Left {
-        participant: ParticipantInfo,
-    },
-    Published {
-        participant: ParticipantInfo,
-        track: TrackId,
-    },
-    Unpublished {
-        participant: ParticipantInfo,
-        track: TrackId,
-    },
-    Muted {
-        participant: ParticipantInfo,
-        track: TrackId,
-        muted: bool,
-    },
-    Speakers {
-        speakers: Vec<Speaker>,
-    },
-    Slots {
-        slots: Vec<Slot>,
-    },
-    SlotsWanted {
-        audio: u32,
-        video: u32,
-    },
-    Closed {
-        reason: CloseReason,
-    },
+/// Where to go on.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "it documents what `last_id` reads")]
+struct ResumeQuery {
+    /// The id of the last message that was received, for clients that cannot send `Last-Event-ID`, such as a browser's WebSocket.
+    last_event_id: Option<String>,
 }
 
-impl From<Snapshot> for Told {
-    fn from(snapshot: Snapshot) -> Self {
-        Self::Snapshot {
-            room: snapshot.room,
-            participant: snapshot.participant,
-            participants: snapshot.others,
-            speakers: snapshot.speakers,
-            slots: snapshot.slots,
-        }
-    }
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.guarded(
+        operation(
+            Get,
+            "/v1/rooms/{room}/participants/{participant}/events",
+            "streamEvents",
+            "A participant's events, as server-sent events or as a WebSocket.",
+        )
+        .tag("events")
+        .describe(
+            "The first message is a `snapshot`, and so is the first after any gap. The last one before an end for good is `closed`; after any \
+             other end open the stream again, with the id of the last message. Without an upgrade the answer is `text/event-stream`: `data:` is the \
+             message, `event:` its type, `id:` its id. With an upgrade to a WebSocket (RFC 6455), each text is a message.",
+        )
+        .header::<String>("Last-Event-ID", "The id of the last message that was received.")
+        .query::<ResumeQuery>()
+        .answers_as::<Message<'static>>(200, "Server-sent events, each with such a message.", "text/event-stream")
+        .answers_nothing(101, "A WebSocket of such messages.")
+        .fails([ApiError::UpgradeRequired]),
+        open,
+    )
 }
 
-impl Told {
-    /// None for what another dialect is told.
-    fn from_event(event: Event) -> Option<Self> {
-        Some(match event {
-            Event::ParticipantJoined { participant } => Self::Joined { participant },
-            Event::ParticipantUpdated { participant } => Self::Updated { participant },
-            Event::ParticipantLeft { participant } => Self::Left { participant },
-            Event::TrackPublished { participant, track } => Self::Published { participant, track },
-            Event::TrackUnpublished { participant, track } => Self::Unpublished { participant, track },
-            Event::TrackMuted {
-                participant,
-                track,
-                muted,
-            } => Self::Muted {
-                participant,
-                track,
-                muted,
-            },
-            Event::Speakers { speakers } => Self::Speakers { speakers },
-            Event::Slots { slots } => Self::Slots { slots },
-            Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
-            Event::Closed { reason } => Self::Closed { reason },
-            Event::Offer { .. } => return None,
-        })
-    }
-}
-
-/// Attaches before it upgrades, so that whatever is wrong is an HTTP error.
-pub(super) async fn open(
+/// Attaches before it answers, so that whatever is wrong is an HTTP error.
+async fn open(
     Shared(state): Shared<State>,
     member: Member,
+    (method, uri, headers): (Method, Uri, HeaderMap),
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
+    // A router that knows GET knows HEAD too; whoever only wants to know must not take the stream over.
+    if method != Method::GET {
+        return Err(ApiError::MethodNotAllowed);
+    }
+    let wants_socket = headers
+        .get(UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let upgrade = match upgrade {
+        Ok(upgrade) => Some(upgrade),
+        Err(_) if wants_socket => return Err(ApiError::UpgradeRequired),
+        Err(_) => None,
+    };
     if state.shutdown().is_cancelled() {
         return Err(ApiError::ShuttingDown);
     }
-    let (session, snapshot) = state
-        .rooms()
-        .attach(&member.room, &member.participant, &member.identity)
-        .await?;
+    let resumed = last_id(&uri, &headers).and_then(|last_id| state.streams().resume(&member, last_id));
+    let reader = match resumed {
+        Some(reader) => reader,
+        None => {
+            let (session, snapshot) = state
+                .rooms()
+                .attach(&member.room, &member.participant, &member.identity)
+                .await?;
+            relay::start(&state, session, snapshot)
+        }
+    };
     let guard = state.socket_guard();
-    Ok(upgrade
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        // The library's default is 128 KiB for each socket, most of which idle.
-        .read_buffer_size(MAX_MESSAGE_BYTES)
-        .write_buffer_size(0)
-        .on_upgrade(move |socket| async move {
-            Stream {
-                socket,
-                session,
-                state,
-                _guard: guard,
-            }
-            .run(snapshot)
-            .await;
-        }))
+    Ok(match upgrade {
+        Some(upgrade) => socket::serve(upgrade, reader, guard),
+        None => server_sent::serve(reader, guard),
+    })
 }
 
-struct Stream {
-    socket: WebSocket,
-    session: Session,
-    state: State,
-    _guard: SocketGuard,
-}
-
-/// Why a stream ends; the client is told by the close code.
-enum End {
-    Closed,
-    Replaced,
-    TooLong,
-    Restart,
-    NodeUnreachable,
-    /// There is nobody to tell.
-    ClientGone,
-}
-
-impl Stream {
-    async fn run(mut self, snapshot: Snapshot) {
-        let end = match self.tell(snapshot.into()).await {
-            Ok(()) => self.relay().await,
-            Err(end) => end,
-        };
-        let (code, reason) = match end {
-            End::Closed => (close_code::NORMAL, "closed"),
-            End::Replaced => (close_code::POLICY, "another stream took over"),
-            End::TooLong => (close_code::POLICY, "message too long"),
-            End::Restart => (close_code::RESTART, "the gateway restarts"),
-            End::NodeUnreachable => (close_code::AGAIN, "the media node cannot be reached"),
-            End::ClientGone => return,
-        };
-        let bye = Message::Close(Some(CloseFrame {
-            code,
-            reason: reason.into(),
-        }));
-        let _ = tokio::time::timeout(SEND_TIMEOUT, self.socket.send(bye)).await;
-    }
-
-    async fn relay(&mut self) -> End {
-        let shutdown = self.state.shutdown().clone();
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard_at = Instant::now();
-        loop {
-            let done = tokio::select! {
-                event = self.session.next_event() => self.pass_on(event).await,
-                message = self.socket.recv() => match message {
-                    Some(Ok(Message::Close(_))) | None => Err(End::ClientGone),
-                    Some(Ok(_)) => {
-                        heard_at = Instant::now();
-                        Ok(())
-                    }
-                    Some(Err(error)) => Err(if is_too_long(&error) { End::TooLong } else { End::ClientGone }),
-                },
-                _ = ping.tick() => {
-                    if heard_at.elapsed() > SILENCE_LIMIT {
-                        Err(End::ClientGone)
-                    } else {
-                        self.send(Message::Ping(Bytes::new())).await
-                    }
-                }
-                () = shutdown.cancelled() => Err(End::Restart),
-            };
-            if let Err(end) = done {
-                return end;
-            }
-        }
-    }
-
-    async fn pass_on(&mut self, event: SessionEvent) -> Result<(), End> {
-        match event {
-            SessionEvent::Event(event) => {
-                let last = matches!(event, Event::Closed { .. });
-                if let Some(told) = Told::from_event(event) {
-                    self.tell(told).await?;
-                }
-                if last { Err(End::Closed) } else { Ok(()) }
-            }
-            SessionEvent::Replaced => Err(End::Replaced),
-            SessionEvent::Lost => self.attach_again().await,
-        }
-    }
-
-    /// The link broke or events were missed; if the participant is still there, a new snapshot makes up for it.
-    async fn attach_again(&mut self) -> Result<(), End> {
-        let attached = {
-            let Session {
-                room,
-                participant,
-                identity,
-                ..
-            } = &self.session;
-            tokio::select! {
-                attached = self.state.rooms().attach(room, participant, identity) => attached,
-                () = self.state.shutdown().cancelled() => return Err(End::Restart),
-            }
-        };
-        match attached {
-            Ok((session, snapshot)) => {
-                self.session = session;
-                self.tell(snapshot.into()).await
-            }
-            Err(ApiError::NoParticipant(_)) => {
-                let reason = CloseReason::NodeGone;
-                self.tell(Told::Closed { reason }).await?;
-                Err(End::Closed)
-            }
-            Err(_) => Err(End::NodeUnreachable),
-        }
-    }
-
-    async fn tell(&mut self, told: Told) -> Result<(), End> {
-        match serde_json::to_string(&told) {
-            Ok(text) => self.send(Message::text(text)).await,
-            Err(error) => {
-                tracing::error!(%error, "an event cannot be written as JSON");
-                Ok(())
-            }
-        }
-    }
-
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(End::ClientGone),
-        }
-    }
-}
-
-/// The library's error for a frame over the cap is only told apart by its type, two levels down.
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error)
-        .and_then(|error| error.downcast_ref::<tokio_tungstenite::tungstenite::Error>())
-        .is_some_and(|error| matches!(error, tokio_tungstenite::tungstenite::Error::Capacity(_)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_keep_their_json() {
-        let json = |told: Told| serde_json::to_string(&told).unwrap();
-        assert_eq!(
-            json(Told::from_event(Event::SlotsWanted { audio: 0, video: 2 }).unwrap()),
-            r#"{"type":"slots_wanted","audio":0,"video":2}"#
-        );
-        assert_eq!(
-            json(
-                Told::from_event(Event::Closed {
-                    reason: CloseReason::DuplicateIdentity
-                })
-                .unwrap()
-            ),
-            r#"{"type":"closed","reason":"duplicate_identity"}"#
-        );
-    }
+/// The id of the last message that a client has had. Ids have no character that a query would have to escape.
+fn last_id<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let query = uri.query().unwrap_or_default();
+    header.or_else(|| query.split('&').find_map(|pair| pair.strip_prefix("last_event_id=")))
 }

@@ -7,29 +7,54 @@ use axum::extract::State as Shared;
 use serde::{Deserialize, Serialize};
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use signalbox_protocol::{Identity, RoomName};
+use utoipa::ToSchema;
+use utoipa::openapi::HttpMethod::Post;
 
 use super::body::JsonBody;
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
 
 /// How long a guest's token holds. Higher: guests who keep it come back for longer. Lower: long calls cannot be rejoined.
 const LIFETIME: Duration = Duration::from_secs(6 * 3600);
 
-#[derive(Deserialize)]
+/// Who wants to join which room.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GuestRequest {
+    /// The room.
     room: RoomName,
+    /// Who the guest is in it.
     identity: Identity,
+    /// A name to show.
     #[serde(default)]
     name: String,
 }
 
-#[derive(Serialize)]
+/// What a guest joins with.
+#[derive(Serialize, ToSchema)]
 pub(super) struct GuestToken {
+    /// The access token.
     token: String,
 }
 
-pub(super) async fn create(
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.open(
+        operation(
+            Post,
+            "/v1/guest-tokens",
+            "createGuestToken",
+            "A token for whoever asks, where the operator allows it.",
+        )
+        .tag("tokens")
+        .body::<GuestRequest>()
+        .answers::<GuestToken>(200, "The token; it holds for six hours.")
+        .fails([ApiError::GuestsOff, ApiError::Internal]),
+        create,
+    )
+}
+
+async fn create(
     Shared(state): Shared<State>,
     _: GuestsAllowed,
     JsonBody(request): JsonBody<GuestRequest>,
@@ -52,7 +77,7 @@ pub(super) async fn create(
 }
 
 /// Checked before the body is read.
-pub(super) struct GuestsAllowed;
+struct GuestsAllowed;
 
 impl axum::extract::FromRequestParts<State> for GuestsAllowed {
     type Rejection = ApiError;

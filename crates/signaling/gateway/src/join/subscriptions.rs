@@ -4,25 +4,50 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use signalbox_protocol::control::{Command, Preference, Quality};
+use utoipa::ToSchema;
+use utoipa::openapi::HttpMethod;
 
 use super::body::JsonBody;
 use super::{Member, NamedTrack};
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
 
-#[derive(Deserialize)]
+/// How another participant's track is to be received. `enabled`, `quality`, `width` and `height` replace what was said before as a whole.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SubscriptionUpdate {
+    /// Receive it, or not.
     #[serde(default)]
     subscribed: Option<bool>,
+    /// Send it; false pauses it without a negotiation.
     #[serde(default)]
     enabled: Option<bool>,
+    /// The most that is of use.
     #[serde(default)]
     quality: Option<Quality>,
+    /// The width in pixels that it is shown at.
     #[serde(default)]
     width: Option<u32>,
+    /// The height in pixels that it is shown at.
     #[serde(default)]
     height: Option<u32>,
+}
+
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.guarded(
+        operation(
+            HttpMethod::Patch,
+            "/v1/rooms/{room}/participants/{participant}/subscriptions/{track}",
+            "subscribe",
+            "Receive a track or not, and how.",
+        )
+        .tag("tracks")
+        .describe("A track that is not there (any more) is no error: it may just have ended.")
+        .body::<SubscriptionUpdate>()
+        .answers_nothing(204, "It is so."),
+        update,
+    )
 }
 
 impl SubscriptionUpdate {
@@ -39,8 +64,7 @@ impl SubscriptionUpdate {
     }
 }
 
-/// `PATCH`: receive a track or not, and how.
-pub(super) async fn update(
+async fn update(
     Shared(state): Shared<State>,
     member: Member,
     NamedTrack(track): NamedTrack,

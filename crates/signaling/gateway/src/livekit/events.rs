@@ -5,7 +5,7 @@
 use livekit_protocol as lk;
 use livekit_protocol::signal_response::Message;
 use signalbox_protocol::control::{Event, Snapshot};
-use signalbox_protocol::room::{RoomInfo, Speaker};
+use signalbox_protocol::room::{ParticipantQuality, RoomInfo, Speaker};
 use signalbox_protocol::{Identity, ParticipantId};
 
 use super::roster::Roster;
@@ -90,6 +90,7 @@ pub(super) fn refresh(snapshot: &Snapshot, gone: Vec<(Identity, ParticipantId)>)
         room_update(&snapshot.room),
     ];
     messages.extend(speakers(&snapshot.speakers));
+    messages.extend(qualities(&snapshot.qualities));
     messages
 }
 
@@ -105,6 +106,15 @@ pub(super) fn speakers(speakers: &[Speaker]) -> Option<Message> {
     (!speakers.is_empty()).then(|| {
         Message::SpeakersChanged(lk::SpeakersChanged {
             speakers: speakers.iter().map(translate::speaker).collect(),
+        })
+    })
+}
+
+/// None when nobody is named.
+pub(super) fn qualities(told: &[ParticipantQuality]) -> Option<Message> {
+    (!told.is_empty()).then(|| {
+        Message::ConnectionQuality(lk::ConnectionQualityUpdate {
+            updates: told.iter().map(translate::connection_quality).collect(),
         })
     })
 }
@@ -137,8 +147,14 @@ pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
             messages
         }
         Event::Speakers { speakers: changed } => speakers(&changed).into_iter().collect(),
-        // They belong to the other kind of connection.
-        Event::Slots { .. } | Event::SlotsWanted { .. } => Vec::new(),
+        Event::Quality { participants } => qualities(&participants).into_iter().collect(),
+        // The SDK mutes its own track by it.
+        Event::MutedRemotely { track } => vec![Message::Mute(lk::MuteTrackRequest {
+            sid: track.to_string(),
+            muted: true,
+        })],
+        // They belong to the other kind of connection, or are the session's business.
+        Event::Slots { .. } | Event::SlotsWanted { .. } | Event::AttachedElsewhere => Vec::new(),
         Event::Offer { id, sdp } => {
             return Told::Offer(lk::SessionDescription {
                 r#type: "offer".to_owned(),

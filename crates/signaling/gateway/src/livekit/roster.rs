@@ -130,6 +130,8 @@ mod tests {
             others: others.iter().map(|(id, identity)| participant(id, identity)).collect(),
             speakers: Vec::new(),
             slots: Vec::new(),
+            qualities: Vec::new(),
+            media: None,
             departed: Vec::new(),
         }
     }

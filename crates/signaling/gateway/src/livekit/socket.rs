@@ -141,7 +141,8 @@ impl Client {
             // The client does not know its participant, so that nobody could ever resume it.
             return Flow::Break(End::Left);
         }
-        self.send_all(events::speakers(&snapshot.speakers)).await
+        self.send_all(events::speakers(&snapshot.speakers)).await?;
+        self.send_all(events::qualities(&snapshot.qualities)).await
     }
 
     async fn begin_again(&mut self, snapshot: &Snapshot) -> Flow {

@@ -5,7 +5,10 @@
 
 use livekit_protocol as lk;
 use signalbox_protocol::control::{CloseReason, Quality};
-use signalbox_protocol::room::{Grants, Kind, ParticipantInfo, ParticipantState, RoomInfo, Source, Speaker, TrackInfo};
+use signalbox_protocol::room::{
+    ConnectionQuality, Grants, Kind, ParticipantInfo, ParticipantQuality, ParticipantState, RoomInfo, Source, Speaker,
+    TrackInfo,
+};
 
 use super::dialect;
 
@@ -261,6 +264,21 @@ pub(super) fn quality_from(quality: i32) -> Option<Quality> {
     }
 }
 
+/// How well a participant's connection does. The words are the same; clients that are told for long that they are lost reconnect.
+pub(super) fn connection_quality(told: &ParticipantQuality) -> lk::ConnectionQualityInfo {
+    let quality = match told.quality {
+        ConnectionQuality::Excellent => lk::ConnectionQuality::Excellent,
+        ConnectionQuality::Good => lk::ConnectionQuality::Good,
+        ConnectionQuality::Poor => lk::ConnectionQuality::Poor,
+        ConnectionQuality::Lost => lk::ConnectionQuality::Lost,
+    };
+    lk::ConnectionQualityInfo {
+        participant_sid: told.participant.to_string(),
+        quality: quality.into(),
+        ..lk::ConnectionQualityInfo::default()
+    }
+}
+
 /// The message that ends a client's session, or sends it to begin a new one.
 pub(super) fn leave(reason: lk::DisconnectReason, action: lk::leave_request::Action) -> lk::LeaveRequest {
     lk::LeaveRequest {
@@ -278,6 +296,7 @@ pub(super) fn closed(reason: CloseReason) -> lk::LeaveRequest {
     use lk::leave_request::Action;
     match reason {
         CloseReason::Left => leave(Reason::ClientInitiated, Action::Disconnect),
+        CloseReason::Removed => leave(Reason::ParticipantRemoved, Action::Disconnect),
         CloseReason::DuplicateIdentity => leave(Reason::DuplicateIdentity, Action::Disconnect),
         CloseReason::RoomClosed => leave(Reason::RoomDeleted, Action::Disconnect),
         // The client is alive, or nobody would be told: with new peer connections it can have its place back.

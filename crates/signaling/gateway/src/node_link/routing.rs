@@ -210,7 +210,7 @@ impl Routing {
 
     /// Queues an event for each of these participants.
     pub(super) fn deliver(&mut self, to: &[ParticipantId], event: Event) -> Undelivered {
-        let last = matches!(event, Event::Closed { .. });
+        let last = matches!(event, Event::Closed { .. } | Event::AttachedElsewhere);
         let event = Arc::new(event);
         let mut undelivered = Undelivered::default();
         for participant in to {
@@ -347,6 +347,16 @@ mod tests {
         assert_eq!(feed.events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
         assert!(!feed.replaced.load(Ordering::Acquire));
         assert!(routing.release(&ann(), first));
+    }
+
+    #[test]
+    fn a_session_whose_participant_is_attached_elsewhere_cannot_detach_it() {
+        let mut routing = Routing::default();
+        let first = claim(&mut routing);
+        let mut feed = routing.attach(ann(), first);
+        routing.deliver(&[ann()], Event::AttachedElsewhere);
+        assert_eq!(*feed.events.try_recv().unwrap(), Event::AttachedElsewhere);
+        assert!(!routing.release(&ann(), first));
     }
 
     #[test]

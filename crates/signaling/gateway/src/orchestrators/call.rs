@@ -114,6 +114,7 @@ async fn refusal(response: Response) -> Result<ApiError, Failed> {
             detail: problem.map(|problem| problem.detail).unwrap_or_default(),
             retry_after: retry_after.unwrap_or(RETRY_AFTER_SECONDS).min(MAX_RETRY_AFTER_SECONDS),
         }),
+        (StatusCode::NOT_FOUND, "unknown-room") => Ok(ApiError::NoRoom),
         (StatusCode::SERVICE_UNAVAILABLE, "map-unavailable") => Err(Failed::MapAway),
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Err(Failed::Refused {
             status: status.as_u16(),

@@ -10,26 +10,38 @@ use signalbox_protocol::RoomName;
 use signalbox_protocol::control::{Joined, Snapshot};
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, RoomInfo, Slot};
 use signalbox_protocol::srtp::SrtpStream;
+use utoipa::ToSchema;
 
 use super::examples::Examples;
 use super::request::last_port;
 use super::session_description;
 use crate::problem::ApiError;
 
-/// 201.
-#[derive(Serialize)]
-struct Admission {
+/// A participant without a peer connection that is in the room.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SrtpAdmission {
+    /// The room.
     room: RoomInfo,
+    /// The participant itself.
     participant: ParticipantInfo,
+    /// Everyone else.
     participants: Vec<ParticipantInfo>,
+    /// The received streams, and what each carries at first.
     slots: Vec<Slot>,
+    /// Where its media goes.
     media: MediaAddress,
+    /// What it sends, in the order of the request.
     publish: Vec<SrtpStream>,
+    /// What it receives.
     receive: Vec<SrtpStream>,
+    /// After how long without any sign of life it ends, in milliseconds.
     idle_ms: u64,
+    /// An SDP file for receiving, if there is anything to receive.
     #[serde(skip_serializing_if = "Option::is_none")]
     sdp: Option<String>,
+    /// Command lines that do it.
     examples: Examples,
+    /// The address of its event stream.
     events: String,
 }
 
@@ -73,7 +85,7 @@ pub(crate) fn answer(
                 slots,
                 ..
             } = joined.snapshot;
-            let admission = Admission {
+            let admission = SrtpAdmission {
                 room,
                 participant,
                 participants: others,

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use signalbox_protocol::room::{Kind, MediaAddress};
 use signalbox_protocol::srtp::{SrtpStream, SrtpSuite};
+use utoipa::ToSchema;
 
 use super::session_description::{encoding, port};
 
@@ -19,17 +20,21 @@ const PACKET_BYTES: u32 = 1200;
 const KEY_FRAME_EVERY: u32 = 60;
 
 /// The lines for each tool.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Examples {
+    /// For ffmpeg.
     ffmpeg: Lines,
+    /// For GStreamer.
     gstreamer: Lines,
 }
 
 /// None: there is nothing to do, or the tool cannot do it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Lines {
+    /// Publishes a test picture and tone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) publish: Option<String>,
+    /// Receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receive: Option<String>,
 }

@@ -5,6 +5,7 @@ use signalbox_protocol::RoomName;
 use signalbox_protocol::control::Transports;
 use signalbox_protocol::room::{Kind, PublishTrack, Source};
 use signalbox_protocol::srtp::{SrtpRequest, SrtpSuite, SrtpWanted};
+use utoipa::ToSchema;
 
 use crate::access::Access;
 use crate::problem::ApiError;
@@ -23,46 +24,59 @@ const MAX_STREAMS: usize = 64;
 const CODECS: &str = "opus, vp8, h264, vp9 or av1";
 
 /// A join without a peer connection.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SrtpJoin {
     /// Always `srtp`.
     #[serde(rename = "transport")]
     _transport: String,
+    /// A name to show, unless the access token has one.
     #[serde(default)]
     pub(crate) name: Option<String>,
+    /// What it publishes.
     #[serde(default)]
     publish: Vec<Publish>,
+    /// What it receives.
     #[serde(default)]
     subscribe: Subscribe,
+    /// How all of it is encrypted.
     #[serde(default)]
     suite: SrtpSuite,
+    /// The first local port that it receives on, for the SDP file and the examples.
     #[serde(default = "default_receive_port")]
     pub(crate) receive_port: u16,
 }
 
 /// A track to publish.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Publish {
+    /// Sound or picture.
     kind: Kind,
+    /// `opus`, `vp8`, `h264`, `vp9` or `av1`.
     codec: String,
+    /// Where it comes from.
     #[serde(default)]
     source: Option<Source>,
+    /// A name; may be empty.
     #[serde(default)]
     name: String,
+    /// Published muted.
     #[serde(default)]
     muted: bool,
+    /// Full width in pixels; 0: not said.
     #[serde(default)]
     width: u32,
+    /// Full height in pixels; 0: not said.
     #[serde(default)]
     height: u32,
+    /// The SSRC to send with; chosen by the node when not said.
     #[serde(default)]
     ssrc: Option<u32>,
 }
 
 /// What to receive.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "`subscribe` must be true, false, or a list such as [{\"kind\": \"video\", \"codec\": \"vp8\"}]"
@@ -74,10 +88,13 @@ enum Subscribe {
     Streams(Vec<Wanted>),
 }
 
-#[derive(Debug, Deserialize)]
+/// A stream to receive.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
+    /// Sound or picture.
     kind: Kind,
+    /// The codec that it is received in; Opus or VP8 when not said.
     #[serde(default)]
     codec: Option<String>,
 }

@@ -2,13 +2,20 @@
 
 use futures_util::SinkExt;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use signalbox_protocol::TrackId;
 use signalbox_protocol::control::{CloseReason, Command, Event, RefusalReason};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cluster::{Cluster, close_code, eventually, next_json, problem};
 use crate::fake_node::{UNKNOWN, participant};
+
+/// A message, after a look at its id.
+fn without_id(mut message: Value) -> Value {
+    let id = message.as_object_mut().unwrap().remove("id").unwrap();
+    assert!(!id.as_str().unwrap().is_empty());
+    message
+}
 
 #[tokio::test]
 async fn events_arrive_in_order_after_a_snapshot_and_end_with_closed() {
@@ -58,12 +65,12 @@ async fn events_arrive_in_order_after_a_snapshot_and_end_with_closed() {
     );
     assert_eq!(next_json(&mut socket).await["muted"], true);
     assert_eq!(
-        next_json(&mut socket).await,
+        without_id(next_json(&mut socket).await),
         json!({"type": "slots_wanted", "audio": 0, "video": 1})
     );
     assert_eq!(next_json(&mut socket).await["type"], "left");
     assert_eq!(
-        next_json(&mut socket).await,
+        without_id(next_json(&mut socket).await),
         json!({"type": "closed", "reason": "room_closed"})
     );
     assert_eq!(close_code(&mut socket).await, 1000);
@@ -115,7 +122,7 @@ async fn a_participant_that_is_gone_after_a_broken_link_is_told_so() {
     cluster.node.refuse([RefusalReason::NoParticipant; 2]);
     cluster.node.cut();
     assert_eq!(
-        next_json(&mut socket).await,
+        without_id(next_json(&mut socket).await),
         json!({"type": "closed", "reason": "node_gone"})
     );
     assert_eq!(close_code(&mut socket).await, 1000);
@@ -138,8 +145,15 @@ async fn a_message_that_is_too_long_ends_only_its_stream() {
 async fn what_is_wrong_is_an_http_error_before_the_upgrade() {
     let cluster = Cluster::start().await;
     let path = "/v1/rooms/daily/participants/PA_1/events";
-    let (status, kind, _) = problem(cluster.request(Method::GET, path).send().await.unwrap()).await;
+    let broken = cluster
+        .request(Method::GET, path)
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "12");
+    let (status, kind, _) = problem(broken.send().await.unwrap()).await;
     assert_eq!((status, kind.as_str()), (426, "upgrade-required"));
+    let (status, kind, _) = problem(cluster.bare(Method::GET, path).send().await.unwrap()).await;
+    assert_eq!((status, kind.as_str()), (401, "token-missing"));
     assert_eq!(
         problem(cluster.bare(Method::GET, path).send().await.unwrap()).await.0,
         401

@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalbox_protocol::control::{
-    Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame, Snapshot,
+    Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame,
+    RoomCommand, Snapshot,
 };
 use signalbox_protocol::room::{Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo};
 use signalbox_protocol::srtp::{SrtpKey, SrtpRequest, SrtpSession, SrtpStream};
@@ -39,6 +40,9 @@ struct Inner {
     held: Mutex<Vec<RequestFrame>>,
     links: AtomicU64,
     participants: AtomicU64,
+    /// Who is in each room, for those who administer it; none: there is no room.
+    members: Mutex<Option<Vec<ParticipantInfo>>>,
+    generation: AtomicU64,
 }
 
 impl FakeNode {
@@ -54,6 +58,8 @@ impl FakeNode {
             held: Mutex::default(),
             links: AtomicU64::new(0),
             participants: AtomicU64::new(0),
+            members: Mutex::default(),
+            generation: AtomicU64::new(1),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -85,6 +91,16 @@ impl FakeNode {
         for frame in std::mem::take(&mut *self.0.held.lock().unwrap()) {
             self.push_frame(&self.answer(frame));
         }
+    }
+
+    /// Its rooms exist, with these participants.
+    pub fn host(&self, members: impl IntoIterator<Item = ParticipantInfo>) {
+        *self.0.members.lock().unwrap() = Some(members.into_iter().collect());
+    }
+
+    /// The rooms' generation from now on.
+    pub fn move_to(&self, generation: u64) {
+        self.0.generation.store(generation, Ordering::SeqCst);
     }
 
     /// Breaks all links.
@@ -146,7 +162,7 @@ impl FakeNode {
             ip: "192.0.2.7".parse().unwrap(),
             port: 50_000,
             node: NodeId(Default::default()),
-            generation: Generation(1),
+            generation: Generation(self.0.generation.load(Ordering::SeqCst)),
         };
         let reply = match request {
             Request::Open { .. } => Reply::Opened { media },
@@ -169,14 +185,50 @@ impl FakeNode {
                 identity,
                 command,
             } => match command {
-                Command::Attach => Reply::Snapshot(Box::new(snapshot(room, identity, participant, String::new()))),
+                Command::Attach => Reply::Snapshot(Box::new(Snapshot {
+                    media: Some(media),
+                    ..snapshot(room, identity, participant, String::new())
+                })),
                 Command::Offer { .. } => Reply::Answer {
                     sdp: "v=0 again".into(),
                 },
                 _ => Reply::Done,
             },
+            Request::Administer { room, command } => return self.administer(room, command).into(),
         };
         Outcome::Ok(reply)
+    }
+
+    fn administer(&self, room: RoomName, command: RoomCommand) -> Result<Reply, Refusal> {
+        let members = self.0.members.lock().unwrap().clone();
+        let members = members.ok_or_else(|| Refusal::new(RefusalReason::NoRoom, "No such room."))?;
+        let named = |name: &str| {
+            let is_named = |one: &&ParticipantInfo| one.id.as_str() == name || one.identity.as_str() == name;
+            let found = members.iter().find(is_named).cloned();
+            found.ok_or_else(|| Refusal::new(RefusalReason::NoParticipant, "No such participant."))
+        };
+        Ok(match command {
+            RoomCommand::List => Reply::Room {
+                room: snapshot(room, "x".parse().unwrap(), ParticipantId::new("x"), String::new()).room,
+                participants: members,
+            },
+            RoomCommand::Find { participant } => Reply::Participant {
+                participant: Box::new(named(&participant)?),
+            },
+            RoomCommand::Update { participant, update } => {
+                let mut found = named(&participant)?;
+                found.name = update.name.unwrap_or(found.name);
+                Reply::Participant {
+                    participant: Box::new(found),
+                }
+            }
+            RoomCommand::Mute { participant, .. }
+            | RoomCommand::Unpublish { participant, .. }
+            | RoomCommand::Remove { participant } => {
+                named(&participant)?;
+                Reply::Done
+            }
+        })
     }
 }
 
@@ -221,6 +273,8 @@ fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String)
         others: Vec::new(),
         speakers: Vec::new(),
         slots: Vec::new(),
+        qualities: Vec::new(),
+        media: None,
         departed: Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! An orchestrator that answers what the test tells it to, and remembers what it was asked.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, State};
@@ -38,6 +38,7 @@ pub struct FakeOrchestrator(Arc<Inner>);
 struct Inner {
     url: String,
     asked: AtomicU64,
+    nowhere: AtomicBool,
     mood: Mutex<Mood>,
     /// The control address of the node that takes all rooms; none: there is no node.
     node: Mutex<Option<String>>,
@@ -55,6 +56,7 @@ impl FakeOrchestrator {
         let orchestrator = Self(Arc::new(Inner {
             url: format!("http://{}", listener.local_addr().unwrap()),
             asked: AtomicU64::new(0),
+            nowhere: AtomicBool::new(false),
             mood: Mutex::new(Mood::Well),
             node: Mutex::new(node),
             ticket_seconds: AtomicU64::new(30),
@@ -81,6 +83,11 @@ impl FakeOrchestrator {
 
     pub fn place_on(&self, control: Option<String>) {
         *self.0.node.lock().unwrap() = control;
+    }
+
+    /// Rooms that are only looked for are nowhere from now on.
+    pub fn know_nothing(&self) {
+        self.0.nowhere.store(true, Ordering::SeqCst);
     }
 
     pub fn be(&self, mood: Mood) {
@@ -144,6 +151,10 @@ async fn place(
         Mood::Well | Mood::MapAway => {}
     }
     let node = orchestrator.0.node.lock().unwrap().clone();
+    if request.find_only && orchestrator.0.nowhere.load(Ordering::SeqCst) {
+        let problem = Problem::new(404, "unknown-room", "Unknown room", "Nowhere.");
+        return (StatusCode::NOT_FOUND, Json(problem)).into_response();
+    }
     match node {
         Some(control) => {
             orchestrator.0.placed.lock().unwrap().insert(request.room.clone());

@@ -13,7 +13,7 @@ fn tickets(node: &FakeNode) -> Vec<String> {
     let ticket = |request| match request {
         Request::Join(join) => Some(join.ticket),
         Request::Open { ticket, .. } => Some(ticket),
-        Request::Participant { .. } => None,
+        Request::Participant { .. } | Request::Administer { .. } => None,
     };
     node.requests().into_iter().filter_map(ticket).collect()
 }

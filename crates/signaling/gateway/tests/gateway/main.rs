@@ -1,5 +1,6 @@
 //! The gateway over real sockets, between a fake orchestrator and a fake media node.
 
+mod administration;
 mod cluster;
 mod events;
 mod fake_node;
@@ -8,6 +9,8 @@ mod http;
 mod joins;
 mod limits;
 mod links;
+mod openapi;
 mod orchestrators;
 mod reports;
+mod resuming;
 mod srtp;

@@ -150,7 +150,7 @@ impl Node {
                     ..
                 } => {}
                 Request::Participant { command, .. } => return command,
-                Request::Join(_) | Request::Open { .. } => {}
+                Request::Join(_) | Request::Open { .. } | Request::Administer { .. } => {}
             }
         }
     }
@@ -217,7 +217,7 @@ impl Inner {
             Request::Participant {
                 participant, command, ..
             } => self.command(participant, command),
-            Request::Open { .. } => unreachable!("no such request in this dialect"),
+            Request::Open { .. } | Request::Administer { .. } => unreachable!("no such request in this dialect"),
         };
         let result: Outcome = result.into();
         self.send(&NodeFrame::Reply { id: frame.id, result });
@@ -291,6 +291,8 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
         others,
         speakers: Vec::new(),
         slots: Vec::new(),
+        qualities: Vec::new(),
+        media: None,
         departed: Vec::new(),
     }
 }

@@ -21,7 +21,12 @@ pub async fn place<S: Store>(
 ) -> Result<Json<Placement>, Failure> {
     check::placement(&request)?;
     let cluster = service.cluster()?;
-    let assignment = service.place(&request).await?.ok_or(Kind::NoNode)?;
+    let missing = if request.find_only {
+        Kind::UnknownRoom
+    } else {
+        Kind::NoNode
+    };
+    let assignment = service.place(&request).await?.ok_or(missing)?;
     let ticket = service.signer.sign(cluster, &assignment, SystemTime::now())?;
     Ok(Json(Placement {
         room: assignment.room,

@@ -114,3 +114,16 @@ async fn a_draining_node_gets_no_new_rooms_and_keeps_those_that_it_has() {
     assert_eq!(send(&app, release).await.status(), StatusCode::NO_CONTENT);
     fails(&app, put(node, "serving"), 409, "node-lost").await;
 }
+
+#[tokio::test]
+async fn a_room_that_is_only_looked_for_stays_nowhere() {
+    let app = memory().await;
+    registered(&app).await;
+    let looked_for = || request(Method::POST, "/v1/placements", r#"{"room":"daily","find_only":true}"#);
+    fails(&app, looked_for(), 404, "unknown-room").await;
+    let response = send(&app, request(Method::GET, "/v1/rooms/daily/placement", "")).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let placed: Placement = post(&app, "/v1/placements", json!({"room": "daily"})).await;
+    let found: Placement = decode(send(&app, looked_for()).await).await;
+    assert_eq!((found.node, found.generation), (placed.node, placed.generation));
+}

@@ -1,0 +1,233 @@
+//! What a client is told: the messages of an event stream, and how the domain's events become them. Pure.
+
+use serde::Serialize;
+use signalbox_protocol::TrackId;
+use signalbox_protocol::control::{CloseReason, Event, Snapshot};
+use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker};
+use utoipa::ToSchema;
+
+/// A message of an event stream, but for its `id`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "written as JSON at once, never stored")]
+pub(super) enum Told {
+    /// How all is: whatever was told before is void. It comes first, and after any gap.
+    Snapshot {
+        /// The room.
+        room: RoomInfo,
+        /// The participant itself.
+        participant: ParticipantInfo,
+        /// Everyone else.
+        participants: Vec<ParticipantInfo>,
+        /// Who is speaking.
+        speakers: Vec<Speaker>,
+        /// What each receiving m-line carries.
+        slots: Vec<Slot>,
+        /// How well connections do, as far as it is known.
+        qualities: Vec<ParticipantQuality>,
+        /// Where the participant's media goes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        media: Option<MediaAddress>,
+    },
+    /// Somebody else joined.
+    Joined {
+        /// Who.
+        participant: ParticipantInfo,
+    },
+    /// Somebody, perhaps oneself, changed.
+    Updated {
+        /// As it is now.
+        participant: ParticipantInfo,
+    },
+    /// Somebody else left.
+    Left {
+        /// As it was last, without tracks.
+        participant: ParticipantInfo,
+    },
+    /// A track can be received; to its publisher: it has been negotiated.
+    Published {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track is gone.
+    Unpublished {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track was muted or unmuted.
+    Muted {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+        /// The new state.
+        muted: bool,
+    },
+    /// Who speaks, as far as it changed.
+    Speakers {
+        /// The changed ones.
+        speakers: Vec<Speaker>,
+    },
+    /// Receiving m-lines carry something else than before.
+    Slots {
+        /// The changed ones.
+        slots: Vec<Slot>,
+    },
+    /// There are more tracks than receiving m-lines: offer with so many more to receive them.
+    SlotsWanted {
+        /// Audio m-lines that are missing.
+        audio: u32,
+        /// Video m-lines that are missing.
+        video: u32,
+    },
+    /// How well connections do, as far as it changed; at most every two seconds.
+    Quality {
+        /// The changed ones.
+        participants: Vec<ParticipantQuality>,
+    },
+    /// Media goes to another address from now on.
+    Moved {
+        /// There.
+        media: MediaAddress,
+    },
+    /// The participant is no longer in the room; the last message.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// A message with its id, as a client gets it.
+#[derive(Serialize, ToSchema)]
+#[schema(title = "EventMessage")]
+pub(super) struct Message<'a> {
+    /// To be named when the stream is opened again, so that it goes on after this message.
+    id: &'a str,
+    #[serde(flatten)]
+    told: &'a Told,
+}
+
+impl From<Snapshot> for Told {
+    fn from(snapshot: Snapshot) -> Self {
+        Self::Snapshot {
+            room: snapshot.room,
+            participant: snapshot.participant,
+            participants: snapshot.others,
+            speakers: snapshot.speakers,
+            slots: snapshot.slots,
+            qualities: snapshot.qualities,
+            media: snapshot.media,
+        }
+    }
+}
+
+impl Told {
+    /// None for what another dialect is told.
+    pub(super) fn from_event(event: Event) -> Option<Self> {
+        Some(match event {
+            Event::ParticipantJoined { participant } => Self::Joined { participant },
+            Event::ParticipantUpdated { participant } => Self::Updated { participant },
+            Event::ParticipantLeft { participant } => Self::Left { participant },
+            Event::TrackPublished { participant, track } => Self::Published { participant, track },
+            Event::TrackUnpublished { participant, track } => Self::Unpublished { participant, track },
+            Event::TrackMuted {
+                participant,
+                track,
+                muted,
+            } => Self::Muted {
+                participant,
+                track,
+                muted,
+            },
+            Event::Speakers { speakers } => Self::Speakers { speakers },
+            Event::Slots { slots } => Self::Slots { slots },
+            Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
+            Event::Quality { participants } => Self::Quality { participants },
+            Event::Closed { reason } => Self::Closed { reason },
+            Event::Offer { .. } | Event::MutedRemotely { .. } | Event::AttachedElsewhere => return None,
+        })
+    }
+
+    /// The message's `type`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Snapshot { .. } => "snapshot",
+            Self::Joined { .. } => "joined",
+            Self::Updated { .. } => "updated",
+            Self::Left { .. } => "left",
+            Self::Published { .. } => "published",
+            Self::Unpublished { .. } => "unpublished",
+            Self::Muted { .. } => "muted",
+            Self::Speakers { .. } => "speakers",
+            Self::Slots { .. } => "slots",
+            Self::SlotsWanted { .. } => "slots_wanted",
+            Self::Quality { .. } => "quality",
+            Self::Moved { .. } => "moved",
+            Self::Closed { .. } => "closed",
+        }
+    }
+
+    /// The message as a client gets it.
+    pub(super) fn to_json(&self, id: &str) -> String {
+        let message = Message { id, told: self };
+        serde_json::to_string(&message).unwrap_or_else(|error| {
+            tracing::error!(%error, "an event cannot be written as JSON");
+            // Not worth a panic; a client ignores what it does not know.
+            format!(r#"{{"id":"{id}","type":"unknown"}}"#)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_protocol::ParticipantId;
+    use signalbox_protocol::room::ConnectionQuality;
+    use signalbox_protocol::{Generation, NodeId};
+
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_json() {
+        let json = |told: Told| {
+            let json = told.to_json("x-7");
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(value["type"], told.kind());
+            json
+        };
+        assert_eq!(
+            json(Told::from_event(Event::SlotsWanted { audio: 0, video: 2 }).unwrap()),
+            r#"{"id":"x-7","type":"slots_wanted","audio":0,"video":2}"#
+        );
+        assert_eq!(
+            json(
+                Told::from_event(Event::Closed {
+                    reason: CloseReason::DuplicateIdentity
+                })
+                .unwrap()
+            ),
+            r#"{"id":"x-7","type":"closed","reason":"duplicate_identity"}"#
+        );
+        let participants = vec![ParticipantQuality {
+            participant: ParticipantId::new("PA_a"),
+            quality: ConnectionQuality::Good,
+        }];
+        assert_eq!(
+            json(Told::from_event(Event::Quality { participants }).unwrap()),
+            r#"{"id":"x-7","type":"quality","participants":[{"participant":"PA_a","quality":"good"}]}"#
+        );
+        let media = MediaAddress {
+            ip: "192.0.2.1".parse().unwrap(),
+            port: 50_000,
+            node: NodeId(Default::default()),
+            generation: Generation(2),
+        };
+        assert_eq!(
+            json(Told::Moved { media }),
+            r#"{"id":"x-7","type":"moved","media":{"ip":"192.0.2.1","port":50000,"node":"00000000-0000-0000-0000-000000000000","generation":2}}"#
+        );
+    }
+}
