@@ -58,7 +58,7 @@ async fn a_reply_or_an_event_for_nobody_is_dropped() {
 async fn a_stream_that_does_not_read_is_caught_up_with_a_snapshot() {
     let cluster = Cluster::start().await;
     let (mut slow, _) = cluster.events("PA_1").await;
-    // Far more than the socket's buffers and the session's queue hold together.
+    // Far more than the socket's buffers and the stream's log hold together.
     let name = "x".repeat(32 * 1024);
     for round in 0..2048 {
         let participant = crate::fake_node::participant("PA_9", "bob", &name);
@@ -68,8 +68,8 @@ async fn a_stream_that_does_not_read_is_caught_up_with_a_snapshot() {
         }
     }
     cluster.join().await;
-    let overflowed = cluster.metric("sessions_overflowed_total").await;
-    assert_eq!(overflowed, 1);
+    // The node's events are taken in any case; only the client misses some.
+    assert_eq!(cluster.metric("sessions_overflowed_total").await, 0);
     while next_json(&mut slow).await["type"] != "snapshot" {}
     let attached = |request: &&Request| {
         matches!(
@@ -80,5 +80,5 @@ async fn a_stream_that_does_not_read_is_caught_up_with_a_snapshot() {
             }
         )
     };
-    assert_eq!(cluster.node.requests().iter().filter(attached).count(), 2);
+    assert!(cluster.node.requests().iter().filter(attached).count() >= 2);
 }
