@@ -89,8 +89,8 @@ struct Whereabouts {
 }
 
 /// How to join: with a peer connection, or with plain streams.
-#[derive(ToSchema)]
-#[schema(untagged)]
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "it documents what `join` tells apart by `transport`")]
 enum JoinBody {
     WebRtc(JoinRequest),
@@ -98,8 +98,8 @@ enum JoinBody {
 }
 
 /// A participant that is in the room.
-#[derive(ToSchema)]
-#[schema(untagged)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "it documents the two forms of the answer")]
 enum Joined {
     WebRtc(Admission),
