@@ -13,4 +13,6 @@ mod sfu {
     mod quality;
     mod simulcast;
     mod srtp;
+    mod srtp_addresses;
+    mod srtp_joins;
 }

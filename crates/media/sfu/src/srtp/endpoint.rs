@@ -103,11 +103,11 @@ impl Endpoint {
                     }
                 } else {
                     let arrived = stream.handle_rtp(now, source, datagram, &mut self.scratch)?;
-                    let first = arrived.is_first.then_some(ConnectionEvent::Connected);
+                    let first = arrived.is_newly_proven.then_some(ConnectionEvent::Connected);
                     self.events.extend(first);
                     self.events.extend(arrived.packet.map(ConnectionEvent::Packet));
                 }
-                let due = stream.next_due();
+                let due = stream.next_due(self.idle);
                 self.wake(due);
             }
             (Stream::Feedback(place), true) => {
@@ -222,7 +222,7 @@ impl Endpoint {
     fn handle_timeout(&mut self, now: Instant) {
         self.due = None;
         for stream in self.inbound.iter_mut().flatten() {
-            self.datagrams.extend(stream.handle_timeout(now, &self.name));
+            self.datagrams.extend(stream.handle_timeout(now, &self.name, self.idle));
         }
         for stream in &mut self.outbound {
             let datagram = stream.handle_timeout(now, &self.name, &self.clock, self.idle);
@@ -231,7 +231,11 @@ impl Endpoint {
                 self.events.push_back(ConnectionEvent::KeyFrameWanted(stream.mid));
             }
         }
-        let inbound = self.inbound.iter().flatten().filter_map(Inbound::next_due);
+        let inbound = self
+            .inbound
+            .iter()
+            .flatten()
+            .filter_map(|stream| stream.next_due(self.idle));
         let outbound = self.outbound.iter().filter_map(|stream| stream.next_due(self.idle));
         // At a time that has passed, nothing may be left to do: it would be done again at once, and for ever.
         self.due = inbound

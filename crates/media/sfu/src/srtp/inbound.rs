@@ -24,6 +24,10 @@ const ROLLOVERS_PER_PACKET: u32 = 64;
 /// Rollover counters that are tried in all: 62 hours of 300 packets a second.
 const MAX_ROLLOVERS: u32 = 1_024;
 
+/// Packets after which the rollover counter is taken for known. Until then the first packet may have been an old one, sent again by
+/// somebody else; what is newer is looked for.
+const SETTLED: u64 = 256;
+
 /// A published stream.
 pub struct Inbound {
     /// Its name among the client's streams.
@@ -40,6 +44,7 @@ pub struct Inbound {
     rollover: Option<u32>,
     guard: Guard,
     address: Option<SocketAddr>,
+    heard: Option<Instant>,
     feedback: Feedback,
     reception: Reception,
     gaps: Gaps,
@@ -61,8 +66,8 @@ pub struct Feedback {
 pub struct Arrived {
     /// The media in it; none: padding alone.
     pub packet: Option<MediaPacket>,
-    /// It is the stream's first one.
-    pub is_first: bool,
+    /// The address is known now, and was not before.
+    pub is_newly_proven: bool,
 }
 
 impl Inbound {
@@ -89,6 +94,7 @@ impl Inbound {
             rollover: is_resumed.then_some(0),
             guard: Guard::default(),
             address: None,
+            heard: None,
             feedback,
             reception: Reception::default(),
             gaps: Gaps::default(),
@@ -121,16 +127,21 @@ impl Inbound {
             }
             other => other?,
         };
+        if header.payload_type != self.payload_type {
+            return Err(Refused::PayloadType);
+        }
         let before = self.window.highest();
+        let is_newly_proven = self.address.is_none();
         // An old packet that comes late from an address that was left must not turn the stream back to it.
         if self.window.take(index) {
             self.address = Some(source);
         }
-        if header.payload_type != self.payload_type {
-            return Err(Refused::PayloadType);
-        }
+        self.heard = Some(now);
         let clock_rate = self.codec.clock_rate();
         self.reception.packet(now, index, header.timestamp, clock_rate);
+        if self.reception.received() >= SETTLED {
+            self.rollover = None;
+        }
         if self.codec != Codec::Opus {
             self.gaps.packet(now, index, before);
         }
@@ -144,7 +155,7 @@ impl Inbound {
         let payload = scratch.len().checked_sub(padding).and_then(|end| scratch.get(..end));
         let payload = payload.filter(|payload| !payload.is_empty());
         Ok(Arrived {
-            is_first: before.is_none(),
+            is_newly_proven: is_newly_proven && self.is_proven(),
             packet: payload.map(|payload| MediaPacket {
                 arrived: now,
                 sequence: index,
@@ -173,18 +184,17 @@ impl Inbound {
             (None, None) => Some(header.sequence.into()),
             (None, Some(_)) => None,
         };
+        let mut refused = Refused::Unauthentic;
         if let Some(index) = nearest {
             if !self.window.is_new(index) {
-                return Err(Refused::Replayed);
-            }
-            if self.cipher.open_rtp(packet, header.length, self.ssrc, index, payload) {
+                refused = Refused::Replayed;
+            } else if self.cipher.open_rtp(packet, header.length, self.ssrc, index, payload) {
                 return Ok(index);
             }
         }
         let Some(rollover) = &mut self.rollover else {
-            return Err(Refused::Unauthentic);
+            return Err(refused);
         };
-        // Also when a first packet has been taken: it may have been an old one, sent again by somebody else.
         for _ in 0..ROLLOVERS_PER_PACKET {
             let index = u64::from(*rollover) << 16 | u64::from(header.sequence);
             if highest.is_none_or(|highest| index > highest)
@@ -231,8 +241,11 @@ impl Inbound {
         self.send(now, name, |compound, sender, ssrc| compound.picture_loss(sender, ssrc))
     }
 
-    /// What is due: a report, or a request for what is missing.
-    pub fn handle_timeout(&mut self, now: Instant, name: &str) -> Option<(SocketAddr, Vec<u8>)> {
+    /// What is due: a report, or a request for what is missing. After `idle` without a packet, nothing is sent to its address any more.
+    pub fn handle_timeout(&mut self, now: Instant, name: &str, idle: Duration) -> Option<(SocketAddr, Vec<u8>)> {
+        if self.idle_at(idle).is_some_and(|at| at <= now) {
+            self.address = None;
+        }
         let missing = self.gaps.due(now);
         let is_report_due = self.report_due.is_some_and(|due| due <= now);
         if is_report_due {
@@ -251,8 +264,13 @@ impl Inbound {
     }
 
     /// When [`Inbound::handle_timeout`] has something to do.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.report_due.into_iter().chain(self.gaps.next_due()).min()
+    pub fn next_due(&self, idle: Duration) -> Option<Instant> {
+        let reports = self.report_due.into_iter().chain(self.gaps.next_due());
+        reports.chain(self.idle_at(idle)).min()
+    }
+
+    fn idle_at(&self, idle: Duration) -> Option<Instant> {
+        self.address.and(self.heard).map(|heard| heard + idle)
     }
 
     /// Seals a compound packet that begins with a report, as each must (RFC 3550 section 6.1).

@@ -37,6 +37,11 @@ impl Reception {
         self.newest = Some((now, timestamp));
     }
 
+    /// The packets that arrived.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// A sender report arrived.
     pub fn sender_report(&mut self, now: Instant, ntp: u64) {
         self.sender_report = Some((clock::short(ntp), now));

@@ -235,6 +235,14 @@ impl Sender {
         self.context.encrypt_rtp(&plain).unwrap().to_vec()
     }
 
+    /// Goes on with this stream where its join at another node says.
+    pub fn go_on(&mut self, there: &Self) {
+        self.stream = there.stream.clone();
+        self.feedback = context(self.stream.suite, &self.stream.feedback_key);
+        self.next = there.next;
+        self.needs_key_frame = false;
+    }
+
     /// RTCP of the stream's sender.
     pub fn rtcp(&mut self, packets: &[Box<dyn RtcpPacket>]) -> Vec<u8> {
         let plain = rtc_rtcp::packet::marshal(packets).unwrap();

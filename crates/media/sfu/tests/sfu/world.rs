@@ -211,6 +211,13 @@ impl World {
         reply
     }
 
+    pub fn command_srtp(&mut self, member: usize, command: Command) -> Result<Reply, Refusal> {
+        let (id, identity) = (self.srtp[member].id(), self.srtp[member].identity.parse().unwrap());
+        let reply = self.shard.handle_command(self.now, &room(), &id, &identity, command);
+        self.drain();
+        reply
+    }
+
     pub fn id(&self, member: usize) -> ParticipantId {
         self.members[member].joined.snapshot.participant.id.clone()
     }

@@ -1,0 +1,278 @@
+//! What an address must prove before anything is sent to it, how long that holds, and what those who prove nothing can do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use signalbox_protocol::control::{CloseReason, Command, Event};
+use signalbox_protocol::room::Kind;
+use signalbox_protocol::srtp::SrtpSuite;
+use signalbox_sfu::Limits;
+
+use crate::sfu::link::Impairment;
+use crate::sfu::srtp::{OPUS, SECONDS, VP8, everything, nothing};
+use crate::sfu::srtp_client::context;
+use crate::sfu::world::World;
+
+fn stranger() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 7], 9))
+}
+
+#[test]
+fn nothing_is_sent_before_an_address_is_proven() {
+    let mut world = World::new(1, Impairment::NONE);
+    world.join_srtp("ann", &[VP8], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.srtp[bob].client.is_quiet = true;
+    world.run_for(SECONDS(2));
+    assert!(world.srtp[bob].client.receivers[0].received.is_empty());
+    assert_eq!(world.astray, 0);
+    // A report in the clear proves nothing.
+    let (now, address) = (world.now, world.srtp[bob].client.address);
+    let report = world.srtp[bob].client.receivers[0].report_in_the_clear(now);
+    world.inject(address, &report);
+    world.run_for(SECONDS(1));
+    assert!(world.srtp[bob].client.receivers[0].received.is_empty());
+
+    world.srtp[bob].prove(now);
+    world.run_for(SECONDS(2));
+    let received = &world.srtp[bob].client.receivers[0].received;
+    assert!(
+        received.len() > 100 && received[0].begins_key_frame,
+        "{} packets",
+        received.len()
+    );
+
+    // The proof is good once: whoever has seen it cannot have the stream sent elsewhere.
+    let replayed = world.shard.stats().dropped_replayed;
+    let proof = world.srtp[bob].client.proofs().remove(0);
+    world.inject(stranger(), &proof);
+    assert_eq!(world.shard.stats().dropped_replayed, replayed + 1);
+    world.run_for(SECONDS(1));
+    assert_eq!(world.astray, 0);
+}
+
+#[test]
+fn a_change_of_address_is_followed_and_an_old_packet_does_not_undo_it() {
+    let mut world = World::new(2, Impairment::NONE);
+    world.join_srtp("ann", &[VP8], nothing());
+    let bob = world.join_srtp("bob", &[VP8], everything());
+    world.run_for(SECONDS(2));
+    let old = world.srtp[bob].client.address;
+    // Both were sent before the change, and arrive after it.
+    let (now, client) = (world.now, &mut world.srtp[bob].client);
+    let media = client.senders[0].packet(96, 0, false, vec![0x10, 1]);
+    let report = client.receivers[0].report(now);
+    world.srtp[bob].client.address = SocketAddr::from(([198, 51, 100, 1], 7_777));
+    world.run_for(SECONDS(1));
+    let (astray, received) = (world.astray, world.srtp[bob].client.receivers[0].received.len());
+    world.inject(old, &media);
+    world.inject(old, &report);
+    world.run_for(SECONDS(2));
+    assert_eq!(world.astray, astray, "nothing goes to the old address any more");
+    assert!(world.srtp[bob].client.receivers[0].received.len() > received + 120);
+    assert!(
+        world.srtp[bob].client.senders[0].reports.len() > 3,
+        "reports go to the new one"
+    );
+}
+
+#[test]
+fn what_is_not_authentic_or_not_new_is_counted_and_dropped() {
+    let mut world = World::new(3, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.run_for(SECONDS(1));
+    world.srtp[ann].client.is_silent = true;
+    world.run_for(Duration::from_millis(200));
+    let (before, received) = (world.shard.stats(), world.srtp[bob].client.receivers[0].received.len());
+    let address = world.srtp[ann].client.address;
+    let sender = &mut world.srtp[ann].client.senders[0];
+    let stream = sender.stream.clone();
+    let good = sender.packet(stream.payload_type, 1, false, vec![1, 2, 3]);
+    let wrong_type = sender.packet(stream.payload_type + 1, 2, false, vec![1, 2, 3]);
+    let report = sender.sender_report(1);
+    let mut changed = sender.packet(stream.payload_type, 3, false, vec![1, 2, 3]);
+    let end = changed.len() - 1;
+    changed[end] ^= 1;
+    // Authentic in itself, but with another stream's key.
+    let fresh = sender.packet(stream.payload_type, 4, false, vec![1, 2, 3]);
+    let plain = context(stream.suite, &stream.key).decrypt_rtp(&fresh).unwrap();
+    let other_key = world.srtp[bob].client.receivers[0].stream.key.clone();
+    let wrong_key = context(stream.suite, &other_key).encrypt_rtp(&plain).unwrap();
+    for datagram in [&good, &good, &report, &report] {
+        world.inject(address, datagram);
+    }
+    for datagram in [&changed[..], &wrong_key[..], &good[..20]] {
+        world.inject(address, datagram);
+    }
+    world.inject(address, &wrong_type);
+    let mut nobodys = good.clone();
+    nobodys[8] ^= 1;
+    world.inject(stranger(), &nobodys);
+    world.run_for(Duration::from_millis(200));
+    let after = world.shard.stats();
+    assert_eq!(
+        after.dropped_replayed - before.dropped_replayed,
+        3,
+        "the cut packet has a known number"
+    );
+    assert_eq!(after.dropped_unauthentic - before.dropped_unauthentic, 2);
+    assert_eq!(after.dropped_payload_type - before.dropped_payload_type, 1);
+    assert_eq!(after.dropped_ssrc - before.dropped_ssrc, 1);
+    assert_eq!(world.srtp[bob].client.receivers[0].received.len(), received + 1);
+    assert_eq!(world.astray, 0);
+}
+
+#[test]
+fn a_flood_of_forgeries_is_looked_at_within_a_bound_and_hurts_nobody() {
+    for suite in [SrtpSuite::AesCm128HmacSha1_80, SrtpSuite::AeadAes128Gcm] {
+        let mut world = World::new(4, Impairment::NONE);
+        let ann = world.join_srtp(
+            "ann",
+            &[VP8],
+            signalbox_protocol::srtp::SrtpRequest { suite, ..nothing() },
+        );
+        let bob = world.join_srtp("bob", &[], everything());
+        world.run_for(SECONDS(2));
+        let ssrc = world.srtp[ann].client.senders[0].stream.ssrc;
+        let feedback = world.srtp[bob].client.receivers[0].stream.feedback_ssrc;
+        let mut media = vec![0x80, 96, 0, 0, 0, 0, 0, 0];
+        media.extend(ssrc.to_be_bytes());
+        media.extend([7; 500]);
+        let mut report = vec![0x80, 201, 0, 1];
+        report.extend(feedback.to_be_bytes());
+        report.extend([0xff; 40]);
+        for forged in [&mut media, &mut report] {
+            let before = world.shard.stats();
+            for number in 0..1_000u16 {
+                // Numbers that were never taken.
+                let at = if forged[1] == 96 { 2 } else { forged.len() - 14 };
+                forged[at..at + 2].copy_from_slice(&(0xa000 + number).to_be_bytes());
+                world.inject(stranger(), forged);
+            }
+            let after = world.shard.stats();
+            assert_eq!(after.dropped_unauthentic - before.dropped_unauthentic, 32);
+            assert_eq!(after.dropped_limited - before.dropped_limited, 968);
+            // The client itself goes on, from where it was proven.
+            let (now, received) = (world.now, world.srtp[bob].client.receivers[0].received.len());
+            world.run_for(Duration::from_millis(900));
+            assert!(world.srtp[bob].client.receivers[0].received.len() > received + 70);
+            // When the second is over, others are looked at again.
+            world.run_for(Duration::from_millis(200));
+            assert!(world.now > now + SECONDS(1));
+            let before = world.shard.stats();
+            world.inject(stranger(), forged);
+            assert_eq!(world.shard.stats().dropped_unauthentic - before.dropped_unauthentic, 1);
+        }
+        assert_eq!(world.astray, 0);
+    }
+}
+
+#[test]
+fn a_forged_first_packet_does_not_hide_the_stream() {
+    let mut world = World::new(5, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    let mut forged = world.srtp[ann].client.senders[0].packet(111, 0, false, vec![1; 20]);
+    forged[2..4].copy_from_slice(&40_000u16.to_be_bytes());
+    world.inject(stranger(), &forged);
+    world.run_for(SECONDS(1));
+    assert_eq!(world.shard.stats().dropped_unauthentic, 1);
+    assert!(world.srtp[bob].client.receivers[0].received.len() > 40);
+}
+
+#[test]
+fn a_receiver_is_held_by_reports_in_the_clear_and_stops_without_any() {
+    let mut world = World::new(6, Impairment::NONE);
+    world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.run_for(SECONDS(2));
+    world.srtp[bob].client.is_quiet = true;
+    let idle = Limits::default().srtp_idle;
+    // Some clients cannot encrypt their reports, and send them from another port.
+    let other_port = SocketAddr::new(world.srtp[bob].client.address.ip(), 9_999);
+    for _ in 0..3 {
+        world.run_for(idle - SECONDS(5));
+        let now = world.now;
+        let report = world.srtp[bob].client.receivers[0].report_in_the_clear(now);
+        // From another host it is no sign of life.
+        world.inject(stranger(), &report);
+        world.inject(other_port, &report);
+    }
+    let receives = |world: &mut World| {
+        let before = world.srtp[bob].client.receivers[0].received.len();
+        world.run_for(SECONDS(1));
+        world.srtp[bob].client.receivers[0].received.len() > before + 40
+    };
+    assert!(receives(&mut world), "the reports hold it");
+    let now = world.now;
+    world.run_for(idle - SECONDS(10));
+    let report = world.srtp[bob].client.receivers[0].report_in_the_clear(now);
+    world.inject(stranger(), &report);
+    assert!(receives(&mut world));
+    world.run_for(SECONDS(10));
+    assert!(!receives(&mut world), "another host's reports do not");
+    assert_eq!(world.shard.stats().participants, 2, "its signaling is there");
+    world.srtp[bob].client.is_quiet = false;
+    world.run_for(SECONDS(1));
+    assert!(receives(&mut world), "it may prove itself again");
+    assert_eq!(world.astray, 0);
+}
+
+#[test]
+fn who_says_nothing_ends_after_the_stated_time_and_its_packets_are_nobodys() {
+    let mut world = World::new(7, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join_srtp("bob", &[OPUS], everything());
+    let idle = Limits::default().srtp_idle;
+    for member in [ann, bob] {
+        world.command_srtp(member, Command::Detach).unwrap();
+    }
+    // One is heard for a while, one never.
+    world.srtp[bob].is_gone = true;
+    world.run_for(SECONDS(30));
+    world.srtp[ann].client.is_silent = true;
+    world.run_for(idle - SECONDS(31));
+    assert_eq!(world.shard.stats().participants, 2);
+    world.run_for(SECONDS(2));
+    assert_eq!(
+        world.shard.stats().participants,
+        1,
+        "it had that long for its first packet"
+    );
+    world.run_for(SECONDS(28));
+    assert_eq!(world.shard.stats().participants, 1);
+    world.run_for(SECONDS(2));
+    assert_eq!(world.shard.stats().participants, 0);
+    let unknown = world.shard.stats().dropped_ssrc;
+    world.srtp[ann].client.is_silent = false;
+    world.run_for(SECONDS(1));
+    assert!(world.shard.stats().dropped_ssrc > unknown + 40);
+}
+
+#[test]
+fn a_removed_participants_packets_are_nobodys() {
+    let mut world = World::new(8, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[OPUS], everything());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.run_for(SECONDS(1));
+    world.command_srtp(ann, Command::Leave).unwrap();
+    let closed = world.events.iter().any(|(to, event)| {
+        *to == [world.srtp[ann].id()]
+            && *event
+                == Event::Closed {
+                    reason: CloseReason::Left,
+                }
+    });
+    assert!(closed);
+    world.run_for(Duration::from_millis(100));
+    let (before, received) = (
+        world.shard.stats(),
+        world.srtp[bob].client.receiver(Kind::Audio).received.len(),
+    );
+    world.run_for(SECONDS(1));
+    let after = world.shard.stats();
+    assert!(after.dropped_ssrc - before.dropped_ssrc > 40);
+    assert_eq!(after.dropped_unauthentic, before.dropped_unauthentic);
+    assert_eq!(world.srtp[bob].client.receiver(Kind::Audio).received.len(), received);
+}
