@@ -129,6 +129,18 @@ pub struct Config {
         default_value_t = 15
     )]
     pub departure_seconds: u32,
+
+    /// How long a stream without a peer connection, or a participant that has no others and no signaling, stays without any sign of
+    /// life, in seconds. Higher: clients that rarely report are kept. Lower: nothing is sent sooner to an address that nobody
+    /// is at any more.
+    #[arg(
+        long,
+        env = "SIGNALBOX_SRTP_IDLE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u32).range(5..)
+    )]
+    pub srtp_idle_seconds: u32,
 }
 
 impl Config {

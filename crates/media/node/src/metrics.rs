@@ -99,6 +99,11 @@ pub fn render(node: &Node) -> String {
         ("oversize", core.dropped_oversize),
         ("stun", core.dropped_stun),
         ("unknown_source", core.dropped_unknown),
+        ("unknown_ssrc", core.dropped_ssrc),
+        ("unauthentic", core.dropped_unauthentic),
+        ("rate_limited", core.dropped_limited),
+        ("replayed", core.dropped_replayed),
+        ("payload_type", core.dropped_payload_type),
     ] {
         page.line("datagrams_dropped_total", &[("reason", reason)], count as f64);
     }

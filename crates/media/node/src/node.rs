@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{Refusal, RefusalReason, Request, RequestFrame};
 use signalbox_protocol::{Generation, NodeId, Secrets};
+use signalbox_sfu::ShardStats;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -137,19 +138,45 @@ impl Node {
 }
 
 fn add(total: &mut ShardReport, one: &ShardReport) {
-    let (core, more) = (&mut total.core, &one.core);
-    core.rooms += more.rooms;
-    core.participants += more.participants;
-    core.datagrams_in += more.datagrams_in;
-    core.bytes_in += more.bytes_in;
-    core.datagrams_out += more.datagrams_out;
-    core.bytes_out += more.bytes_out;
-    core.forwarded += more.forwarded;
-    core.dropped_garbage += more.dropped_garbage;
-    core.dropped_oversize += more.dropped_oversize;
-    core.dropped_stun += more.dropped_stun;
-    core.dropped_unknown += more.dropped_unknown;
-    core.failed_connections += more.failed_connections;
+    let ShardStats {
+        rooms,
+        participants,
+        datagrams_in,
+        bytes_in,
+        datagrams_out,
+        bytes_out,
+        forwarded,
+        dropped_garbage,
+        dropped_oversize,
+        dropped_stun,
+        dropped_unknown,
+        dropped_ssrc,
+        dropped_unauthentic,
+        dropped_limited,
+        dropped_replayed,
+        dropped_payload_type,
+        dropped_data,
+        failed_connections,
+    } = one.core;
+    let core = &mut total.core;
+    core.rooms += rooms;
+    core.participants += participants;
+    core.datagrams_in += datagrams_in;
+    core.bytes_in += bytes_in;
+    core.datagrams_out += datagrams_out;
+    core.bytes_out += bytes_out;
+    core.forwarded += forwarded;
+    core.dropped_garbage += dropped_garbage;
+    core.dropped_oversize += dropped_oversize;
+    core.dropped_stun += dropped_stun;
+    core.dropped_unknown += dropped_unknown;
+    core.dropped_ssrc += dropped_ssrc;
+    core.dropped_unauthentic += dropped_unauthentic;
+    core.dropped_limited += dropped_limited;
+    core.dropped_replayed += dropped_replayed;
+    core.dropped_payload_type += dropped_payload_type;
+    core.dropped_data += dropped_data;
+    core.failed_connections += failed_connections;
     let SocketStats {
         received,
         received_bytes,

@@ -76,6 +76,7 @@ pub async fn run(
                     // The node's capacity is checked before; no shard needs to refuse earlier.
                     participants: capacity as usize,
                     departure: Duration::from_secs(config.departure_seconds.into()),
+                    srtp_idle: Duration::from_secs(config.srtp_idle_seconds.into()),
                     empty_room: Duration::from_secs(config.empty_room_seconds.into()),
                     ..Limits::default()
                 },

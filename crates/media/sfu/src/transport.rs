@@ -11,8 +11,10 @@ use crate::rewrite::Rewritten;
 use crate::srtp::endpoint::Endpoint;
 
 /// One way to a client. What all have in common is here; SDP and data channels are for peer connections alone.
-// Both are large, and live as long as their participant.
-#[expect(clippy::large_enum_variant)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "both are large, and live as long as their participant"
+)]
 pub enum Transport {
     /// ICE, DTLS and what they carry.
     Peer(Connection),

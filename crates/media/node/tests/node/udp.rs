@@ -42,7 +42,7 @@ async fn garbage_and_oversize_datagrams_are_counted_and_harm_nobody() {
     })
     .await;
     node.metric(
-        "signalbox_media_datagrams_dropped_total{reason=\"unknown_source\"}",
+        "signalbox_media_datagrams_dropped_total{reason=\"unknown_ssrc\"}",
         |count| count >= 2.0,
     )
     .await;

@@ -97,7 +97,7 @@ fn read_one(count: u8, kind: u8, mut body: &[u8], take: &mut impl FnMut(Said)) -
             if kind == SENDER_REPORT {
                 let ntp = u64::from(word(&mut body)?) << 32 | u64::from(word(&mut body)?);
                 // The RTP timestamp, packets and bytes.
-                (word(&mut body)?, word(&mut body)?, word(&mut body)?);
+                body = body.get(12..)?;
                 take(Said::SenderReport { ssrc, ntp });
             }
             for _ in 0..count {
