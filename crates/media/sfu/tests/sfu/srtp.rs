@@ -147,6 +147,31 @@ fn a_slot_carries_tracks_of_its_codec_only() {
 }
 
 #[test]
+fn a_freed_slot_goes_on_with_another_track() {
+    let mut world = World::new(11, Impairment::NONE);
+    let request = SrtpRequest {
+        receive: vec![wanted(Kind::Video, None)],
+        ..nothing()
+    };
+    let bob = world.join_srtp("bob", &[], request);
+    let ann = world.join_srtp("ann", &[VP8], nothing());
+    world.run_for(SECONDS(2));
+    world.join("carl", false, &["f"], (0, 0));
+    world.run_for(SECONDS(1));
+    world.srtp[ann].is_gone = true;
+    world.command_srtp(ann, Command::Leave).unwrap();
+    world.run_for(SECONDS(3));
+    let received = &world.srtp[bob].client.receivers[0].received;
+    assert!(received.len() > 350, "{} packets", received.len());
+    for pair in received.windows(2) {
+        assert_eq!(pair[1].sequence, pair[0].sequence + 1);
+        let step = pair[1].picture_id.unwrap() - pair[0].picture_id.unwrap();
+        assert!(step <= 1, "a step of {step} pictures");
+    }
+    assert_eq!(received.iter().filter(|packet| packet.begins_key_frame).count(), 2);
+}
+
+#[test]
 fn a_late_joiner_gets_a_key_frame_from_a_client_without_a_peer_connection() {
     let mut world = World::new(4, Impairment::NONE);
     let ann = world.join_srtp("ann", &[VP8], nothing());
