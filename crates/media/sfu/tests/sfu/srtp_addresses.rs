@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use signalbox_protocol::control::{CloseReason, Command, Event};
-use signalbox_protocol::room::Kind;
+use signalbox_protocol::room::{Kind, ParticipantState};
 use signalbox_protocol::srtp::SrtpSuite;
 use signalbox_sfu::Limits;
 
@@ -33,6 +33,14 @@ fn nothing_is_sent_before_an_address_is_proven() {
     world.run_for(SECONDS(1));
     assert!(world.srtp[bob].client.receivers[0].received.is_empty());
 
+    let id = world.srtp[bob].id();
+    let is_active = |world: &World| {
+        world.events.iter().any(|(_, event)| {
+            matches!(event, Event::ParticipantUpdated { participant }
+                if participant.id == id && participant.state == ParticipantState::Active)
+        })
+    };
+    assert!(!is_active(&world));
     world.srtp[bob].prove(now);
     world.run_until(
         Duration::from_millis(100),
@@ -46,6 +54,8 @@ fn nothing_is_sent_before_an_address_is_proven() {
         "{} packets",
         received.len()
     );
+
+    assert!(is_active(&world), "the others are told that bob is there");
 
     // The proof is good once: whoever has seen it cannot have the stream sent elsewhere.
     let replayed = world.shard.stats().dropped_replayed;
