@@ -202,6 +202,43 @@ fn a_picture_loss_reaches_the_publisher() {
 }
 
 #[test]
+fn who_cannot_ask_gets_key_frames_ever_less_often() {
+    let mut world = World::new(12, Impairment::NONE);
+    let ann = world.join("ann", false, &["f"], (0, 0));
+    let bob = world.join_srtp("bob", &[], everything());
+    world.run_until(SECONDS(5), "ann sends", |world| world.members[ann].client.is_connected);
+    world.run_for(SECONDS(1));
+    let asked = |world: &World| world.members[ann].client.key_frames_wanted.len();
+    // One that has sent RTCP of its own can ask.
+    let before = asked(&world);
+    world.run_for(SECONDS(30));
+    assert_eq!(asked(&world), before);
+
+    let carl = world.join_srtp("carl", &[], everything());
+    world.srtp[carl].client.is_quiet = true;
+    let now = world.now;
+    world.srtp[carl].prove(now);
+    // At once; then half a second later, and one, two, four, eight, ten, ten.
+    world.run_for(SECONDS(40));
+    let frames = &world.srtp[carl].client.receivers[0].received;
+    let key_frames: Vec<Duration> = frames
+        .iter()
+        .filter(|packet| packet.begins_key_frame)
+        .map(|packet| packet.at)
+        .collect();
+    let steps: Vec<f64> = key_frames
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64())
+        .collect();
+    let expected = [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0];
+    assert_eq!(steps.len(), expected.len(), "{steps:?}");
+    for (step, expected) in steps.iter().zip(expected) {
+        assert!((step - expected).abs() < 0.2, "{steps:?}");
+    }
+    assert!(world.now > now && world.srtp[bob].client.receivers[0].received.len() > 3_000);
+}
+
+#[test]
 fn what_does_not_come_is_asked_for_and_forwarded_when_it_does() {
     let mut world = World::new(6, Impairment::NONE);
     let ann = world.join_srtp("ann", &[VP8], nothing());

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use signalbox_protocol::control::{CloseReason, Command, Event};
 use signalbox_protocol::room::{Kind, ParticipantState};
 use signalbox_protocol::srtp::SrtpSuite;
@@ -206,38 +208,55 @@ fn a_forged_first_packet_does_not_hide_the_stream() {
 fn a_receiver_is_held_by_reports_in_the_clear_and_stops_without_any() {
     let mut world = World::new(6, Impairment::NONE);
     world.join_srtp("ann", &[OPUS], nothing());
-    let bob = world.join_srtp("bob", &[], everything());
+    // What it sends keeps it in the room.
+    let bob = world.join_srtp("bob", &[OPUS], everything());
     world.run_for(SECONDS(2));
+    world.command_srtp(bob, Command::Detach).unwrap();
     world.srtp[bob].client.is_quiet = true;
     let idle = Limits::default().srtp_idle;
     // Some clients cannot encrypt their reports, and send them from another port.
     let other_port = SocketAddr::new(world.srtp[bob].client.address.ip(), 9_999);
-    for _ in 0..3 {
-        world.run_for(idle - SECONDS(5));
+    let report_from = |world: &mut World, source: SocketAddr| {
         let now = world.now;
         let report = world.srtp[bob].client.receivers[0].report_in_the_clear(now);
-        // From another host it is no sign of life.
-        world.inject(stranger(), &report);
-        world.inject(other_port, &report);
-    }
+        world.inject(source, &report);
+    };
     let receives = |world: &mut World| {
         let before = world.srtp[bob].client.receivers[0].received.len();
         world.run_for(SECONDS(1));
         world.srtp[bob].client.receivers[0].received.len() > before + 40
     };
+    for _ in 0..3 {
+        world.run_for(idle - SECONDS(5));
+        report_from(&mut world, other_port);
+    }
     assert!(receives(&mut world), "the reports hold it");
-    let now = world.now;
     world.run_for(idle - SECONDS(10));
-    let report = world.srtp[bob].client.receivers[0].report_in_the_clear(now);
-    world.inject(stranger(), &report);
+    report_from(&mut world, stranger());
     assert!(receives(&mut world));
     world.run_for(SECONDS(10));
     assert!(!receives(&mut world), "another host's reports do not");
-    assert_eq!(world.shard.stats().participants, 2, "its signaling is there");
+    assert_eq!(world.shard.stats().participants, 2);
     world.srtp[bob].client.is_quiet = false;
     world.run_for(SECONDS(1));
     assert!(receives(&mut world), "it may prove itself again");
     assert_eq!(world.astray, 0);
+}
+
+#[test]
+fn signaling_holds_a_receiver_that_sends_nothing() {
+    let mut world = World::new(9, Impairment::NONE);
+    world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.srtp[bob].client.is_quiet = true;
+    let now = world.now;
+    world.srtp[bob].prove(now);
+    world.run_for(Limits::default().srtp_idle * 3);
+    let before = world.srtp[bob].client.receivers[0].received.len();
+    assert!(before > 8_000, "{before} packets in three minutes");
+    world.command_srtp(bob, Command::Detach).unwrap();
+    world.run_for(Limits::default().srtp_idle + SECONDS(1));
+    assert_eq!(world.shard.stats().participants, 1);
 }
 
 #[test]
@@ -305,4 +324,103 @@ fn a_removed_participants_packets_are_nobodys() {
         world.inject(address, report);
     }
     assert_eq!(world.shard.stats().dropped_ssrc, before + 2);
+}
+
+#[test]
+fn garbage_of_known_ssrcs_harms_nobody() {
+    let mut world = World::new(10, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[VP8], nothing());
+    let bob = world.join_srtp("bob", &[], everything());
+    world.run_for(SECONDS(1));
+    let (from, to) = (world.srtp[ann].client.address, world.srtp[bob].client.address);
+    let received = &world.srtp[bob].client.receivers[0].stream;
+    let ssrcs = [
+        world.srtp[ann].client.senders[0].stream.ssrc,
+        received.ssrc,
+        received.feedback_ssrc,
+    ];
+    let mut rng = StdRng::seed_from_u64(10);
+    for round in 0..30_000 {
+        let mut datagram = vec![0; rng.random_range(12..160)];
+        rng.fill(&mut datagram[..]);
+        datagram[0] = 0x80 | datagram[0] & 0x3f;
+        let is_rtcp = round % 2 == 0;
+        datagram[1] = if is_rtcp { 192 + datagram[1] % 32 } else { 96 };
+        let at = if is_rtcp { 4 } else { 8 };
+        datagram[at..at + 4].copy_from_slice(&ssrcs[round % ssrcs.len()].to_be_bytes());
+        let source = [from, to, stranger()][rng.random_range(0..3)];
+        world.inject(source, &datagram);
+    }
+    assert_eq!(world.astray, 0);
+    let before = world.srtp[bob].client.receivers[0].received.len();
+    world.run_for(SECONDS(2));
+    assert!(world.srtp[bob].client.receivers[0].received.len() > before + 120);
+}
+
+#[test]
+fn a_client_that_misuses_its_keys_harms_nobody_else() {
+    let mut world = World::new(11, Impairment::NONE);
+    let ann = world.join("ann", false, &["f"], (0, 1));
+    let bob = world.join_srtp("bob", &[VP8], everything());
+    let carl = world.join_srtp("carl", &[], everything());
+    world.run_for(SECONDS(1));
+    world.srtp[bob].client.is_silent = true;
+    world.run_for(Duration::from_millis(100));
+    let address = world.srtp[bob].client.address;
+    let mut rng = StdRng::seed_from_u64(11);
+    for round in 0..2_000u32 {
+        let client = &mut world.srtp[bob].client;
+        // Payloads that are empty, cut within a descriptor, or longer than the padding that they claim.
+        let sender = &mut client.senders[0];
+        let mut payload = vec![0; rng.random_range(0..9)];
+        rng.fill(&mut payload[..]);
+        let mut plain = vec![0x80 | (round as u8 & 1) << 5, 0x80 | sender.stream.payload_type];
+        sender.sequence = sender.sequence.wrapping_add(rng.random_range(1..40));
+        plain.extend(sender.sequence.to_be_bytes());
+        plain.extend(rng.random::<u32>().to_be_bytes());
+        plain.extend(sender.stream.ssrc.to_be_bytes());
+        plain.extend(&payload);
+        let media = sender.raw(&plain);
+        // RTCP of every type and count, with a body that means nothing.
+        let (sends, hears) = (sender.stream.ssrc, client.receivers[0].stream.feedback_ssrc);
+        let mut body = vec![0u8; rng.random_range(0..8) * 4];
+        rng.fill(&mut body[..]);
+        let mut plain = |ssrc: u32| {
+            let mut plain = vec![0x80 | rng.random_range(0..32u8), 200 + rng.random_range(0..8u8)];
+            plain.extend((1 + body.len() as u16 / 4).to_be_bytes());
+            plain.extend(ssrc.to_be_bytes());
+            plain.extend(&body);
+            plain
+        };
+        let (from_sender, from_receiver) = (plain(sends), plain(hears));
+        let reports = [
+            client.senders[0].raw_rtcp(&from_sender),
+            client.receivers[0].raw_rtcp(&from_receiver),
+        ];
+        for (datagram, plain) in reports.iter().zip([&from_sender, &from_receiver]) {
+            // A goodbye would end the stream.
+            if plain[1] != 203 {
+                world.inject(address, datagram);
+            }
+        }
+        world.inject(address, &media);
+        world.run_for(Duration::from_millis(1));
+    }
+    let of_ann = world.members[ann].joined.snapshot.participant.tracks[0].id.clone();
+    let received = |world: &World| {
+        let receivers = &world.srtp[carl].client.receivers;
+        let from_ann = receivers
+            .iter()
+            .find(|receiver| receiver.stream.track.as_ref() == Some(&of_ann));
+        from_ann.unwrap().received.len()
+    };
+    let before = received(&world);
+    world.run_for(SECONDS(2));
+    assert!(received(&world) > before + 120);
+    let stats = world.shard.stats();
+    assert_eq!((stats.failed_connections, stats.participants, world.astray), (0, 3, 0));
+    assert!(
+        stats.dropped_replayed + stats.dropped_unauthentic == 0,
+        "all of it was authentic"
+    );
 }

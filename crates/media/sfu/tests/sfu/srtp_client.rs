@@ -235,6 +235,16 @@ impl Sender {
         self.context.encrypt_rtp(&plain).unwrap().to_vec()
     }
 
+    /// A plain packet, encrypted as it is.
+    pub fn raw(&mut self, plain: &[u8]) -> Vec<u8> {
+        self.context.encrypt_rtp(plain).unwrap().to_vec()
+    }
+
+    /// A plain RTCP packet, encrypted as it is.
+    pub fn raw_rtcp(&mut self, plain: &[u8]) -> Vec<u8> {
+        self.context.encrypt_rtcp(plain).unwrap().to_vec()
+    }
+
     /// Goes on with this stream where its join at another node says.
     pub fn go_on(&mut self, there: &Self) {
         self.stream = there.stream.clone();
@@ -322,8 +332,11 @@ impl Receiver {
             at: passed,
             sequence: packet.header.sequence_number.into(),
             timestamp: packet.header.timestamp,
-            picture_id: is_video.then(|| u16::from_be_bytes([payload[2] & 0x7f, payload[3]])),
-            begins_key_frame: payload[0] == 0x90 && payload[6] == 0,
+            picture_id: payload
+                .get(2..4)
+                .filter(|_| is_video)
+                .map(|id| u16::from_be_bytes([id[0] & 0x7f, id[1]])),
+            begins_key_frame: payload.first() == Some(&0x90) && payload.get(6) == Some(&0),
             layer: 0,
         });
     }
@@ -332,6 +345,11 @@ impl Receiver {
     pub fn rtcp(&mut self, packets: &[Box<dyn RtcpPacket>]) -> Vec<u8> {
         let plain = rtc_rtcp::packet::marshal(packets).unwrap();
         self.feedback.encrypt_rtcp(&plain).unwrap().to_vec()
+    }
+
+    /// A plain RTCP packet, encrypted as it is.
+    pub fn raw_rtcp(&mut self, plain: &[u8]) -> Vec<u8> {
+        self.feedback.encrypt_rtcp(plain).unwrap().to_vec()
     }
 
     /// An authentic report.
