@@ -90,7 +90,7 @@ impl Transport {
     pub fn report(&self) -> Report {
         match self {
             Self::Peer(connection) => connection.report(),
-            Self::Srtp(_) => Report::default(),
+            Self::Srtp(endpoint) => endpoint.report(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::codec::PayloadFormat;
 use crate::connection::{ConnectionEvent, OutgoingStream, PayloadType, Polled};
 use crate::packet::{MediaPacket, Mid};
+use crate::quality::Report;
 use crate::rewrite::Rewritten;
 
 use super::Refused;
@@ -160,6 +161,13 @@ impl Endpoint {
         for stream in &mut self.outbound {
             stream.keep(now);
         }
+    }
+
+    /// The worst that its streams report.
+    pub fn report(&self) -> Report {
+        let published = self.inbound.iter().flatten().map(Inbound::quality);
+        let received = self.outbound.iter().map(Outbound::quality);
+        published.chain(received).fold(Report::default(), Report::worse)
     }
 
     /// Whether a stream's receiver has proven its address.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{Codec, PayloadFormat};
 use crate::packet::{MediaPacket, Mid};
+use crate::quality;
 
 use super::Refused;
 use super::cipher::Cipher;
@@ -50,6 +51,8 @@ pub struct Inbound {
     gaps: Gaps,
     is_heard_since_report: bool,
     report_due: Option<Instant>,
+    /// The share of packets that was lost before the last report.
+    loss: Option<f32>,
 }
 
 /// What the node's RTCP about a stream is sent with.
@@ -100,6 +103,15 @@ impl Inbound {
             gaps: Gaps::default(),
             is_heard_since_report: false,
             report_due: None,
+            loss: None,
+        }
+    }
+
+    /// How its packets arrive.
+    pub fn quality(&self) -> quality::Report {
+        quality::Report {
+            loss: self.loss,
+            rtt: None,
         }
     }
 
@@ -283,6 +295,7 @@ impl Inbound {
         let address = self.address?;
         let (sender, ssrc) = (self.feedback.ssrc, self.ssrc);
         let report = self.reception.report(now, ssrc);
+        self.loss = report.as_ref().map(|report| f32::from(report.fraction_lost) / 256.0);
         let compound = Compound::receiver_report(sender, report).cname(sender, name);
         let bytes = self.feedback.seal(complete(compound, sender, ssrc))?;
         Some((address, bytes))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
 use crate::packet::{MediaPacket, Mid};
+use crate::quality;
 use crate::rewrite::Rewritten;
 use crate::vp8;
 
@@ -63,6 +64,10 @@ pub struct Outbound {
     bytes: u32,
     newest: Option<(u32, Instant)>,
     round_trip: Duration,
+    /// Whether the round trip was measured.
+    has_measured: bool,
+    /// The share of packets that the receiver missed of late.
+    loss: Option<f32>,
     report_due: Option<Instant>,
     /// When it gets a key frame without asking, and how long after that the next.
     key_frame: Option<(Instant, Duration)>,
@@ -108,6 +113,8 @@ impl Outbound {
             bytes: 0,
             newest: None,
             round_trip: USUAL_ROUND_TRIP,
+            has_measured: false,
+            loss: None,
             report_due: None,
             key_frame: None,
         }
@@ -255,6 +262,14 @@ impl Outbound {
         }
     }
 
+    /// What the receiver has reported last.
+    pub fn quality(&self) -> quality::Report {
+        quality::Report {
+            loss: self.loss,
+            rtt: self.has_measured.then_some(self.round_trip),
+        }
+    }
+
     /// Whether it is time for a key frame that nobody has asked for.
     pub fn is_key_frame_due(&mut self, now: Instant) -> bool {
         let Some((_, after)) = self.key_frame.filter(|(due, _)| *due <= now) else {
@@ -266,10 +281,12 @@ impl Outbound {
     }
 
     fn reported(&mut self, now: Instant, clock: &Clock, report: Report) {
+        self.loss = Some(f32::from(report.fraction_lost) / 256.0);
         if report.last_sender_report != 0 {
             let since = clock::short(clock.ntp(now)).wrapping_sub(report.last_sender_report);
             // A client that claims a delay longer than all that passed has measured nothing.
             if let Some(round_trip) = since.checked_sub(report.delay) {
+                self.has_measured = true;
                 self.round_trip = clock::from_short(round_trip).clamp(MIN_ROUND_TRIP, Duration::from_secs(1));
             }
         }
