@@ -418,6 +418,9 @@ pub struct Snapshot {
     /// Where its media goes; none in [`Joined`], which says it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaAddress>,
+    /// With [`Transports::Srtp`], its streams, without proofs: what a gateway needs to put it back into its room at another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtp: Option<Box<SrtpSession>>,
     /// Who left within the last minute: a client that lost its signaling meanwhile was not told, and a gateway that did not serve it
     /// before cannot know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

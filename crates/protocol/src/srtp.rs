@@ -58,7 +58,7 @@ impl std::fmt::Debug for SrtpKey {
 }
 
 /// What a client without a peer connection asks for. What it publishes is in [`crate::control::Join::publish`], each with its codec.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SrtpRequest {
     /// For all of its streams.
     #[serde(default)]

@@ -15,5 +15,6 @@ mod placement;
 mod processes;
 mod rotation;
 mod simulcast;
+mod srtp_moves;
 mod tickets;
 mod unreachable;

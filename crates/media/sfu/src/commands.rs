@@ -50,6 +50,7 @@ impl Room {
             wants: Default::default(),
             outlets: Vec::new(),
             slots_wanted: (0, 0),
+            srtp: None,
             negotiation: Negotiation::default(),
             channels: Vec::new(),
             backlog: Default::default(),

@@ -7,6 +7,7 @@ use signalbox_protocol::control::{Preference, Transports};
 use signalbox_protocol::room::{
     ConnectionQuality, Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source,
 };
+use signalbox_protocol::srtp::SrtpSession;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -47,6 +48,8 @@ pub struct Participant {
     pub outlets: Vec<Outlet>,
     /// Slots that were missing when it was last told.
     pub slots_wanted: (u32, u32),
+    /// Its streams, if it has no peer connection, as it was told of them.
+    pub srtp: Option<Box<SrtpSession>>,
     /// The node's offers.
     pub negotiation: Negotiation,
     /// Open data channels.

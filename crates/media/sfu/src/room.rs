@@ -148,6 +148,7 @@ impl Room {
             slots: participant.slots(|track| self.publisher_of(track)),
             qualities: self.qualities(id),
             media: None,
+            srtp: participant.srtp.clone(),
             departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
     }

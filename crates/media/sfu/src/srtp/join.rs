@@ -165,6 +165,12 @@ impl Room {
         for (stream, outlet) in session.receive.iter_mut().zip(carried.into_iter().flatten()) {
             stream.track.clone_from(&outlet.track);
         }
+        if let Some(participant) = self.participants.get_mut(id) {
+            let mut kept = session.clone();
+            // Each is good once.
+            kept.receive.iter_mut().for_each(|stream| stream.proof = None);
+            participant.srtp = Some(Box::new(kept));
+        }
         session
     }
 }

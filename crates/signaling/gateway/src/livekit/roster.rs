@@ -132,6 +132,7 @@ mod tests {
             slots: Vec::new(),
             qualities: Vec::new(),
             media: None,
+            srtp: None,
             departed: Vec::new(),
         }
     }

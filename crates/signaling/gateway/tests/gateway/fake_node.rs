@@ -1,6 +1,6 @@
 //! A media node's control listener that answers what the test tells it to, and remembers what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,9 +15,11 @@ use signalbox_protocol::control::{
     Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame,
     RoomCommand, Snapshot,
 };
-use signalbox_protocol::room::{Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo};
+use signalbox_protocol::room::{
+    Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
+};
 use signalbox_protocol::srtp::{SrtpKey, SrtpRequest, SrtpSession, SrtpStream};
-use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName};
+use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
 
@@ -43,6 +45,8 @@ struct Inner {
     /// Who is in each room, for those who administer it; none: there is no room.
     members: Mutex<Option<Vec<ParticipantInfo>>>,
     generation: AtomicU64,
+    /// The streams of those without a peer connection.
+    sessions: Mutex<HashMap<ParticipantId, SrtpSession>>,
 }
 
 impl FakeNode {
@@ -60,6 +64,7 @@ impl FakeNode {
             participants: AtomicU64::new(0),
             members: Mutex::default(),
             generation: AtomicU64::new(1),
+            sessions: Mutex::default(),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -169,11 +174,16 @@ impl FakeNode {
             Request::Join(join) => {
                 let number = self.0.participants.fetch_add(1, Ordering::SeqCst) + 1;
                 let id = ParticipantId::new(format!("PA_{number}"));
+                let srtp = join.srtp.as_ref().map(|asked| session(&join.publish, asked));
+                if let Some(session) = &srtp {
+                    let mut sessions = self.0.sessions.lock().unwrap();
+                    sessions.insert(id.clone(), session.clone());
+                }
                 Reply::Joined(Box::new(Joined {
                     snapshot: snapshot(join.room, join.identity, id, join.name),
                     media,
                     answer: join.offer.map(|_| "v=0 answer".to_owned()),
-                    srtp: join.srtp.map(|asked| session(&join.publish, &asked)),
+                    srtp,
                 }))
             }
             Request::Participant { participant, .. } if participant.as_str() == UNKNOWN => {
@@ -185,10 +195,15 @@ impl FakeNode {
                 identity,
                 command,
             } => match command {
-                Command::Attach => Reply::Snapshot(Box::new(Snapshot {
-                    media: Some(media),
-                    ..snapshot(room, identity, participant, String::new())
-                })),
+                Command::Attach => {
+                    let srtp = self.0.sessions.lock().unwrap().get(&participant).cloned();
+                    let mut snapshot = snapshot(room, identity, participant, String::new());
+                    snapshot.media = Some(media);
+                    let published = srtp.iter().flat_map(|session| &session.publish);
+                    snapshot.participant.tracks = published.map(published_track).collect();
+                    snapshot.srtp = srtp.map(Box::new);
+                    Reply::Snapshot(Box::new(snapshot))
+                }
                 Command::Offer { .. } => Reply::Answer {
                     sdp: "v=0 again".into(),
                 },
@@ -232,11 +247,28 @@ impl FakeNode {
     }
 }
 
+fn published_track(stream: &SrtpStream) -> TrackInfo {
+    TrackInfo {
+        id: stream.track.clone().unwrap(),
+        kind: stream.kind,
+        source: Source::Camera,
+        name: "a name".into(),
+        muted: true,
+        mime_type: stream.codec.clone(),
+        width: 640,
+        height: 360,
+        layers: Vec::new(),
+        mid: stream.mid.clone(),
+        stream: "camera".into(),
+        dialect_info: None,
+    }
+}
+
 /// A stream for each that was asked for, with numbers that tell which it is.
 fn session(publish: &[PublishTrack], asked: &SrtpRequest) -> SrtpSession {
     let stream = |index: usize, kind: Kind, codec: Option<&String>, received: bool| SrtpStream {
         mid: index.to_string(),
-        track: None,
+        track: (!received).then(|| TrackId::new(format!("TR_{index}"))),
         kind,
         codec: codec.cloned().unwrap_or_else(|| "video/VP8".into()),
         clock_rate: if kind == Kind::Audio { 48_000 } else { 90_000 },
@@ -275,6 +307,7 @@ fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String)
         slots: Vec::new(),
         qualities: Vec::new(),
         media: None,
+        srtp: None,
         departed: Vec::new(),
     }
 }

@@ -2,11 +2,11 @@
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use signalbox_protocol::control::{Command, RefusalReason, Request, Transports};
+use signalbox_protocol::control::{CloseReason, Command, Event, Join, RefusalReason, Request, Transports};
 use signalbox_protocol::room::{Kind, Source};
 use signalbox_protocol::srtp::{SrtpSuite, SrtpWanted};
 
-use crate::cluster::{Cluster, JOIN, problem};
+use crate::cluster::{Cluster, JOIN, close_code, next_json, problem};
 
 async fn join(cluster: &Cluster, body: Value, accept: Option<&str>) -> Response {
     let request = cluster.request(Method::POST, JOIN).json(&body);
@@ -181,4 +181,75 @@ async fn a_nodes_refusal_is_passed_on() {
     cluster.node.refuse([RefusalReason::NotPermitted]);
     let (status, kind, _) = problem(join(&cluster, both_ways(), None).await).await;
     assert_eq!((status, kind.as_str()), (403, "forbidden"));
+}
+
+/// The joins that the node was asked for.
+fn joins(cluster: &Cluster) -> Vec<Join> {
+    let requests = cluster.node.requests().into_iter();
+    let joins = requests.filter_map(|request| match request {
+        Request::Join(join) => Some(*join),
+        _ => None,
+    });
+    joins.collect()
+}
+
+#[tokio::test]
+async fn who_has_no_peer_connection_is_put_back_into_its_room_and_told_where_when_the_node_goes() {
+    let cluster = Cluster::start().await;
+    let reply: Value = join(&cluster, both_ways(), None).await.json().await.unwrap();
+    let (mut events, _) = cluster.events("PA_1").await;
+    let reason = CloseReason::NodeGone;
+    cluster.node.push("PA_1", Event::Closed { reason });
+    let snapshot = next_json(&mut events).await;
+    assert_eq!(
+        (&snapshot["type"], &snapshot["participant"]["id"]),
+        (&json!("snapshot"), &json!("PA_2"))
+    );
+    let moved = next_json(&mut events).await;
+    assert_eq!(moved["type"], "moved");
+    assert_eq!(moved["location"], "/v1/rooms/daily/participants/PA_2");
+    assert_eq!(moved["media"], reply["media"]);
+    assert_eq!(moved["receive"].as_array().unwrap().len(), 2);
+
+    let joins = joins(&cluster);
+    let [_, again] = joins.as_slice() else {
+        panic!("{joins:?}")
+    };
+    assert_eq!((again.transports, again.attach), (Transports::Srtp, true));
+    // What the publisher's tracks were like last, not what the first join said.
+    let track = &again.publish[0];
+    assert_eq!((track.name.as_str(), track.muted, track.width), ("a name", true, 640));
+    let srtp = again.srtp.as_ref().unwrap();
+    let resumed = srtp.resume.iter();
+    let resumed: Vec<Value> = resumed
+        .map(|one| json!([one.ssrc, one.payload_type, one.key, one.track]))
+        .collect();
+    let before = reply["publish"].as_array().unwrap().iter();
+    let before: Vec<Value> = before
+        .map(|one| json!([one["ssrc"], one["payload_type"], one["key"], one["track"]]))
+        .collect();
+    assert_eq!(resumed, before);
+    assert_eq!(srtp.receive.len(), 2);
+
+    // The stream goes on for the participant that it is now.
+    cluster.node.push("PA_2", Event::SlotsWanted { audio: 1, video: 0 });
+    assert_eq!(next_json(&mut events).await["type"], "slots_wanted");
+}
+
+#[tokio::test]
+async fn who_cannot_be_put_back_is_told_where_the_room_is_and_that_it_is_over() {
+    let cluster = Cluster::start().await;
+    cluster.join().await;
+    let (mut events, _) = cluster.events("PA_1").await;
+    let reason = CloseReason::NodeGone;
+    cluster.node.push("PA_1", Event::Closed { reason });
+    let moved = next_json(&mut events).await;
+    assert_eq!(
+        (&moved["type"], &moved["media"]["port"]),
+        (&json!("moved"), &json!(50_000))
+    );
+    assert_eq!(moved.get("location"), None);
+    assert_eq!(next_json(&mut events).await["type"], "closed");
+    assert_eq!(close_code(&mut events).await, 1000);
+    assert_eq!(joins(&cluster).len(), 1);
 }

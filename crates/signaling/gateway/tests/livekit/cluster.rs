@@ -293,6 +293,7 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
         slots: Vec::new(),
         qualities: Vec::new(),
         media: None,
+        srtp: None,
         departed: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use signalbox_protocol::TrackId;
 use signalbox_protocol::control::{CloseReason, Event, Snapshot};
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker};
+use signalbox_protocol::srtp::SrtpStream;
 use utoipa::ToSchema;
 
 /// A message of an event stream, but for its `id`.
@@ -89,10 +90,20 @@ pub(super) enum Told {
         /// The changed ones.
         participants: Vec<ParticipantQuality>,
     },
-    /// Media goes to another address from now on.
+    /// The room has moved: media goes to another address from now on. Of a client without a peer connection, its streams are there already.
+    /// If `closed` follows, the client has to join there anew.
     Moved {
         /// There.
         media: MediaAddress,
+        /// The participant's address from now on, whose `/events` this stream is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location: Option<String>,
+        /// What it sends: with the same SSRCs and keys as before, so that it only has to send elsewhere.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        publish: Vec<SrtpStream>,
+        /// What it receives, with new SSRCs, keys and proofs.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        receive: Vec<SrtpStream>,
     },
     /// The participant is no longer in the room; the last message.
     Closed {
@@ -126,6 +137,16 @@ impl From<Snapshot> for Told {
 }
 
 impl Told {
+    /// Media goes there from now on, and nothing else has changed.
+    pub(super) fn moved(media: MediaAddress) -> Self {
+        Self::Moved {
+            media,
+            location: None,
+            publish: Vec::new(),
+            receive: Vec::new(),
+        }
+    }
+
     /// None for what another dialect is told.
     pub(super) fn from_event(event: Event) -> Option<Self> {
         Some(match event {
@@ -226,7 +247,7 @@ mod tests {
             generation: Generation(2),
         };
         assert_eq!(
-            json(Told::Moved { media }),
+            json(Told::moved(media)),
             r#"{"id":"x-7","type":"moved","media":{"ip":"192.0.2.1","port":50000,"node":"00000000-0000-0000-0000-000000000000","generation":2}}"#
         );
     }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use signalbox_protocol::control::{Event, Snapshot};
+use signalbox_protocol::control::{CloseReason, Event, Snapshot};
 use signalbox_protocol::room::MediaAddress;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::feed::{End, Feed, PATIENCE, Reader};
 use super::message::Told;
-use super::recovery::{Found, find_again};
+use super::recovery::{Found, find_again, put_back};
+use super::resumption::Resumption;
+use crate::join::participant_url;
 use crate::session::{Session, SessionEvent};
 use crate::state::State;
 
@@ -23,6 +25,8 @@ struct Relay {
     session: Session,
     /// Where the participant's media goes.
     media: Option<MediaAddress>,
+    /// What takes the participant up again at another node.
+    resumption: Option<Resumption>,
 }
 
 /// Begins to fill a new feed from a session that has just begun; returns the feed's reader.
@@ -32,7 +36,7 @@ pub(super) fn start(state: &State, session: Session, snapshot: Snapshot) -> Read
         session.participant.clone(),
         session.identity.clone(),
     ));
-    let media = snapshot.media;
+    let (media, resumption) = (snapshot.media, Resumption::of(&snapshot));
     feed.tell(&snapshot.into());
     let reader = feed.read();
     state.streams().enter(&feed);
@@ -41,6 +45,7 @@ pub(super) fn start(state: &State, session: Session, snapshot: Snapshot) -> Read
         feed,
         session,
         media,
+        resumption,
     };
     let running = state.running();
     tokio::spawn(async move {
@@ -98,7 +103,16 @@ impl Relay {
     async fn pass_on(&mut self, event: SessionEvent) -> Result<(), End> {
         match event {
             SessionEvent::Event(event) => {
+                if let Event::Closed {
+                    reason: CloseReason::NodeGone,
+                } = event
+                {
+                    return self.go_elsewhere().await;
+                }
                 let last = matches!(event, Event::Closed { .. });
+                if let Some(resumption) = &mut self.resumption {
+                    resumption.observe(&event);
+                }
                 if let Some(told) = Told::from_event(event) {
                     self.feed.tell(&told);
                 }
@@ -112,9 +126,22 @@ impl Relay {
     /// The link broke or something was missed; if the participant is still there, a new snapshot makes up for it.
     async fn recover(&mut self) -> Result<(), End> {
         let found = tokio::select! {
-            found = find_again(&self.state, &self.session, self.media) => found,
+            found = find_again(&self.state, &self.session, self.media, self.resumption.as_ref()) => found,
             () = self.state.shutdown().cancelled() => return Err(End::Restart),
         };
+        self.take(found)
+    }
+
+    /// The node has stopped, or has lost its rooms, and said so.
+    async fn go_elsewhere(&mut self) -> Result<(), End> {
+        let found = tokio::select! {
+            found = put_back(&self.state, &self.session, self.resumption.as_ref()) => found,
+            () = self.state.shutdown().cancelled() => return Err(End::Restart),
+        };
+        self.take(found)
+    }
+
+    fn take(&mut self, found: Found) -> Result<(), End> {
         match found {
             Found::Here {
                 session,
@@ -123,14 +150,36 @@ impl Relay {
             } => {
                 self.session = session;
                 self.media = snapshot.media.or(self.media);
+                self.resumption = Resumption::of(&snapshot);
                 self.feed.tell(&snapshot.into());
                 // After the snapshot, which voids all before it.
                 if let Some(media) = moved {
-                    self.feed.tell(&Told::Moved { media });
+                    self.feed.tell(&Told::moved(media));
                 }
                 Ok(())
             }
-            Found::Gone(reason) => {
+            Found::Resumed(joined, session) => {
+                let streams = joined.srtp.unwrap_or_default();
+                self.media = Some(joined.media);
+                self.resumption = Resumption::of(&joined.snapshot);
+                let snapshot = Snapshot {
+                    media: self.media,
+                    ..joined.snapshot
+                };
+                self.feed.tell(&snapshot.into());
+                self.feed.tell(&Told::Moved {
+                    media: joined.media,
+                    location: Some(participant_url(&session.room, &session.participant)),
+                    publish: streams.publish,
+                    receive: streams.receive,
+                });
+                self.session = session;
+                Ok(())
+            }
+            Found::Gone(reason, there) => {
+                if let Some(media) = there {
+                    self.feed.tell(&Told::moved(media));
+                }
                 self.feed.tell(&Told::Closed { reason });
                 Err(End::Closed)
             }
