@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpWrite, Vp8Descriptor};
@@ -28,6 +29,8 @@ pub struct Client {
     pub address: SocketAddr,
     pub received: BTreeMap<Mid, Vec<Received>>,
     pub is_connected: bool,
+    /// The codec that its video claims to be in; none: the first that was negotiated.
+    pub codec: Option<Codec>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -56,6 +59,7 @@ impl Client {
             address,
             received: BTreeMap::new(),
             is_connected: false,
+            codec: None,
             key_frames_wanted: Vec::new(),
             pending: None,
             senders: Vec::new(),
@@ -231,7 +235,11 @@ impl Client {
         let timestamp = (frame as u32).wrapping_mul(ticks);
         let (mid, kind) = (sender.mid, sender.kind);
         let params: Vec<_> = self.rtc.media(mid).unwrap().remote_pts().to_vec();
-        let pt = params[0];
+        let mut configured = self.rtc.codec_config().params().iter();
+        let wanted = configured.find(|config| {
+            kind == MediaKind::Video && Some(config.spec().codec) == self.codec && params.contains(&config.pt())
+        });
+        let pt = wanted.map_or(params[0], |config| config.pt());
         for layer in 0..sender.layers.len() {
             if sender.is_paused[layer] {
                 continue;

@@ -147,6 +147,32 @@ fn a_slot_carries_tracks_of_its_codec_only() {
 }
 
 #[test]
+fn a_track_that_changes_its_codec_changes_its_slot() {
+    let mut world = World::new(13, Impairment::NONE);
+    let ann = world.join("ann", false, &["f"], (0, 0));
+    let request = SrtpRequest {
+        receive: vec![wanted(Kind::Video, Some(VP8)), wanted(Kind::Video, Some("video/H264"))],
+        ..nothing()
+    };
+    let bob = world.join_srtp("bob", &[], request);
+    world.run_for(SECONDS(1));
+    assert!(world.srtp[bob].client.receivers[0].received.len() > 50);
+    world.members[ann].client.codec = Some(str0m::format::Codec::H264);
+    let (id, events) = (world.srtp[bob].id(), world.events.len());
+    world.run_for(SECONDS(1));
+    let slots: Vec<(String, bool)> = world.events[events..]
+        .iter()
+        .filter_map(|(to, event)| match event {
+            Event::Slots { slots } if to.contains(&id) => Some(slots),
+            _ => None,
+        })
+        .flatten()
+        .map(|slot| (slot.mid.clone(), slot.track.is_some()))
+        .collect();
+    assert_eq!(slots, [("0".to_owned(), false), ("1".to_owned(), true)]);
+}
+
+#[test]
 fn a_freed_slot_goes_on_with_another_track() {
     let mut world = World::new(11, Impairment::NONE);
     let request = SrtpRequest {
