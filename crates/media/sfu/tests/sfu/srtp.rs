@@ -198,6 +198,34 @@ fn a_freed_slot_goes_on_with_another_track() {
 }
 
 #[test]
+fn padding_is_not_forwarded() {
+    let mut world = World::new(14, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[OPUS], nothing());
+    let bob = world.join("bob", false, &[], (1, 0));
+    world.run_for(SECONDS(1));
+    world.srtp[ann].client.is_silent = true;
+    world.run_for(Duration::from_millis(100));
+    let (id, address) = (world.srtp[ann].id(), world.srtp[ann].client.address);
+    let before = world.received_of(bob, id.clone(), Kind::Audio).len();
+    // Five bytes of payload and three of padding; then nothing but padding.
+    for payload in [&[0xfc, 9, 0, 0, 0, 0, 0, 3][..], &[0, 0, 3]] {
+        let sender = &mut world.srtp[ann].client.senders[0];
+        let mut plain = vec![0xa0, sender.stream.payload_type];
+        plain.extend(sender.sequence.to_be_bytes());
+        plain.extend(1_000_000u32.to_be_bytes());
+        plain.extend(sender.stream.ssrc.to_be_bytes());
+        plain.extend(payload);
+        sender.sequence += 1;
+        let datagram = sender.raw(&plain);
+        world.inject(address, &datagram);
+    }
+    world.run_for(Duration::from_millis(100));
+    let received = world.received_of(bob, id, Kind::Audio);
+    assert_eq!(received.len(), before + 1);
+    assert_eq!(received[before].layer, 9, "the fourth byte from the end");
+}
+
+#[test]
 fn a_late_joiner_gets_a_key_frame_from_a_client_without_a_peer_connection() {
     let mut world = World::new(4, Impairment::NONE);
     let ann = world.join_srtp("ann", &[VP8], nothing());

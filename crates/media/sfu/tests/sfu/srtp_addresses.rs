@@ -424,3 +424,27 @@ fn a_client_that_misuses_its_keys_harms_nobody_else() {
         "all of it was authentic"
     );
 }
+
+#[test]
+fn nobody_is_asked_at_an_address_that_has_long_been_silent() {
+    let mut world = World::new(12, Impairment::NONE);
+    let ann = world.join_srtp("ann", &[VP8], nothing());
+    let bob = world.join("bob", false, &[], (0, 1));
+    world.run_for(SECONDS(2));
+    let mid = world.slots(bob)[0].mid.clone();
+    let asked = |world: &mut World| {
+        let before = world.srtp[ann].client.senders[0].key_frames_wanted;
+        world.members[bob].client.want_key_frame(mid.as_str().into());
+        world.run_for(SECONDS(1));
+        world.srtp[ann].client.senders[0].key_frames_wanted > before
+    };
+    assert!(asked(&mut world));
+    world.srtp[ann].client.is_silent = true;
+    world.run_for(Limits::default().srtp_idle - SECONDS(5));
+    assert!(asked(&mut world));
+    world.run_for(SECONDS(6));
+    assert!(!asked(&mut world));
+    world.srtp[ann].client.is_silent = false;
+    world.run_for(SECONDS(1));
+    assert!(asked(&mut world));
+}
