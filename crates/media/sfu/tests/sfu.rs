@@ -4,6 +4,7 @@ mod sfu {
     pub mod client;
     pub mod link;
     pub mod srtp_client;
+    pub mod srtp_streams;
     pub mod world;
 
     mod administration;
@@ -14,5 +15,7 @@ mod sfu {
     mod simulcast;
     mod srtp;
     mod srtp_addresses;
+    mod srtp_forgeries;
     mod srtp_joins;
+    mod srtp_slots;
 }
