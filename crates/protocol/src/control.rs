@@ -410,7 +410,7 @@ pub struct Snapshot {
     pub others: Vec<ParticipantInfo>,
     /// Who is speaking.
     pub speakers: Vec<Speaker>,
-    /// With [`Transports::Single`], every slot; otherwise empty.
+    /// Every slot; with [`Transports::Dual`] there are none.
     pub slots: Vec<Slot>,
     /// How well everyone's connection does, as far as it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -540,12 +540,13 @@ pub enum Event {
         /// The changed ones.
         participants: Vec<ParticipantQuality>,
     },
-    /// With [`Transports::Single`]: these slots carry something else than before.
+    /// Not with [`Transports::Dual`]: these slots carry something else than before.
     Slots {
         /// The changed ones.
         slots: Vec<Slot>,
     },
-    /// With [`Transports::Single`]: there are more tracks than slots. The client may offer with that many m-lines more.
+    /// Not with [`Transports::Dual`]: there are more tracks than slots. With [`Transports::Single`] the client may offer with that many
+    /// m-lines more.
     SlotsWanted {
         /// Audio m-lines missing.
         audio: u32,

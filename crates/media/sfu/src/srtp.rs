@@ -20,6 +20,7 @@ pub mod join;
 pub mod keys;
 pub mod outbound;
 pub mod reception;
+pub mod reporter;
 pub mod rtcp;
 pub mod rtp;
 pub mod window;

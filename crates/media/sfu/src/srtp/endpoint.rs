@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::codec::PayloadFormat;
 use crate::connection::{ConnectionEvent, OutgoingStream, PayloadType, Polled};
 use crate::packet::{MediaPacket, Mid};
-use crate::quality::Report;
+use crate::quality::{Losses, Report};
 use crate::rewrite::Rewritten;
 
 use super::Refused;
@@ -150,6 +150,23 @@ impl Endpoint {
         self.inbound.iter().all(Option::is_none) && !self.outbound.iter().any(Outbound::is_proven)
     }
 
+    /// How its packets arrive, at either end.
+    pub fn report(&self) -> Report {
+        let (mut incoming, mut outgoing, mut rtt) = (Losses::default(), Losses::default(), None);
+        for (packets, loss) in self.inbound.iter().flatten().map(Inbound::loss) {
+            incoming.add(packets, loss);
+        }
+        for reported in self.outbound.iter().filter_map(Outbound::report) {
+            outgoing.add(reported.packets.into(), reported.loss);
+            rtt = rtt.max(reported.round_trip);
+        }
+        let direction = |losses: Losses| Report {
+            loss: losses.share(),
+            rtt,
+        };
+        direction(incoming).worse(direction(outgoing))
+    }
+
     /// The stream that is sent under a name.
     pub fn outgoing(&self, mid: Mid) -> Option<OutgoingStream> {
         let place = self.outbound.iter().position(|stream| stream.mid == mid)?;
@@ -161,13 +178,6 @@ impl Endpoint {
         for stream in &mut self.outbound {
             stream.keep(now);
         }
-    }
-
-    /// The worst that its streams report.
-    pub fn report(&self) -> Report {
-        let published = self.inbound.iter().flatten().map(Inbound::quality);
-        let received = self.outbound.iter().map(Outbound::quality);
-        published.chain(received).fold(Report::default(), Report::worse)
     }
 
     /// Whether a stream's receiver has proven its address.

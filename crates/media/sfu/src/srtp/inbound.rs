@@ -5,19 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{Codec, PayloadFormat};
 use crate::packet::{MediaPacket, Mid};
-use crate::quality;
 
 use super::Refused;
 use super::cipher::Cipher;
 use super::gaps::Gaps;
 use super::guard::Guard;
 use super::reception::Reception;
+use super::reporter::{REPORT_INTERVAL, Reporter};
 use super::rtcp::{self, Compound, Said};
 use super::rtp::Header;
 use super::window::{self, RtcpWindow, RtpWindow};
-
-/// How often reports are sent while packets arrive.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rollover counters that are tried for one packet of a stream whose counter is not known. Higher: a forged packet costs more.
 const ROLLOVERS_PER_PACKET: u32 = 64;
@@ -46,23 +43,13 @@ pub struct Inbound {
     guard: Guard,
     address: Option<SocketAddr>,
     heard: Option<Instant>,
-    feedback: Feedback,
+    feedback: Reporter,
     reception: Reception,
     gaps: Gaps,
+    /// The packets of the last interval, and which share of them was lost.
+    loss: (u64, f32),
     is_heard_since_report: bool,
     report_due: Option<Instant>,
-    /// The share of packets that was lost before the last report.
-    loss: Option<f32>,
-}
-
-/// What the node's RTCP about a stream is sent with.
-pub struct Feedback {
-    /// The node's SSRC.
-    pub ssrc: u32,
-    /// The session keys.
-    pub cipher: Cipher,
-    /// The last SRTCP index.
-    pub index: u32,
 }
 
 /// What an authentic RTP packet is.
@@ -82,7 +69,7 @@ impl Inbound {
         payload_type: u8,
         codec: Codec,
         cipher: Cipher,
-        feedback: Feedback,
+        feedback: Reporter,
         is_resumed: bool,
     ) -> Self {
         Self {
@@ -101,23 +88,20 @@ impl Inbound {
             feedback,
             reception: Reception::default(),
             gaps: Gaps::default(),
+            loss: (0, 0.0),
             is_heard_since_report: false,
             report_due: None,
-            loss: None,
-        }
-    }
-
-    /// How its packets arrive.
-    pub fn quality(&self) -> quality::Report {
-        quality::Report {
-            loss: self.loss,
-            rtt: None,
         }
     }
 
     /// Whether the client has proven where it sends from.
     pub fn is_proven(&self) -> bool {
         self.address.is_some()
+    }
+
+    /// How many packets were to come in the last [`REPORT_INTERVAL`], and which share of them was lost.
+    pub fn loss(&self) -> (u64, f32) {
+        self.loss
     }
 
     /// Takes an RTP packet; `scratch` is overwritten.
@@ -261,6 +245,7 @@ impl Inbound {
         let missing = self.gaps.due(now);
         let is_report_due = self.report_due.is_some_and(|due| due <= now);
         if is_report_due {
+            self.loss = self.reception.rate();
             let is_heard = std::mem::take(&mut self.is_heard_since_report);
             self.report_due = is_heard.then(|| now + REPORT_INTERVAL);
         }
@@ -295,19 +280,8 @@ impl Inbound {
         let address = self.address?;
         let (sender, ssrc) = (self.feedback.ssrc, self.ssrc);
         let report = self.reception.report(now, ssrc);
-        self.loss = report.as_ref().map(|report| f32::from(report.fraction_lost) / 256.0);
         let compound = Compound::receiver_report(sender, report).cname(sender, name);
         let bytes = self.feedback.seal(complete(compound, sender, ssrc))?;
         Some((address, bytes))
-    }
-}
-
-impl Feedback {
-    /// Encrypts a compound packet. `None`: the key is used up (RFC 3711 section 9.2), after 68 years of one report a second.
-    pub fn seal(&mut self, compound: Compound) -> Option<Vec<u8>> {
-        self.index = self.index.checked_add(1).filter(|index| *index < 1 << 31)?;
-        let mut bytes = compound.into_bytes();
-        self.cipher.seal_rtcp(&mut bytes, self.ssrc, self.index).ok()?;
-        Some(bytes)
     }
 }

@@ -19,9 +19,10 @@ use crate::room::{Context, Room};
 
 use super::cipher::Cipher;
 use super::endpoint::Endpoint;
-use super::inbound::{Feedback, Inbound};
+use super::inbound::Inbound;
 use super::keys::MasterKey;
 use super::outbound::Outbound;
+use super::reporter::Reporter;
 use super::rtp;
 
 /// The streams of a participant that is about to join.
@@ -186,11 +187,7 @@ impl Plan {
         is_resumed: bool,
     ) -> Result<(), Refusal> {
         let feedback_key = MasterKey::generate(wish.suite, &mut cx.ids);
-        let feedback = Feedback {
-            ssrc: ssrcs.make(cx),
-            cipher: cipher(&feedback_key)?,
-            index: 0,
-        };
+        let feedback = Reporter::new(ssrcs.make(cx), cipher(&feedback_key)?);
         let stream = wish.told(Some(track.clone()), &feedback_key, feedback.ssrc);
         let (mid, ssrc, payload_type, codec) = (wish.mid, wish.ssrc, wish.payload_type, wish.codec);
         let cipher = cipher(&wish.key)?;
@@ -211,11 +208,7 @@ impl Plan {
         let feedback_key = MasterKey::generate(wish.suite, &mut cx.ids);
         let feedback_ssrc = ssrcs.make(cx);
         let mut stream = wish.told(None, &feedback_key, feedback_ssrc);
-        let sender = Feedback {
-            ssrc: wish.ssrc,
-            cipher: cipher(&wish.key)?,
-            index: 0,
-        };
+        let sender = Reporter::new(wish.ssrc, cipher(&wish.key)?);
         let outbound = Outbound::new(
             wish.mid,
             wish.payload_type,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
 use crate::packet::{MediaPacket, Mid};
-use crate::quality;
 use crate::rewrite::Rewritten;
 use crate::vp8;
 
@@ -15,7 +14,7 @@ use super::cipher::Cipher;
 use super::clock::{self, Clock};
 use super::guard::Guard;
 use super::history::{History, Sent};
-use super::inbound::{Feedback, REPORT_INTERVAL};
+use super::reporter::{REPORT_INTERVAL, Reporter};
 use super::rtcp::{self, Compound, Report, Said};
 use super::rtp::{HEADER_BYTES, Header};
 use super::window::{self, RtcpWindow, RtpWindow};
@@ -32,6 +31,9 @@ const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 
 /// No packet is sent again sooner than this.
 const MIN_ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// A receiver's report says nothing of the present after so long.
+const REPORT_MEMORY: Duration = Duration::from_secs(10);
 
 /// When a receiver that has sent no RTCP of its own, and so may be one that cannot ask, gets a key frame: so long after its proof, after
 /// twice that, and so on up to the second. A recorder is often started after the proof was sent, and has missed the first one.
@@ -51,7 +53,7 @@ pub struct Outbound {
     /// The SSRC that the client's RTCP comes from.
     pub feedback_ssrc: u32,
     /// The keys of its RTP and of its sender reports.
-    sender: Feedback,
+    sender: Reporter,
     feedback: Cipher,
     reports: RtcpWindow,
     is_proof_used: bool,
@@ -64,13 +66,26 @@ pub struct Outbound {
     bytes: u32,
     newest: Option<(u32, Instant)>,
     round_trip: Duration,
-    /// Whether the round trip was measured.
-    has_measured: bool,
-    /// The share of packets that the receiver missed of late.
-    loss: Option<f32>,
+    /// What the receiver has reported last.
+    reported: Option<Reported>,
     report_due: Option<Instant>,
     /// When it gets a key frame without asking, and how long after that the next.
     key_frame: Option<(Instant, Duration)>,
+}
+
+/// What a receiver reports.
+#[derive(Debug, Clone, Copy)]
+pub struct Reported {
+    /// When.
+    at: Instant,
+    /// Packets that had been sent by then.
+    sent: u32,
+    /// Packets that had been sent since the report before.
+    pub packets: u32,
+    /// The share that was lost of those.
+    pub loss: f32,
+    /// The round-trip time, if it knew a sender report.
+    pub round_trip: Option<Duration>,
 }
 
 /// What an authentic RTCP packet of the receiver says.
@@ -90,7 +105,7 @@ impl Outbound {
         mid: Mid,
         payload_type: u8,
         codec: Codec,
-        sender: Feedback,
+        sender: Reporter,
         feedback_ssrc: u32,
         feedback: Cipher,
     ) -> Self {
@@ -113,8 +128,7 @@ impl Outbound {
             bytes: 0,
             newest: None,
             round_trip: USUAL_ROUND_TRIP,
-            has_measured: false,
-            loss: None,
+            reported: None,
             report_due: None,
             key_frame: None,
         }
@@ -262,14 +276,6 @@ impl Outbound {
         }
     }
 
-    /// What the receiver has reported last.
-    pub fn quality(&self) -> quality::Report {
-        quality::Report {
-            loss: self.loss,
-            rtt: self.has_measured.then_some(self.round_trip),
-        }
-    }
-
     /// Whether it is time for a key frame that nobody has asked for.
     pub fn is_key_frame_due(&mut self, now: Instant) -> bool {
         let Some((_, after)) = self.key_frame.filter(|(due, _)| *due <= now) else {
@@ -281,15 +287,28 @@ impl Outbound {
     }
 
     fn reported(&mut self, now: Instant, clock: &Clock, report: Report) {
-        self.loss = Some(f32::from(report.fraction_lost) / 256.0);
-        if report.last_sender_report != 0 {
-            let since = clock::short(clock.ntp(now)).wrapping_sub(report.last_sender_report);
-            // A client that claims a delay longer than all that passed has measured nothing.
-            if let Some(round_trip) = since.checked_sub(report.delay) {
-                self.has_measured = true;
-                self.round_trip = clock::from_short(round_trip).clamp(MIN_ROUND_TRIP, Duration::from_secs(1));
-            }
+        let since = clock::short(clock.ntp(now)).wrapping_sub(report.last_sender_report);
+        // A client that claims a delay longer than all that passed has measured nothing.
+        let round_trip = since
+            .checked_sub(report.delay)
+            .filter(|_| report.last_sender_report != 0);
+        let round_trip = round_trip.map(clock::from_short);
+        if let Some(round_trip) = round_trip {
+            self.round_trip = round_trip.clamp(MIN_ROUND_TRIP, Duration::from_secs(1));
         }
+        let before = self.reported.map_or(0, |reported| reported.sent);
+        self.reported = Some(Reported {
+            at: now,
+            sent: self.packets,
+            packets: self.packets.wrapping_sub(before),
+            loss: f32::from(report.fraction_lost) / 256.0,
+            round_trip,
+        });
+    }
+
+    /// What the receiver has reported, if it was not too long ago.
+    pub fn report(&self) -> Option<Reported> {
+        self.reported
     }
 
     fn send_again(&mut self, now: Instant, sequence: u16, again: &mut impl FnMut(SocketAddr, Vec<u8>)) {
@@ -320,6 +339,9 @@ impl Outbound {
             return None;
         }
         self.report_due = None;
+        self.reported = self
+            .reported
+            .filter(|reported| now.saturating_duration_since(reported.at) < REPORT_MEMORY);
         let (address, (timestamp, sent)) = (self.address?, self.newest?);
         // Goes on while packets do: see `write`.
         let since = now.saturating_duration_since(sent);
@@ -349,6 +371,7 @@ impl Outbound {
 
     fn forget_address(&mut self) {
         self.address = None;
+        self.reported = None;
         self.report_due = None;
         self.key_frame = None;
     }

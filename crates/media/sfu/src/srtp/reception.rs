@@ -13,6 +13,8 @@ pub struct Reception {
     received: u64,
     /// Expected and received at the last report.
     reported: (u64, u64),
+    /// The same when it was last rated.
+    rated: (u64, u64),
     /// Arrival and RTP timestamp of the newest packet.
     newest: Option<(Instant, u32)>,
     jitter: f64,
@@ -45,6 +47,15 @@ impl Reception {
     /// A sender report arrived.
     pub fn sender_report(&mut self, now: Instant, ntp: u64) {
         self.sender_report = Some((clock::short(ntp), now));
+    }
+
+    /// How many packets were to come since the last call, and which share of them was lost.
+    pub fn rate(&mut self) -> (u64, f32) {
+        let expected = self.first.map_or(0, |first| self.highest - first + 1);
+        let (before, received_before) = std::mem::replace(&mut self.rated, (expected, self.received));
+        let newly = expected.saturating_sub(before);
+        let lost = newly.saturating_sub(self.received - received_before);
+        (newly, if newly == 0 { 0.0 } else { lost as f32 / newly as f32 })
     }
 
     /// The report since the last one; `None`: nothing arrived yet.

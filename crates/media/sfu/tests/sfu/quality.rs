@@ -7,11 +7,17 @@ use signalbox_protocol::control::{Command, Event, Reply};
 use signalbox_protocol::room::ConnectionQuality;
 
 use crate::sfu::link::Impairment;
+use crate::sfu::srtp::{OPUS, VP8, everything};
 use crate::sfu::world::World;
 
 /// What a member was told last of another.
 fn told(world: &World, member: usize, of: usize) -> Option<ConnectionQuality> {
-    let (id, of) = (world.id(member), world.id(of));
+    told_of(world, member, world.id(of))
+}
+
+/// The same of anyone.
+fn told_of(world: &World, member: usize, of: ParticipantId) -> Option<ConnectionQuality> {
+    let id = world.id(member);
     let qualities = world.events.iter().filter_map(|(to, event)| match event {
         Event::Quality { participants } if to.contains(&id) => Some(participants),
         _ => None,
@@ -88,4 +94,30 @@ fn who_falls_silent_is_lost_and_comes_back() {
     world.run_until(Duration::from_secs(15), "ann is back", |world| {
         told(world, bob, ann) < Some(ConnectionQuality::Lost)
     });
+}
+
+#[test]
+fn a_client_without_a_peer_connection_is_rated_by_what_it_sends_and_by_what_it_reports() {
+    let impairment = Impairment {
+        loss: 0.2,
+        ..Impairment::NONE
+    };
+    for (impairment, reported, expected) in [
+        (Impairment::NONE, 0, ConnectionQuality::Excellent),
+        (Impairment::NONE, 64, ConnectionQuality::Poor),
+        (impairment, 0, ConnectionQuality::Poor),
+    ] {
+        let mut world = World::new(4, impairment);
+        let bob = world.join("bob", true, &["f"], (1, 1));
+        let carl = world.join_srtp("carl", &[VP8, OPUS], everything());
+        for receiver in &mut world.srtp[carl].client.receivers {
+            receiver.fraction_lost = reported;
+        }
+        let id = world.srtp[carl].id();
+        world.run_until(Duration::from_secs(20), "carl is rated", |world| {
+            told_of(world, bob, id.clone()) == Some(expected)
+        });
+        world.run_for(Duration::from_secs(10));
+        assert_eq!(told_of(&world, bob, id), Some(expected), "and stays so");
+    }
 }

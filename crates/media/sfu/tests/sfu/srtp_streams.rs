@@ -59,6 +59,8 @@ pub struct Receiver {
     pub stream: SrtpStream,
     pub received: Vec<Received>,
     pub sender_reports: Vec<SenderReport>,
+    /// The share that it claims to have lost, in 1/256.
+    pub fraction_lost: u8,
     context: Context,
     feedback: Context,
     last_sender_report: Option<(u32, Instant)>,
@@ -218,6 +220,7 @@ impl Receiver {
             stream: stream.clone(),
             received: Vec::new(),
             sender_reports: Vec::new(),
+            fraction_lost: 0,
             context: context(stream.suite, &stream.key),
             feedback: context(stream.suite, &stream.feedback_key),
             last_sender_report: None,
@@ -287,6 +290,7 @@ impl Receiver {
             ssrc: self.stream.feedback_ssrc,
             reports: vec![ReceptionReport {
                 ssrc: self.stream.ssrc,
+                fraction_lost: self.fraction_lost,
                 last_sender_report,
                 delay,
                 ..ReceptionReport::default()
