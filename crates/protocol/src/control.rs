@@ -40,10 +40,6 @@ pub struct RequestFrame {
 /// What the node sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a frame lives from the socket to its receiver; boxing events buys nothing"
-)]
 pub enum NodeFrame {
     /// The answer to a [`RequestFrame`].
     Reply {
