@@ -38,6 +38,7 @@ const TRACK_FIELDS: [&str; 10] = [
 pub(super) struct JoinRequest {
     /// `webrtc`, if anything.
     #[serde(default, rename = "transport")]
+    #[schema(pattern = "^webrtc$")]
     _transport: Option<String>,
     /// The SDP of the client's offer (RFC 8866). Its sending m-lines are published, its receiving ones become slots.
     #[serde(default)]

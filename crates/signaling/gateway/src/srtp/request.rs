@@ -29,6 +29,7 @@ const CODECS: &str = "opus, vp8, h264, vp9 or av1";
 pub(crate) struct SrtpJoin {
     /// Always `srtp`.
     #[serde(rename = "transport")]
+    #[schema(pattern = "^srtp$")]
     _transport: String,
     /// A name to show, unless the access token has one.
     #[serde(default)]
@@ -54,6 +55,7 @@ struct Publish {
     /// Sound or picture.
     kind: Kind,
     /// `opus`, `vp8`, `h264`, `vp9` or `av1`.
+    #[schema(examples("opus", "vp8"))]
     codec: String,
     /// Where it comes from.
     #[serde(default)]

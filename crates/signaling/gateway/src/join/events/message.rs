@@ -114,7 +114,7 @@ pub(super) enum Told {
 
 /// A message with its id, as a client gets it.
 #[derive(Serialize, ToSchema)]
-#[schema(title = "EventMessage")]
+#[schema(as = EventMessage)]
 pub(super) struct Message<'a> {
     /// To be named when the stream is opened again, so that it goes on after this message.
     id: &'a str,
