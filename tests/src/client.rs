@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::room::{
-    Kind, LayerInfo, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, Slot, Source, Speaker, TrackInfo,
+    ConnectionQuality, Kind, LayerInfo, MediaAddress, ParticipantInfo, ParticipantQuality, PublishTrack, RoomInfo,
+    Slot, Source, Speaker, TrackInfo,
 };
 use str0m::change::SdpApi;
 use str0m::media::{Direction, MediaKind, Mid, Simulcast, SimulcastLayer};
@@ -106,6 +107,10 @@ pub struct View {
     pub slots: BTreeMap<String, Slot>,
     /// Who has spoken, with the last state.
     pub speakers: BTreeMap<ParticipantId, Speaker>,
+    /// How well connections do.
+    pub qualities: BTreeMap<ParticipantId, ConnectionQuality>,
+    /// Where media goes, as it was said last.
+    pub media: Option<MediaAddress>,
     /// The last `slots_wanted`.
     pub wanted: Option<(u64, u64)>,
     /// Why the participant is gone.
@@ -147,6 +152,8 @@ impl View {
                 self.participants = others.into_iter().map(|other| (other.id.clone(), other)).collect();
                 self.set_slots(&message["slots"])?;
                 self.set_speakers(&message["speakers"])?;
+                self.set_qualities(&message["qualities"])?;
+                self.media = Some(serde_json::from_value(message["media"].clone())?);
             }
             "joined" | "updated" | "published" | "unpublished" | "muted" => {
                 let participant: ParticipantInfo = serde_json::from_value(message["participant"].clone())?;
@@ -162,6 +169,8 @@ impl View {
             }
             "speakers" => self.set_speakers(&message["speakers"])?,
             "slots" => self.set_slots(&message["slots"])?,
+            "quality" => self.set_qualities(&message["participants"])?,
+            "moved" => self.media = Some(serde_json::from_value(message["media"].clone())?),
             "slots_wanted" => {
                 let count = |kind: &str| message[kind].as_u64().unwrap_or_default();
                 self.wanted = Some((count("audio"), count("video")));
@@ -176,6 +185,13 @@ impl View {
         let slots: Vec<Slot> = serde_json::from_value(slots.clone())?;
         self.slots
             .extend(slots.into_iter().map(|slot| (slot.mid.clone(), slot)));
+        Ok(())
+    }
+
+    fn set_qualities(&mut self, qualities: &Value) -> anyhow::Result<()> {
+        let qualities: Vec<ParticipantQuality> = serde_json::from_value(qualities.clone())?;
+        self.qualities
+            .extend(qualities.into_iter().map(|told| (told.participant, told.quality)));
         Ok(())
     }
 

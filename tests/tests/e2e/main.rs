@@ -1,6 +1,8 @@
 //! The whole system, through its public surfaces: HTTP, WebSocket and UDP.
 
+mod administration;
 mod calls;
+mod event_streams;
 mod evictions;
 mod failover;
 mod fencing;
