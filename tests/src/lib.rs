@@ -7,6 +7,7 @@
 //! | [`peer`] | one peer connection over a UDP socket of its own |
 //! | [`client`] | a client of the HTTP join |
 //! | [`livekit`] | a client of the LiveKit protocol |
+//! | [`whip`] | a client of WHIP and WHEP |
 //! | [`cluster`] | gateways, an orchestrator and media nodes in this process |
 //! | [`processes`] | the same as processes, over PostgreSQL |
 //! | [`postgres`] | a PostgreSQL server that a test may kill, and its standby |
@@ -30,6 +31,7 @@ pub mod postgres;
 pub mod process_tree;
 pub mod processes;
 pub mod stun;
+pub mod whip;
 
 use std::time::Duration;
 

@@ -200,6 +200,9 @@ pub struct Join {
     /// The SDP offer of [`Transports::Single`]; answered in [`Joined::answer`].
     #[serde(default)]
     pub offer: Option<String>,
+    /// With [`Transports::Single`]: the offer is the client's last, and serves one purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_offer: Option<OneOffer>,
     /// The streams of [`Transports::Srtp`]; answered in [`Joined::srtp`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp: Option<SrtpRequest>,
@@ -220,6 +223,18 @@ pub enum Transports {
     Dual,
     /// No peer connection: RTP streams with keys that the join hands out ([`Joined::srtp`]), of which the received ones are [`Slot`]s.
     Srtp,
+}
+
+/// The purpose of a client that offers once: it negotiates nothing afterwards but ICE, by [`Command::PatchIce`]. An offer that could
+/// be used in part only is refused as a whole (RFC 9725 section 4.4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OneOffer {
+    /// To publish on each of its m-lines (WHIP).
+    Publish,
+    /// To receive on each of its m-lines (WHEP). Refused with [`RefusalReason::NothingLive`] while nobody publishes; an offer that can
+    /// receive nothing of what is published is answered with [`Joined::counter_offer`].
+    Receive,
 }
 
 /// Which peer connection.
@@ -245,9 +260,9 @@ pub enum Command {
         /// The SDP.
         sdp: String,
     },
-    /// The client's answer to [`Event::Offer`].
+    /// The client's answer to [`Event::Offer`] or [`Joined::counter_offer`].
     Answer {
-        /// [`Event::Offer`]'s id.
+        /// [`Event::Offer`]'s id; [`COUNTER_OFFER_ID`] for the other.
         id: u32,
         /// The SDP.
         sdp: String,
@@ -260,6 +275,15 @@ pub enum Command {
         target: Target,
         /// The attribute's value.
         candidate: String,
+    },
+    /// Of a client that offers once ([`Join::one_offer`]): candidates, or new ICE credentials (RFC 8840). Answered with [`Reply::Done`] to
+    /// candidates, with [`Reply::IceRestarted`] to new credentials; those that are current already restart nothing. Refused
+    /// with [`RefusalReason::StaleIce`] when it is for another ICE session, with [`RefusalReason::Unsupported`] when ICE cannot be restarted.
+    PatchIce {
+        /// The ICE sessions ([`Joined::ice_session`]) that it is for; empty: any, and a restart is wanted.
+        sessions: Vec<String>,
+        /// An SDP fragment.
+        fragment: String,
     },
     /// A track is about to be published. Answered with [`Reply::Published`]; again with the same `cid`: the same track.
     Publish(Box<PublishTrack>),
@@ -365,6 +389,13 @@ pub enum Reply {
         /// The track, with its id.
         track: Box<TrackInfo>,
     },
+    /// To [`Command::PatchIce`], when it has new credentials.
+    IceRestarted {
+        /// See [`Joined::ice_session`].
+        session: String,
+        /// The node's credentials and candidates, as an SDP fragment.
+        fragment: String,
+    },
     /// To [`RoomCommand::List`].
     Room {
         /// The room.
@@ -390,10 +421,28 @@ pub struct Joined {
     pub media: MediaAddress,
     /// The answer to [`Join::offer`].
     pub answer: Option<String>,
+    /// The node's offer instead of an answer; see [`OneOffer::Receive`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter_offer: Option<CounterOffer>,
+    /// With [`Join::one_offer`]: names the connection's ICE session until ICE is restarted. Letters and digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ice_session: Option<String>,
     /// The answer to [`Join::srtp`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp: Option<SrtpSession>,
 }
+
+/// An offer of the node for a client whose own offer does not fit what is published, to be answered with [`Command::Answer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterOffer {
+    /// The SDP.
+    pub sdp: String,
+    /// How long the node waits for the answer, in seconds; then the participant is gone.
+    pub valid_seconds: u32,
+}
+
+/// The [`Command::Answer::id`] of an answer to [`Joined::counter_offer`].
+pub const COUNTER_OFFER_ID: u32 = 1;
 
 /// All that a participant's events have told so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -469,6 +518,12 @@ pub enum RefusalReason {
     NoTrack,
     /// The SDP cannot be used.
     Sdp,
+    /// Nothing is published that the participant could receive: ask again later.
+    NothingLive,
+    /// The ICE session that it is for is over.
+    StaleIce,
+    /// This participant's connection cannot do it.
+    Unsupported,
     /// The participant's grants do not allow it.
     NotPermitted,
     /// The request makes no sense in this state, or at all.
@@ -608,6 +663,31 @@ mod tests {
         let json = r#"{"id":7,"deadline_ms":5000,"request":{"type":"participant","room":"daily","participant":"PA_a","identity":"ann","command":{"type":"mute","track":"TR_a","muted":true}}}"#;
         assert_eq!(serde_json::to_string(&frame).unwrap(), json);
         assert_eq!(serde_json::from_str::<RequestFrame>(json).unwrap(), frame);
+
+        let command = Command::PatchIce {
+            sessions: vec!["abc".into()],
+            fragment: "a=ice-ufrag:x".into(),
+        };
+        let json = r#"{"type":"patch_ice","sessions":["abc"],"fragment":"a=ice-ufrag:x"}"#;
+        assert_eq!(serde_json::to_string(&command).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Command>(json).unwrap(), command);
+
+        let reply = Reply::IceRestarted {
+            session: "def".into(),
+            fragment: "a=ice-lite".into(),
+        };
+        let json = r#"{"type":"ice_restarted","session":"def","fragment":"a=ice-lite"}"#;
+        assert_eq!(serde_json::to_string(&reply).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Reply>(json).unwrap(), reply);
+
+        assert_eq!(serde_json::to_string(&OneOffer::Receive).unwrap(), r#""receive""#);
+        let offer = CounterOffer {
+            sdp: "v=0".into(),
+            valid_seconds: 15,
+        };
+        let json = r#"{"sdp":"v=0","valid_seconds":15}"#;
+        assert_eq!(serde_json::to_string(&offer).unwrap(), json);
+        assert_eq!(serde_json::from_str::<CounterOffer>(json).unwrap(), offer);
 
         let frame = NodeFrame::Reply {
             id: 7,

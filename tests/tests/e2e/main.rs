@@ -20,3 +20,4 @@ mod simulcast;
 mod srtp_moves;
 mod tickets;
 mod unreachable;
+mod whip;

@@ -155,7 +155,7 @@ pub fn overloaded(what: &str) -> Refusal {
 }
 
 /// How many requests were refused, by reason, in the order in which they are shown.
-pub const REFUSALS: [(RefusalReason, &str); 11] = [
+pub const REFUSALS: [(RefusalReason, &str); 14] = [
     (RefusalReason::Ticket, "ticket"),
     (RefusalReason::Closing, "closing"),
     (RefusalReason::Full, "full"),
@@ -163,6 +163,9 @@ pub const REFUSALS: [(RefusalReason, &str); 11] = [
     (RefusalReason::NoParticipant, "no_participant"),
     (RefusalReason::NoTrack, "no_track"),
     (RefusalReason::Sdp, "sdp"),
+    (RefusalReason::NothingLive, "nothing_live"),
+    (RefusalReason::StaleIce, "stale_ice"),
+    (RefusalReason::Unsupported, "unsupported"),
     (RefusalReason::NotPermitted, "not_permitted"),
     (RefusalReason::Invalid, "invalid"),
     (RefusalReason::Overloaded, "overloaded"),

@@ -248,6 +248,7 @@ fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: Srtp
         attach: true,
         publish: publishes.then_some(track).into_iter().collect(),
         offer: None,
+        one_offer: None,
         srtp: Some(SrtpRequest {
             suite,
             ssrcs: Vec::new(),

@@ -9,6 +9,7 @@ use signalbox_protocol::control::{
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
+use crate::one_offer::{self, Agreed};
 use crate::participant::{Negotiation, Participant};
 use crate::publish::{negotiate, no_participant, refused};
 use crate::room::{Context, Room};
@@ -43,6 +44,7 @@ impl Room {
             // Nobody is told anything of an admission that may still fail.
             is_attached: false,
             publisher: None,
+            last_offer: None,
             subscriber: None,
             pending: Vec::new(),
             unclaimed: Vec::new(),
@@ -69,7 +71,7 @@ impl Room {
             return Err(Refusal::new(RefusalReason::Full, "Too many tracks; publish fewer."));
         }
         // All that can fail comes first, so that a join that is refused changes nothing.
-        let (mut negotiated, mut streams) = (None, None);
+        let (mut negotiated, mut streams, mut countered) = (None, None, None);
         match (join.transports, &join.offer) {
             (Transports::Dual, _) => {
                 let opened = cx
@@ -78,9 +80,29 @@ impl Room {
                 participant.subscriber = Some(opened.map_err(|fault| refused(&fault))?);
             }
             (Transports::Single, Some(offer)) => {
-                let (key, answer) = negotiate(cx, now, self.key, &id, None, offer)?;
-                participant.publisher = Some(key);
-                negotiated = Some((key, answer));
+                let agreed = match join.one_offer {
+                    Some(purpose) => self.agree_once(cx, now, &participant, purpose, offer)?,
+                    None => {
+                        let (key, answer) = negotiate(cx, now, self.key, &id, None, offer)?;
+                        let offer = offer.clone();
+                        Agreed::Answer { key, offer, answer }
+                    }
+                };
+                match agreed {
+                    Agreed::Answer { key, offer, answer } => {
+                        participant.publisher = Some(key);
+                        participant.last_offer = join.one_offer.map(|_| offer.clone());
+                        negotiated = Some((key, offer, answer));
+                    }
+                    Agreed::Counter { key, sdp, outlets } => {
+                        let (offer, sdp, counter) = one_offer::counter_offer(cx, sdp);
+                        participant.publisher = Some(key);
+                        participant.outlets = outlets;
+                        participant.negotiation.last_id = offer;
+                        participant.negotiation.in_flight = Some((offer, sdp));
+                        countered = Some(counter);
+                    }
+                }
             }
             (Transports::Single, None) => {}
             (Transports::Srtp, _) => streams = Some(self.plan_streams(cx, &participant, &join)?),
@@ -104,9 +126,9 @@ impl Room {
             }
         };
         let mut answer = None;
-        if let (Some((key, sdp)), Some(offer)) = (negotiated, &join.offer) {
-            self.apply_offer(cx, now, &id, key, offer);
-            answer = Some(self.with_codecs(key, offer, &sdp));
+        if let Some((key, offer, sdp)) = negotiated {
+            self.apply_offer(cx, now, &id, key, &offer);
+            answer = Some(self.with_codecs(key, &offer, &sdp));
         }
         if join.attach
             && let Some(participant) = self.participants.get_mut(&id)
@@ -116,12 +138,19 @@ impl Room {
         let Some(snapshot) = self.snapshot(&id) else {
             return Err(no_participant());
         };
+        let connection = self.participants.get(&id).and_then(|participant| participant.publisher);
+        let ice_session = connection
+            .filter(|_| join.one_offer.is_some())
+            .and_then(|key| cx.connections.ufrag(key))
+            .map(str::to_owned);
         // With two connections, the first offer goes out after the reply.
         self.refresh_subscriptions(cx, now, &id);
         Ok(Reply::Joined(Box::new(Joined {
             snapshot,
             media,
             answer,
+            counter_offer: countered,
+            ice_session,
             srtp,
         })))
     }
@@ -164,6 +193,7 @@ impl Room {
                 participant.negotiation.restart_ice = true;
                 self.refresh_subscriptions(cx, now, id);
             }
+            Command::PatchIce { sessions, fragment } => return self.patch_ice(cx, id, &sessions, &fragment),
             // Addresses are learned from authenticated checks alone: what a client claims could be anyone's.
             Command::Candidate { .. } => {}
             Command::Publish(said) => return self.announce(cx, now, id, *said),

@@ -299,6 +299,16 @@ impl Connection {
         codec(self.rtc.codec_config().find(|params| params.pt() == first)?)
     }
 
+    /// Whether the peer can take a codec on an m-line. None: one that is not known yet, which it may.
+    pub fn can_take(&self, mid: Mid, wanted: Option<Codec>) -> bool {
+        let Some(media) = self.rtc.media(mid.as_str().into()) else {
+            return false;
+        };
+        let accepted = media.remote_pts();
+        let mut params = self.rtc.codec_config().params().iter();
+        wanted.is_none() || params.any(|params| accepted.contains(&params.pt()) && codec(params) == wanted)
+    }
+
     /// The stream that we send on an m-line.
     pub fn outgoing(&mut self, mid: Mid) -> Option<OutgoingStream> {
         self.rtc

@@ -228,6 +228,11 @@ impl Connections {
         }
     }
 
+    /// The ICE ufrag that checks to a connection must name.
+    pub fn ufrag(&self, key: Key) -> Option<&str> {
+        self.entries.get(key).map(|entry| entry.ufrag.as_str())
+    }
+
     /// Finds a datagram's connection, and binds its source address if it is an authentic STUN request.
     pub fn route(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], protocol: stun::Protocol) -> Route {
         let bound = self.by_address.get(&source).copied();

@@ -16,6 +16,7 @@ mod connections;
 pub mod data;
 mod events;
 mod ids;
+mod one_offer;
 pub mod packet;
 mod participant;
 mod publish;

@@ -34,6 +34,9 @@ pub struct Participant {
     pub is_attached: bool,
     /// The connection that the client offers.
     pub publisher: Option<Key>,
+    /// The last offer of a client that offers once, to be repeated with other ICE credentials. None: it is another client, or the
+    /// connection began with the node's own offer.
+    pub last_offer: Option<String>,
     /// The connection that the node offers.
     pub subscriber: Option<Key>,
     /// Announced tracks without an m-line.

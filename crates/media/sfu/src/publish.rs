@@ -327,10 +327,7 @@ fn unannounced(line: &UnclaimedLine) -> PublishTrack {
     PublishTrack {
         cid: line.track_id.clone().unwrap_or_else(|| line.mid.as_str().to_owned()),
         kind: line.kind,
-        source: match line.kind {
-            Kind::Audio => Source::Microphone,
-            Kind::Video => Source::Camera,
-        },
+        source: likely_source(line.kind),
         name: String::new(),
         muted: false,
         width: 0,
@@ -339,6 +336,14 @@ fn unannounced(line: &UnclaimedLine) -> PublishTrack {
         codec: None,
         stream: String::new(),
         dialect_info: None,
+    }
+}
+
+/// What sends an m-line that nobody has announced.
+pub fn likely_source(kind: Kind) -> Source {
+    match kind {
+        Kind::Audio => Source::Microphone,
+        Kind::Video => Source::Camera,
     }
 }
 

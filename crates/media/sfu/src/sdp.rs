@@ -1,5 +1,7 @@
 //! The few things that are read from, or changed in, an SDP's text (RFC 8866); everything else is the WebRTC stack's.
 
+pub mod ice;
+
 use signalbox_protocol::room::Kind;
 
 /// An audio or video m-line.
@@ -13,6 +15,42 @@ pub struct MediaLine<'a> {
     pub track_id: Option<&'a str>,
     /// The simulcast layers that it offers to send (`a=rid:… send`, RFC 8851), in its order.
     pub rids: Vec<&'a str>,
+    /// Which way media goes, as its sender sees it.
+    pub direction: Direction,
+}
+
+/// Which way media goes (RFC 8866 section 6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Both.
+    SendRecv,
+    /// From whoever says it.
+    SendOnly,
+    /// To whoever says it.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+impl Direction {
+    fn of(line: &str) -> Option<Self> {
+        match line.trim_end() {
+            "a=sendrecv" => Some(Self::SendRecv),
+            "a=sendonly" => Some(Self::SendOnly),
+            "a=recvonly" => Some(Self::RecvOnly),
+            "a=inactive" => Some(Self::Inactive),
+            _ => None,
+        }
+    }
+
+    fn attribute(self) -> &'static str {
+        match self {
+            Self::SendRecv => "a=sendrecv",
+            Self::SendOnly => "a=sendonly",
+            Self::RecvOnly => "a=recvonly",
+            Self::Inactive => "a=inactive",
+        }
+    }
 }
 
 /// How many m-lines there are, of any kind.
@@ -24,6 +62,8 @@ pub fn count_media_lines(sdp: &str) -> usize {
 pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
     let mut lines: Vec<MediaLine<'_>> = Vec::new();
     let mut in_media = false;
+    // The session's direction is every m-line's that has none; without either it is both.
+    let mut default = Direction::SendRecv;
     for line in sdp.lines() {
         if let Some(media) = line.strip_prefix("m=") {
             let kind = match media.split(' ').next() {
@@ -37,6 +77,7 @@ pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
                 mid: "",
                 kind,
                 track_id: None,
+                direction: default,
             }));
         } else if let Some(current) = lines.last_mut().filter(|_| in_media) {
             if let Some(mid) = line.strip_prefix("a=mid:") {
@@ -48,7 +89,11 @@ pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
                 if let (Some(rid), Some("send")) = (words.next(), words.next()) {
                     current.rids.push(rid);
                 }
+            } else if let Some(direction) = Direction::of(line) {
+                current.direction = direction;
             }
+        } else if let Some(direction) = Direction::of(line).filter(|_| lines.is_empty()) {
+            default = direction;
         }
     }
     lines
@@ -61,6 +106,61 @@ pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
 /// `passive` (RFC 5763 section 5).
 pub fn with_passive_client(offer: &str) -> String {
     offer.replace("a=setup:actpass", "a=setup:passive")
+}
+
+/// Whether the client insists on being the DTLS client (RFC 8842 section 5.3).
+pub fn wants_dtls_client(offer: &str) -> bool {
+    offer.lines().any(|line| line.trim_end() == "a=setup:active")
+}
+
+/// An offer with this direction on each audio and video m-line.
+pub fn with_direction(offer: &str, direction: Direction) -> String {
+    let mut changed = String::with_capacity(offer.len() + 64);
+    for section in sections(offer) {
+        let is_media = section.starts_with("m=audio ") || section.starts_with("m=video ");
+        let kept = section
+            .split_inclusive('\n')
+            .filter(|line| !is_media || Direction::of(line).is_none());
+        changed.extend(kept);
+        if is_media {
+            if !changed.ends_with('\n') {
+                changed.push_str("\r\n");
+            }
+            changed.push_str(direction.attribute());
+            changed.push_str("\r\n");
+        }
+    }
+    changed
+}
+
+/// An offer with only these codecs, named by their media types, and what repairs them.
+pub fn with_codecs_only(offer: &str, media_types: &[&str]) -> String {
+    let mut changed = String::with_capacity(offer.len());
+    for section in sections(offer) {
+        let Some((head, kinds)) = section.lines().next().and_then(media_line) else {
+            changed.push_str(section);
+            continue;
+        };
+        let (kept, dropped): (Vec<&str>, Vec<&str>) = kinds.into_iter().partition(|kind| {
+            let primary = repaired(section, kind).unwrap_or(kind);
+            media_types
+                .iter()
+                .any(|media_type| is_codec(section, primary, media_type))
+        });
+        if kept.is_empty() {
+            changed.push_str(section);
+            continue;
+        }
+        changed.push_str(head);
+        for kind in kept {
+            changed.push(' ');
+            changed.push_str(kind);
+        }
+        changed.push_str("\r\n");
+        let lines = section.split_inclusive('\n').skip(1);
+        changed.extend(lines.filter(|line| described(line).is_none_or(|kind| !dropped.contains(&kind))));
+    }
+    changed
 }
 
 /// Our offer, so that the client's answer leaves us the DTLS client; see [`with_passive_client`].
@@ -128,6 +228,14 @@ fn media_line(line: &str) -> Option<(&str, Vec<&str>)> {
     Some((line.get(..end)?, line.get(end..)?.split_whitespace().collect()))
 }
 
+/// The payload type that a line of an m-line is about.
+fn described(line: &str) -> Option<&str> {
+    ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"]
+        .iter()
+        .find_map(|name| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next())
+}
+
 fn value<'a>(section: &'a str, name: &str) -> Option<&'a str> {
     section.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -152,7 +260,7 @@ mod tests {
 
     #[test]
     fn media_lines_are_read_with_their_ids() {
-        let sdp = "v=0\r\na=mid:session\r\nm=audio 9 X 111\r\na=mid:0\r\na=msid:stream mic\r\nm=application 9 X\r\na=mid:1\r\n\
+        let sdp = "v=0\r\na=inactive\r\na=mid:session\r\nm=audio 9 X 111\r\na=recvonly\r\na=mid:0\r\na=msid:stream mic\r\nm=application 9 X\r\na=mid:1\r\n\
                    m=video 9 X 96\r\na=msid:- cam\r\na=mid:v\r\na=rid:f send\r\na=rid:q send pt=96\r\na=rid:x recv\r\n";
         assert_eq!(
             media_lines(sdp),
@@ -161,17 +269,46 @@ mod tests {
                     mid: "0",
                     kind: Kind::Audio,
                     track_id: Some("mic"),
-                    rids: vec![]
+                    rids: vec![],
+                    direction: Direction::RecvOnly,
                 },
                 MediaLine {
                     mid: "v",
                     kind: Kind::Video,
                     track_id: Some("cam"),
-                    rids: vec!["f", "q"]
+                    rids: vec!["f", "q"],
+                    direction: Direction::Inactive,
                 },
             ]
         );
         assert_eq!(count_media_lines(sdp), 3);
+    }
+
+    #[test]
+    fn an_m_line_without_a_direction_goes_both_ways() {
+        let lines = media_lines("v=0\r\nm=audio 9 X 0\r\na=mid:0\r\n");
+        assert_eq!(lines[0].direction, Direction::SendRecv);
+    }
+
+    #[test]
+    fn every_m_line_gets_one_direction() {
+        let offer = "v=0\r\na=sendrecv\r\nm=audio 9 X 0\r\na=sendrecv\r\na=mid:0\r\nm=application 9 X y\r\na=mid:1\r\nm=video 9 X 0\r\na=mid:2";
+        assert_eq!(
+            with_direction(offer, Direction::SendOnly),
+            "v=0\r\na=sendrecv\r\nm=audio 9 X 0\r\na=mid:0\r\na=sendonly\r\nm=application 9 X y\r\na=mid:1\r\nm=video 9 X 0\r\na=mid:2\r\na=sendonly\r\n"
+        );
+    }
+
+    #[test]
+    fn an_offer_is_cut_down_to_the_codecs_that_are_wanted() {
+        let offer = "v=0\r\nm=audio 9 P 111\r\na=rtpmap:111 opus/48000/2\r\nm=video 9 P 96 97 98 99\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\n\
+                     a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\na=rtcp-fb:98 nack\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\na=mid:1\r\n";
+        assert_eq!(
+            with_codecs_only(offer, &["audio/opus", "video/VP9"]),
+            "v=0\r\nm=audio 9 P 111\r\na=rtpmap:111 opus/48000/2\r\nm=video 9 P 98 99\r\na=rtpmap:98 VP9/90000\r\na=rtcp-fb:98 nack\r\n\
+             a=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\na=mid:1\r\n"
+        );
+        assert_eq!(with_codecs_only(offer, &[]), offer, "an m-line needs a codec");
     }
 
     #[test]

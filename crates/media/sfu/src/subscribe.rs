@@ -106,15 +106,22 @@ impl Room {
             {
                 continue;
             }
+            let takes = |outlet: &Outlet| {
+                let entry = participant.publisher.and_then(|key| cx.connections.get(key));
+                entry.is_some_and(|entry| entry.transport.can_take(outlet.mid, wanted.codec))
+            };
+            let is_free = |outlet: &Outlet| outlet.kind == wanted.kind && outlet.track.is_none() && outlet.is_open;
             match participant
                 .outlets
                 .iter()
-                .position(|outlet| outlet.track.is_none() && wanted.fits(outlet))
+                .position(|outlet| is_free(outlet) && wanted.fits(outlet) && takes(outlet))
             {
                 Some(index) => {
                     changed.push(participant.outlets[index].mid);
                     self.fill_outlet(cx, now, id, index, &wanted.track);
                 }
+                // One more m-line would be of no use to a client that cannot take the codec.
+                None if participant.transports == Transports::Single && participant.outlets.iter().any(is_free) => {}
                 None if wanted.kind == Kind::Audio => audio += 1,
                 None => video += 1,
             }
@@ -282,7 +289,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(id) else {
             return Err(no_participant());
         };
-        let (Some(key), Some((in_flight, _))) = (participant.subscriber, &participant.negotiation.in_flight) else {
+        let (Some(key), Some((in_flight, _))) = (participant.outgoing(), &participant.negotiation.in_flight) else {
             return Err(Refusal::new(RefusalReason::Invalid, "There is no offer to answer."));
         };
         if *in_flight != offer {
@@ -300,6 +307,19 @@ impl Room {
         if let Err(fault) = taken {
             participant.outlets.retain(|outlet| outlet.is_open);
             return Err(refused(&fault));
+        }
+        // On a single connection a client may refuse m-lines, which then carry nothing.
+        if participant.transports == Transports::Single {
+            let connection = cx.connections.get(key).and_then(|entry| entry.transport.peer());
+            participant
+                .outlets
+                .retain(|outlet| connection.is_some_and(|connection| connection.sends_on(outlet.mid)));
+            if participant.outlets.is_empty() {
+                return Err(Refusal::new(
+                    RefusalReason::Sdp,
+                    "The SDP answer takes none of the offered m-lines; answer at least one with `a=recvonly`.",
+                ));
+            }
         }
         let opened: Vec<(usize, Option<TrackId>)> = participant
             .outlets

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::codec::PayloadFormat;
+use crate::codec::{Codec, PayloadFormat};
 use crate::connection::{Connection, Fault, OutgoingStream, PayloadType, Polled};
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::quality::Report;
@@ -53,6 +53,15 @@ impl Transport {
         match self {
             Self::Peer(connection) => connection.outgoing(mid),
             Self::Srtp(endpoint) => endpoint.outgoing(mid),
+        }
+    }
+
+    /// Whether the client can take a codec on an m-line. None: one that is not known yet, which it may.
+    pub fn can_take(&self, mid: Mid, codec: Option<Codec>) -> bool {
+        match self {
+            Self::Peer(connection) => connection.can_take(mid, codec),
+            // Its slots have one codec each, and say so themselves.
+            Self::Srtp(_) => true,
         }
     }
 

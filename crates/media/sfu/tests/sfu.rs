@@ -11,6 +11,7 @@ mod sfu {
     mod forwarding;
     mod input;
     mod membership;
+    mod one_offer;
     mod quality;
     mod simulcast;
     mod srtp;

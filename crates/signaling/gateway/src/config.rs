@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use signalbox_protocol::Secrets;
 
 use crate::access::ApiKey;
+use crate::whip::ice_server::IceServer;
 
 /// The signaling tier: takes clients over HTTP and WebSocket, checks their tokens and leads each to the media node of its room.
 #[derive(Debug, Clone, clap::Parser)]
@@ -62,6 +63,22 @@ pub struct Config {
     /// Give a token to everyone who asks at `/v1/guest-tokens`, signed with the first key. For demonstrations.
     #[arg(long, env = "SIGNALBOX_GUESTS")]
     pub guests: bool,
+
+    /// STUN and TURN servers that WHIP and WHEP clients are told of, as `stun:host:port` or
+    /// `turn:host:port?transport=udp;username=…;credential=…`, separated by commas. The node itself needs none: its address is public.
+    #[arg(
+        long,
+        env = "SIGNALBOX_ICE_SERVER",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub ice_server: Vec<IceServer>,
+
+    /// Send WHIP and WHEP clients to the gateway at this URL with a 307, path and query as they came. Clients that follow to another
+    /// origin may drop the `Authorization` header; `?access_token=` stays.
+    #[arg(long, env = "SIGNALBOX_REDIRECT_WHIP_TO", value_name = "URL")]
+    pub redirect_whip_to: Option<reqwest::Url>,
 
     /// How many client connections may be open at once; what is over is answered with 503 and closed.
     #[arg(

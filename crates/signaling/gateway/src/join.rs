@@ -12,7 +12,7 @@
 //! | `POST /v1/guest-tokens` | `guest_tokens` |
 
 mod admission;
-mod body;
+pub(crate) mod body;
 mod events;
 mod guest_tokens;
 mod participants;
@@ -65,9 +65,9 @@ async fn empty_room() -> ApiError {
 }
 
 /// Somebody whose token is for the room of the URL.
-struct InRoom {
-    access: Access,
-    room: RoomName,
+pub(crate) struct InRoom {
+    pub(crate) access: Access,
+    pub(crate) room: RoomName,
 }
 
 /// Somebody who says to be a participant of the room; the node checks that the identity is the participant's.
@@ -206,7 +206,7 @@ async fn room(parts: &mut Parts, state: &State) -> Result<RoomName, ApiError> {
 }
 
 /// A part of the URL, decoded.
-async fn parameter(parts: &mut Parts, state: &State, name: &str) -> Result<String, ApiError> {
+pub(crate) async fn parameter(parts: &mut Parts, state: &State, name: &str) -> Result<String, ApiError> {
     let Path(mut parameters) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
         .await
         .map_err(|_| ApiError::InvalidRequest("The URL must be UTF-8, percent-encoded.".into()))?;
@@ -215,14 +215,13 @@ async fn parameter(parts: &mut Parts, state: &State, name: &str) -> Result<Strin
 
 /// A participant's URL, percent-encoded (RFC 3986 section 2.3: only unreserved characters stay as they are).
 fn participant_url(room: &RoomName, participant: &ParticipantId) -> String {
-    let mut url = String::from("/v1/rooms/");
-    push_encoded(&mut url, room.as_str());
-    url.push_str("/participants/");
-    push_encoded(&mut url, participant.as_str());
-    url
+    let (room, participant) = (percent_encoded(room.as_str()), percent_encoded(participant.as_str()));
+    format!("/v1/rooms/{room}/participants/{participant}")
 }
 
-fn push_encoded(url: &mut String, segment: &str) {
+/// A segment of a URL's path.
+pub(crate) fn percent_encoded(segment: &str) -> String {
+    let mut url = String::with_capacity(segment.len());
     for byte in segment.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             url.push(char::from(byte));
@@ -230,6 +229,7 @@ fn push_encoded(url: &mut String, segment: &str) {
             url.push_str(&format!("%{byte:02X}"));
         }
     }
+    url
 }
 
 #[cfg(test)]

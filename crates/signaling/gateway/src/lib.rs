@@ -1,7 +1,7 @@
 //! The L7 tier: takes clients over HTTP and WebSocket and leads each to the media node of its room.
 //!
 //! Each client dialect is one module that translates into the control protocol: [`join`] (our own HTTP API, with `srtp` for clients without a
-//! peer connection) and [`livekit`].
+//! peer connection), [`livekit`], and [`whip`].
 //! Sees no media, decides no placement, opens no database, reads no SDP.
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod rooms;
 pub mod session;
 pub mod state;
 pub mod upstreams;
+pub mod whip;
 
 mod node_link;
 mod orchestrators;

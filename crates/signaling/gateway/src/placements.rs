@@ -32,6 +32,8 @@ const SURELY_TRUE: Duration = Duration::from_secs(1);
 pub(crate) enum Need {
     /// Its ticket, so it must not be expired.
     Ticket,
+    /// The same, of a room that exists: nobody is there to receive from in one that is placed for the purpose.
+    OpenRoom,
     /// The node only, of a room that exists: it is not placed for that. When no orchestrator answers, an expired one is better than none.
     Location,
 }
@@ -110,7 +112,7 @@ impl Placements {
         let asked_at = Instant::now();
         let request = PlaceRoom {
             user: user.map(Identity::to_string),
-            find_only: need == Need::Location,
+            find_only: need != Need::Ticket,
             ..PlaceRoom::new(room.clone())
         };
         let knew = entry.known.as_ref().map(|known| known.by);

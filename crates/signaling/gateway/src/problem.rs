@@ -74,6 +74,21 @@ pub enum ApiError {
     /// 415: the body is not JSON by its header.
     #[error("Send the body as `Content-Type: application/json`.")]
     UnsupportedMediaType,
+    /// 415: the body is of another type than this address takes.
+    #[error("Send the body as `Content-Type: {0}`.")]
+    WrongMediaType(&'static str),
+    /// 409: nobody publishes in the room.
+    #[error("{0}")]
+    NothingLive(String),
+    /// 412: the ICE session that it is for is over.
+    #[error("{0}")]
+    StaleIce(String),
+    /// 422: this session cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// 428: which ICE session it is for was not said.
+    #[error("Send `If-Match` with the session's entity-tag, or `If-Match: *` to restart ICE.")]
+    PreconditionRequired,
     /// 426: a WebSocket that its handshake does not make one (RFC 6455 section 4.2.1).
     #[error("This is not how a WebSocket is opened; use version 13 of its protocol, or ask for no upgrade.")]
     UpgradeRequired,
@@ -118,7 +133,11 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NothingLive(_) => StatusCode::CONFLICT,
+            Self::StaleIce(_) => StatusCode::PRECONDITION_FAILED,
+            Self::Unsupported(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::NoNode { .. }
             | Self::OrchestratorUnavailable
@@ -129,10 +148,11 @@ impl ApiError {
         }
     }
 
-    /// After how many seconds to try again; only with 503.
+    /// After how many seconds to try again; only with 409 and 503.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::NoNode { retry_after, .. } => Some(*retry_after),
+            Self::NothingLive(_) => Some(RETRY_AFTER_SECONDS),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
             _ => None,
         }
@@ -157,7 +177,13 @@ impl ApiError {
             Self::MethodNotAllowed => ("method-not-allowed", "Method not allowed"),
             Self::BodyTimeout => ("body-timeout", "Body too slow"),
             Self::BodyTooLarge => ("body-too-large", "Body too large"),
-            Self::UnsupportedMediaType => ("unsupported-media-type", "Unsupported media type"),
+            Self::UnsupportedMediaType | Self::WrongMediaType(_) => {
+                ("unsupported-media-type", "Unsupported media type")
+            }
+            Self::NothingLive(_) => ("nothing-live", "Nothing live"),
+            Self::StaleIce(_) => ("ice-session-over", "ICE session over"),
+            Self::Unsupported(_) => ("unsupported", "Not supported"),
+            Self::PreconditionRequired => ("precondition-required", "Precondition required"),
             Self::UpgradeRequired => ("upgrade-required", "WebSocket expected"),
             Self::NoNode { .. } => ("no-node", "No media node"),
             Self::OrchestratorUnavailable => ("orchestrator-unavailable", "Placement unavailable"),
@@ -194,6 +220,9 @@ impl From<Refusal> for ApiError {
             RefusalReason::NoParticipant => Self::NoParticipant(detail),
             RefusalReason::NoTrack => Self::NoTrack(detail),
             RefusalReason::Sdp => Self::InvalidSdp(detail),
+            RefusalReason::NothingLive => Self::NothingLive(detail),
+            RefusalReason::StaleIce => Self::StaleIce(detail),
+            RefusalReason::Unsupported => Self::Unsupported(detail),
             RefusalReason::NotPermitted => Self::Forbidden(detail),
             RefusalReason::Invalid => Self::InvalidRequest(detail),
             RefusalReason::Overloaded => Self::Overloaded("The room's media node is busy; try again shortly.".into()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use signalbox_protocol::control::{
-    Command, Join, Joined, RefusalReason, Reply, Request, RoomCommand, Snapshot, Transports,
+    Command, Join, Joined, OneOffer, RefusalReason, Reply, Request, RoomCommand, Snapshot, Transports,
 };
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::{Grants, MediaAddress, PublishTrack};
@@ -63,6 +63,8 @@ pub struct JoinSpec {
     pub publish: Vec<PublishTrack>,
     /// See [`Join::offer`].
     pub offer: Option<String>,
+    /// See [`Join::one_offer`].
+    pub one_offer: Option<OneOffer>,
     /// See [`Join::srtp`].
     pub srtp: Option<SrtpRequest>,
     /// See [`Join::dialect_info`].
@@ -85,6 +87,7 @@ impl JoinSpec {
             attach: spec.attach,
             publish: spec.publish,
             offer: spec.offer,
+            one_offer: spec.one_offer,
             srtp: spec.srtp,
             dialect_info: spec.dialect_info,
         }
@@ -148,13 +151,24 @@ impl Rooms {
     /// Admits a participant.
     ///
     /// # Errors
-    /// 503 when no node can host the room or its node does not answer; else the node's refusal.
+    /// 503 when no node can host the room or its node does not answer; [`ApiError::NothingLive`] when somebody who only receives would be
+    /// the first in the room; else the node's refusal.
     pub async fn join(&self, spec: JoinSpec) -> Result<Admitted, ApiError> {
+        let need = match spec.one_offer {
+            Some(OneOffer::Receive) => Need::OpenRoom,
+            Some(OneOffer::Publish) | None => Need::Ticket,
+        };
         let asked = self
-            .ask(&spec.room, Some(&spec.identity), Need::Ticket, |placement| {
+            .ask(&spec.room, Some(&spec.identity), need, |placement| {
                 Request::Join(Box::new(spec.with_ticket(&placement.ticket)))
             })
             .await;
+        let asked = asked.map_err(|error| match error {
+            ApiError::NoRoom => {
+                ApiError::NothingLive("The room is not open; try again when somebody publishes in it.".into())
+            }
+            error => error,
+        });
         let admitted = asked.and_then(|(_, answered)| match answered.reply {
             Reply::Joined(joined) => Ok(Admitted {
                 joined: *joined,
@@ -164,6 +178,8 @@ impl Rooms {
         });
         match &admitted {
             Ok(_) => self.metrics.joins.increment(),
+            // Players ask again and again until there is something to watch.
+            Err(ApiError::NothingLive(_)) => {}
             Err(_) => self.metrics.joins_failed.increment(),
         }
         admitted
@@ -273,7 +289,7 @@ impl Rooms {
             let failure = match self.links.get(&placement.control, try_deadline).await {
                 Ok(link) => match link.request(request(&placement), try_deadline).await {
                     Ok(answered) => {
-                        if need == Need::Ticket {
+                        if need != Need::Location {
                             self.reports.joined(&placement);
                         }
                         return Ok((placement, answered));
@@ -281,7 +297,7 @@ impl Rooms {
                     Err(failure) => {
                         let had_time = try_deadline < deadline;
                         // Once for each join, however often it is tried there.
-                        if need == Need::Ticket && is_fault(&failure, had_time) && blamed != Some(placement.node) {
+                        if need != Need::Location && is_fault(&failure, had_time) && blamed != Some(placement.node) {
                             blamed = Some(placement.node);
                             self.reports.join_failed(&placement);
                         }
@@ -350,6 +366,7 @@ pub(crate) fn unexpected(reply: &Reply) -> ApiError {
         Reply::Published { .. } => "published",
         Reply::Room { .. } => "room",
         Reply::Participant { .. } => "participant",
+        Reply::IceRestarted { .. } => "ice_restarted",
         Reply::Done => "done",
     };
     tracing::error!(reply = kind, "a media node's reply does not fit the request");

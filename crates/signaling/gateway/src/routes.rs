@@ -6,9 +6,10 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::Method;
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{Any, CorsLayer};
@@ -17,7 +18,7 @@ use utoipa::openapi::HttpMethod::Get;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
-use crate::{join, livekit, page};
+use crate::{join, livekit, page, whip};
 
 /// How long a browser may remember that it may call the API from another origin.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
@@ -31,8 +32,14 @@ pub(crate) fn public(state: State) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID])
-        .expose_headers([LOCATION, RETRY_AFTER])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, LAST_EVENT_ID])
+        .expose_headers([
+            LOCATION,
+            RETRY_AFTER,
+            ETAG,
+            LINK,
+            HeaderName::from_static("accept-patch"),
+        ])
         .max_age(PREFLIGHT_LIFETIME);
     // A dialect that is described adds its operations here, any other one its routes below.
     Routes::default()
@@ -40,10 +47,12 @@ pub(crate) fn public(state: State) -> Router {
         .merge(health())
         .into_described_router()
         .merge(livekit::routes())
+        .merge(whip::routes())
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(cors)
+        .layer(from_fn(whip::advertise))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }

@@ -36,6 +36,14 @@ impl State {
     pub fn new(config: Config, shutdown: CancellationToken) -> Result<Self, ApiError> {
         let keys = Keys::new(&config.keys)
             .ok_or_else(|| ApiError::Start("--keys must name at least one key, and none of them twice".to_owned()))?;
+        let is_base = |url: &reqwest::Url| {
+            matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+        };
+        if config.redirect_whip_to.as_ref().is_some_and(|url| !is_base(url)) {
+            return Err(ApiError::Start(
+                "--redirect-whip-to must be a URL like https://eu.example.com".to_owned(),
+            ));
+        }
         let metrics = Arc::new(Metrics::default());
         let rooms = Rooms::new(&config, Arc::clone(&metrics))?;
         Ok(Self(Arc::new(Inner {

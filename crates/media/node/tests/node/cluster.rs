@@ -165,6 +165,7 @@ impl Node {
             attach: true,
             publish: Vec::new(),
             offer: None,
+            one_offer: None,
             srtp: None,
             dialect_info: None,
         }))

@@ -44,6 +44,7 @@ fn join(shard: &mut Shard, now: Instant, identity: &str) -> ParticipantId {
         attach: true,
         publish: Vec::new(),
         offer: Some(offer.to_sdp_string()),
+        one_offer: None,
         srtp: None,
         dialect_info: None,
     };

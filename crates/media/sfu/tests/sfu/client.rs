@@ -122,6 +122,22 @@ impl Client {
         offer.to_sdp_string()
     }
 
+    /// Offers new ICE credentials, which must be completed with [`Client::answer`].
+    pub fn restart_ice(&mut self) -> String {
+        let mut api = self.rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending): (SdpOffer, _) = api.apply().unwrap();
+        self.pending = Some(pending);
+        offer.to_sdp_string()
+    }
+
+    /// Answers an offer of the node.
+    pub fn accept(&mut self, offer: &str) -> String {
+        assert!(offer.contains("a=setup:active"), "the node is the DTLS client");
+        let offer = SdpOffer::from_sdp_string(offer).unwrap();
+        self.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
+    }
+
     pub fn answer(&mut self, answer: &str) {
         assert!(answer.contains("a=setup:active"), "the node is the DTLS client");
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();

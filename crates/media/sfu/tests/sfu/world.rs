@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{Command, Event, Join, Joined, Refusal, Reply, Transports};
+use signalbox_protocol::control::{Command, Event, Join, Joined, OneOffer, Refusal, Reply, Transports};
 use signalbox_protocol::room::{Grants, Kind, PublishTrack, Slot, Source};
 use signalbox_protocol::srtp::SrtpRequest;
 use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
@@ -116,11 +116,23 @@ impl World {
 
     /// Joins with an offer; the index of the new member.
     pub fn join(&mut self, identity: &str, audio: bool, video: &[&str], slots: (usize, usize)) -> usize {
-        let address = SocketAddr::from(([10, 0, 1, self.members.len() as u8 + 1], 4_000));
-        let mut client = Client::new(self.now, address);
+        let mut client = self.new_client();
         let offer = client.offer(audio, video, slots);
         let joined = self.try_join(identity, Some(offer)).unwrap();
         client.answer(joined.answer.as_deref().unwrap());
+        self.add(identity, client, joined)
+    }
+
+    /// A client for the next member.
+    pub fn new_client(&self) -> Client {
+        Client::new(
+            self.now,
+            SocketAddr::from(([10, 0, 1, self.members.len() as u8 + 1], 4_000)),
+        )
+    }
+
+    /// A member that was admitted; its index.
+    pub fn add(&mut self, identity: &str, client: Client, joined: Joined) -> usize {
         let seed = self.seed * 1_000 + self.members.len() as u64 * 2;
         self.members.push(Member {
             client,
@@ -190,9 +202,20 @@ impl World {
             attach: true,
             publish: Vec::new(),
             offer: None,
+            one_offer: None,
             srtp: None,
             dialect_info: None,
         }
+    }
+
+    /// Joins as a client that offers once and has no signaling.
+    pub fn try_join_once(&mut self, identity: &str, purpose: OneOffer, offer: &str) -> Result<Joined, Refusal> {
+        self.admit(Join {
+            attach: false,
+            one_offer: Some(purpose),
+            offer: Some(offer.to_owned()),
+            ..Self::request(identity)
+        })
     }
 
     pub fn admit(&mut self, join: Join) -> Result<Joined, Refusal> {

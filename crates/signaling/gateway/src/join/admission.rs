@@ -210,6 +210,7 @@ async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequ
             attach: false,
             publish,
             offer: Some(offer),
+            one_offer: None,
             srtp: None,
             dialect_info: None,
         })

@@ -1,4 +1,4 @@
-//! The body of a request: JSON of at most 64 KiB, which has to arrive in time.
+//! The body of a request: at most 64 KiB, most often of JSON, which have to arrive in time.
 
 use std::time::Duration;
 
@@ -30,20 +30,28 @@ impl<T: DeserializeOwned> FromRequest<State> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &State) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let body = tokio::time::timeout(BODY_TIMEOUT, read(&parts.headers, body))
-            .await
-            .map_err(|_| ApiError::BodyTimeout)??;
+        let body = read(&parts.headers, body).await?;
         if body.is_empty() {
             return parse(b"{}").map(Self);
         }
-        if !is_json(&parts.headers) {
+        if !has_type(&parts.headers, "application/json") {
             return Err(ApiError::UnsupportedMediaType);
         }
         parse(&body).map(Self)
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
+/// Reads a body.
+///
+/// # Errors
+/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], or [`ApiError::InvalidBody`] when it ends too early.
+pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
+    tokio::time::timeout(BODY_TIMEOUT, read_slowly(headers, body))
+        .await
+        .map_err(|_| ApiError::BodyTimeout)?
+}
+
+async fn read_slowly(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -68,11 +76,12 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     Ok(read)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether a body is of this media type by its header, whatever the parameters.
+pub(crate) fn has_type(headers: &HeaderMap, expected: &str) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok()?.split(';').next())
-        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(expected))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

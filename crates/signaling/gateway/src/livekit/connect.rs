@@ -66,6 +66,7 @@ async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> 
             attach: true,
             publish: Vec::new(),
             offer: None,
+            one_offer: None,
             srtp: None,
         })
         .await?;

@@ -143,6 +143,7 @@ pub(crate) fn spec(join: SrtpJoin, room: RoomName, access: Access, name: String)
         attach: false,
         publish,
         offer: None,
+        one_offer: None,
         srtp: Some(SrtpRequest {
             suite: join.suite,
             ssrcs: join.publish.iter().map(|track| track.ssrc).collect(),

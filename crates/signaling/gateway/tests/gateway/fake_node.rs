@@ -1,6 +1,6 @@
 //! A media node's control listener that answers what the test tells it to, and remembers what it was asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalbox_protocol::control::{
-    Command, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request, RequestFrame,
-    RoomCommand, Snapshot,
+    Command, CounterOffer, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request,
+    RequestFrame, RoomCommand, Snapshot,
 };
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
@@ -24,6 +24,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
 
 use crate::cluster::{SECRET, eventually};
+
+/// An offer that the node counters, if it is the client's only one.
+pub const UNFIT: &str = "v=0 unfit";
+
+/// The ICE session of everyone who offers once, until it is restarted.
+pub const ICE_SESSION: &str = "first";
 
 /// A participant that the node has never heard of.
 pub const UNKNOWN: &str = "PA_unknown";
@@ -46,7 +52,9 @@ struct Inner {
     members: Mutex<Option<Vec<ParticipantInfo>>>,
     generation: AtomicU64,
     /// The streams of those without a peer connection.
-    sessions: Mutex<HashMap<ParticipantId, SrtpSession>>,
+    streams: Mutex<HashMap<ParticipantId, SrtpSession>>,
+    /// Who offered once, and whether it has left.
+    sessions: Mutex<BTreeMap<ParticipantId, bool>>,
 }
 
 impl FakeNode {
@@ -64,6 +72,7 @@ impl FakeNode {
             participants: AtomicU64::new(0),
             members: Mutex::default(),
             generation: AtomicU64::new(1),
+            streams: Mutex::default(),
             sessions: Mutex::default(),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
@@ -176,17 +185,29 @@ impl FakeNode {
                 let id = ParticipantId::new(format!("PA_{number}"));
                 let srtp = join.srtp.as_ref().map(|asked| session(&join.publish, asked));
                 if let Some(session) = &srtp {
-                    let mut sessions = self.0.sessions.lock().unwrap();
-                    sessions.insert(id.clone(), session.clone());
+                    let mut streams = self.0.streams.lock().unwrap();
+                    streams.insert(id.clone(), session.clone());
                 }
+                if join.one_offer.is_some() {
+                    self.0.sessions.lock().unwrap().insert(id.clone(), false);
+                }
+                let is_unfit = join.one_offer.is_some() && join.offer.as_deref() == Some(UNFIT);
                 Reply::Joined(Box::new(Joined {
                     snapshot: snapshot(join.room, join.identity, id, join.name),
                     media,
-                    answer: join.offer.map(|_| "v=0 answer".to_owned()),
+                    answer: join.offer.filter(|_| !is_unfit).map(|_| "v=0 answer".to_owned()),
+                    counter_offer: is_unfit.then(|| CounterOffer {
+                        sdp: "v=0 counter".to_owned(),
+                        valid_seconds: 15,
+                    }),
+                    ice_session: join.one_offer.map(|_| ICE_SESSION.to_owned()),
                     srtp,
                 }))
             }
-            Request::Participant { participant, .. } if participant.as_str() == UNKNOWN => {
+            Request::Participant { participant, .. }
+                if participant.as_str() == UNKNOWN
+                    || self.0.sessions.lock().unwrap().get(&participant) == Some(&true) =>
+            {
                 return Outcome::Refused(Refusal::new(RefusalReason::NoParticipant, "Join again."));
             }
             Request::Participant {
@@ -196,7 +217,7 @@ impl FakeNode {
                 command,
             } => match command {
                 Command::Attach => {
-                    let srtp = self.0.sessions.lock().unwrap().get(&participant).cloned();
+                    let srtp = self.0.streams.lock().unwrap().get(&participant).cloned();
                     let mut snapshot = snapshot(room, identity, participant, String::new());
                     snapshot.media = Some(media);
                     let published = srtp.iter().flat_map(|session| &session.publish);
@@ -207,6 +228,19 @@ impl FakeNode {
                 Command::Offer { .. } => Reply::Answer {
                     sdp: "v=0 again".into(),
                 },
+                Command::PatchIce { sessions, .. } if sessions.is_empty() => Reply::IceRestarted {
+                    session: "second".into(),
+                    fragment: "a=ice-ufrag:second\r\n".into(),
+                },
+                Command::PatchIce { sessions, .. } if !sessions.iter().any(|session| session == ICE_SESSION) => {
+                    return Outcome::Refused(Refusal::new(RefusalReason::StaleIce, "Restarted since."));
+                }
+                Command::Leave => {
+                    if let Some(has_left) = self.0.sessions.lock().unwrap().get_mut(&participant) {
+                        *has_left = true;
+                    }
+                    Reply::Done
+                }
                 _ => Reply::Done,
             },
             Request::Administer { room, command } => return self.administer(room, command).into(),

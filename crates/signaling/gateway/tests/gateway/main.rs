@@ -14,3 +14,5 @@ mod orchestrators;
 mod reports;
 mod resuming;
 mod srtp;
+mod whep;
+mod whip;

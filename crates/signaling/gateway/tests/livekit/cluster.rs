@@ -249,6 +249,8 @@ impl Inner {
                 generation: Generation(1),
             },
             answer: None,
+            counter_offer: None,
+            ice_session: None,
             srtp: None,
         }))
     }

@@ -69,6 +69,7 @@ impl Resumption {
             attach: true,
             publish: published.iter().map(|(stream, info)| publish(stream, info)).collect(),
             offer: None,
+            one_offer: None,
             srtp: Some(SrtpRequest {
                 suite: suites.map(|stream| stream.suite).next().unwrap_or_default(),
                 receive: receive.collect(),
