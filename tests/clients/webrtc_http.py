@@ -194,12 +194,15 @@ class Session:
         transport = self.connection.getTransceivers()[0].receiver.transport.transport
         old, transport._recv, transport._send = transport._recv.__self__, new.recv, new.send
         self.replaced.append(new)
+        # Whoever waits for the old one's next datagram gets one that is nothing, and turns to the new one.
+        old._queue.put_nowait((b"\xff", 1))
+        while not old._queue.empty():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         # Not by its own close, which would tell aiortc that the connection has failed.
         old._query_consent_task.cancel()
         for protocol in old._protocols:
             await protocol.close()
-        # Whoever waits for the old one's next datagram gets one that is nothing, and turns to the new one.
-        old._queue.put_nowait((b"\xff", 1))
 
     async def close(self):
         """Ends the session; gives the status of the DELETE."""
