@@ -136,6 +136,10 @@ impl Session {
         }
         self.tag = tag.context("no ETag")?;
         for (old, new) in credentials(&self.answer).lines().zip(credentials(&fragment).lines()) {
+            // Wherever they are: the candidates name the ufrag too.
+            let (Some((_, old)), Some((_, new))) = (old.split_once(':'), new.split_once(':')) else {
+                bail!("no credentials in {fragment}");
+            };
             self.answer = self.answer.replace(old, new);
         }
         self.peer.accept_answer(self.answer.clone()).await
