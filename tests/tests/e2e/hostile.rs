@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const GARBAGE: &str = r#"signalbox_media_datagrams_dropped_total{reason="garbage"}"#;
 const UNKNOWN: &str = r#"signalbox_media_datagrams_dropped_total{reason="unknown_source"}"#;
+const UNKNOWN_SSRC: &str = r#"signalbox_media_datagrams_dropped_total{reason="unknown_ssrc"}"#;
 const STUN: &str = r#"signalbox_media_datagrams_dropped_total{reason="stun"}"#;
 const OVERSIZE: &str = r#"signalbox_media_datagrams_dropped_total{reason="oversize"}"#;
 const FAILED: &str = "signalbox_media_failed_connections_total";
@@ -79,11 +80,13 @@ async fn garbage_from_strangers_is_dropped_without_an_answer() {
     counted(&cluster, GARBAGE, before + 4).await;
 
     let before = cluster.node_counter(UNKNOWN).await.unwrap();
+    let ssrcs_before = cluster.node_counter(UNKNOWN_SSRC).await.unwrap();
     let dtls = [&[22, 0xfe, 0xfd][..], &[0; 100]].concat();
     for datagram in [rtp(), rtp(), dtls] {
         socket.send_to(&datagram, media).await.unwrap();
     }
-    counted(&cluster, UNKNOWN, before + 3).await;
+    counted(&cluster, UNKNOWN, before + 1).await;
+    counted(&cluster, UNKNOWN_SSRC, ssrcs_before + 2).await;
     stays_silent(&socket).await;
     serves_a_call(&cluster).await;
 }
