@@ -2,6 +2,8 @@
 
 import { request } from '/http.js';
 
+/** What most readers look for; other chapters follow. */
+const FIRST = ['join', 'participants', 'tracks', 'events'];
 const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'options'];
 
 /** An element with attributes and children; a string is text. */
@@ -14,12 +16,10 @@ function element(name, attributes = {}, ...children) {
 
 const code = (text) => element('code', {}, text);
 
-/** Paragraphs with code spans, which is all of Markdown that the document uses. */
-function paragraphs(text = '') {
-  return text.split(/\n\n+/).filter(Boolean).map((paragraph) => element(
-    'p', {}, ...paragraph.split(/(`[^`]+`)/).map((part) => (part.startsWith('`') ? code(part.slice(1, -1)) : part)),
-  ));
-}
+/** A text with code spans, which is all of Markdown that the document uses within a paragraph. */
+const spans = (text) => text.split(/(`[^`]+`)/).map((part) => (part.startsWith('`') ? code(part.slice(1, -1)) : part));
+
+const paragraphs = (text = '') => text.split(/\n\n+/).filter(Boolean).map((paragraph) => element('p', {}, ...spans(paragraph)));
 
 const schemaName = (schema) => schema?.$ref?.split('/').pop();
 
@@ -82,7 +82,7 @@ function show(method, path, operation) {
   const section = element('details', { class: 'operation', id: operation.operationId });
   section.append(element(
     'summary', {}, element('span', { class: 'method', 'data-method': method }, method.toUpperCase()), code(path),
-    element('span', { class: 'what' }, operation.summary ?? ''),
+    element('span', { class: 'what' }, ...spans(operation.summary ?? '')),
   ));
   const content = element('div', {}, ...paragraphs(operation.description));
   if (operation.parameters?.length) {
@@ -121,10 +121,11 @@ function render(api) {
   }
   const contents = element('ul');
   const operations = document.getElementById('operations');
-  for (const [tag, all] of byTag) {
+  const rank = ([tag]) => (FIRST.includes(tag) ? FIRST.indexOf(tag) : FIRST.length);
+  for (const [tag, all] of [...byTag].sort((one, other) => rank(one) - rank(other))) {
     operations.append(element('section', {}, element('h2', {}, tag), ...all.map((one) => show(...one))));
     contents.append(...all.map(([method, , one]) => element(
-      'li', {}, element('a', { href: `#${one.operationId}` }, one.summary ?? one.operationId),
+      'li', {}, element('a', { href: `#${one.operationId}` }, ...spans(one.summary ?? one.operationId)),
       element('span', { class: 'key' }, ` ${method.toUpperCase()}`),
     )));
   }
