@@ -202,7 +202,22 @@ fn who_may_not_publish_any_more_is_not_heard_and_can_come_back() {
     assert_eq!(world.shard.stats().forwarded, forwarded);
     let slots = world.slots(bob);
     assert!(slots.iter().all(|slot| slot.track.is_none()), "{slots:?}");
-    let _ = ann;
+    // The client offers anew, and what it sends is published again.
+    let all = GrantsUpdate {
+        publish: Some(true),
+        sources: Some(Vec::new()),
+        ..GrantsUpdate::default()
+    };
+    update(&mut world, "ann", grants(all)).unwrap();
+    let sdp = world.members[ann].client.offer(false, &[], (1, 0));
+    let Reply::Answer { sdp } = world.command(ann, Command::Offer { sdp }).unwrap() else {
+        panic!("no answer");
+    };
+    world.members[ann].client.answer(&sdp);
+    world.run_until(Duration::from_secs(5), "bob receives again", |world| {
+        world.shard.stats().forwarded > forwarded + 20
+    });
+    assert!(world.slots(bob).iter().all(|slot| slot.track.is_some()));
 }
 
 #[test]

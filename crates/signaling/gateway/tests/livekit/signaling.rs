@@ -5,7 +5,7 @@ use livekit_protocol::request_response::{Reason, Request as Subject};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use signalbox_protocol::control::{Command, Event, Quality, RefusalReason, Target};
-use signalbox_protocol::room::{Kind, Source, Speaker};
+use signalbox_protocol::room::{ConnectionQuality, Kind, ParticipantQuality, Source, Speaker};
 use signalbox_protocol::{ParticipantId, TrackId};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -304,4 +304,44 @@ async fn what_is_unknown_or_unsupported_does_no_harm() {
     assert_eq!(report.reason(), Reason::UnsupportedType);
     ann.send(Request::Offer(offer("v=0", 1))).await;
     assert_eq!(cluster.node.asked().await, Command::Offer { sdp: "v=0".into() });
+}
+
+#[tokio::test]
+async fn connection_quality_is_passed_on() {
+    let (cluster, mut ann) = joined().await;
+    let told = |participant: &str, quality| ParticipantQuality {
+        participant: ParticipantId::new(participant),
+        quality,
+    };
+    let event = Event::Quality {
+        participants: vec![
+            told("PA_ann", ConnectionQuality::Excellent),
+            told("PA_bob", ConnectionQuality::Lost),
+        ],
+    };
+    cluster.node.tell("PA_ann", event);
+    let Response::ConnectionQuality(update) = ann.next().await else {
+        panic!("the qualities come");
+    };
+    let qualities: Vec<_> = update
+        .updates
+        .iter()
+        .map(|one| (one.participant_sid.as_str(), one.quality()))
+        .collect();
+    let expected = [
+        ("PA_ann", lk::ConnectionQuality::Excellent),
+        ("PA_bob", lk::ConnectionQuality::Lost),
+    ];
+    assert_eq!(qualities, expected);
+}
+
+#[tokio::test]
+async fn who_is_muted_by_another_is_asked_to_mute() {
+    let (cluster, mut ann) = joined().await;
+    let track = TrackId::new("TR_a");
+    cluster.node.tell("PA_ann", Event::MutedRemotely { track });
+    let Response::Mute(mute) = ann.next().await else {
+        panic!("the request to mute comes");
+    };
+    assert_eq!((mute.sid.as_str(), mute.muted), ("TR_a", true));
 }
