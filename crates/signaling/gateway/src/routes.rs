@@ -44,10 +44,10 @@ pub(crate) fn public(state: State) -> Router {
     // A dialect that is described adds its operations here, any other one its routes below.
     Routes::default()
         .merge(join::routes())
+        .merge(whip::routes())
         .merge(health())
         .into_described_router()
         .merge(livekit::routes())
-        .merge(whip::routes())
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -17,16 +17,16 @@ mod session;
 mod session_url;
 mod watch;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, patch, post};
+use axum::routing::head;
+use utoipa::openapi::HttpMethod::Get;
 
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
-use crate::state::State;
 
 /// The media type of offers and answers.
 const SDP: &str = "application/sdp";
@@ -37,8 +37,13 @@ const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
+/// The chapter of the API's document.
+const TAG: &str = "WHIP and WHEP";
+
 const WHIP: &str = "/v1/rooms/{room}/whip";
 const WHEP: &str = "/v1/rooms/{room}/whep";
+const WHIP_SESSION: &str = "/v1/rooms/{room}/whip/{session}";
+const WHEP_SESSION: &str = "/v1/rooms/{room}/whep/{session}";
 
 /// Which of the two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,19 +64,27 @@ impl Protocol {
     }
 }
 
-/// The two protocols' routes.
-pub fn routes() -> Router<State> {
-    Router::new()
-        .route(WHIP, post(publish::publish).get(nothing))
-        .route(WHEP, post(watch::watch).head(an_offer_is_taken).get(nothing))
-        .route(&format!("{WHIP}/{{session}}"), sessions(Protocol::Whip))
-        .route(&format!("{WHEP}/{{session}}"), sessions(Protocol::Whep))
-}
-
-fn sessions(protocol: Protocol) -> MethodRouter<State> {
-    patch(move |state, request| session::change(state, protocol, request))
-        .delete(move |state, request| session::end(state, protocol, request))
-        .get(move |state, request| session::show(state, protocol, request))
+/// The two protocols' operations.
+pub fn routes() -> Routes {
+    let routes = Routes::default().undocumented(WHEP, head(an_offer_is_taken));
+    [publish::add, watch::add, session::add]
+        .into_iter()
+        .fold(routes, |routes, add| add(routes))
+        .open(
+            operation(Get, WHIP, "showWhip", "Nothing: an endpoint has no representation.")
+                .tag(TAG)
+                .answers_nothing(204, "It is there (RFC 9725 section 4.1)."),
+            nothing,
+        )
+        .open(
+            operation(Get, WHEP, "showWhep", "Nothing: an endpoint has no representation.")
+                .tag(TAG)
+                .answers_nothing(
+                    204,
+                    "It is there. `HEAD` tells players that it takes `application/sdp`.",
+                ),
+            nothing,
+        )
 }
 
 /// An endpoint has no representation (RFC 9725 section 4.1).
@@ -95,7 +108,7 @@ pub(crate) async fn advertise(request: Request, next: Next) -> Response {
         response
             .headers_mut()
             .insert(ACCEPT_POST, HeaderValue::from_static(SDP));
-    } else if route.strip_prefix(WHIP).or(route.strip_prefix(WHEP)) == Some("/{session}") {
+    } else if route == WHIP_SESSION || route == WHEP_SESSION {
         response
             .headers_mut()
             .insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));

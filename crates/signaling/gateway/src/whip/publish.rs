@@ -4,17 +4,52 @@ use axum::extract::State as Shared;
 use axum::http::header::{ETAG, LINK, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{Joined, OneOffer, Transports};
+use signalbox_protocol::openapi::Operation;
+use signalbox_protocol::{ParticipantId, RoomName};
+use utoipa::openapi::HttpMethod::Post;
 
 use super::offer::Offered;
 use super::session_url::SessionUrl;
-use super::{ACCEPT_PATCH, Protocol, SDP, SDP_FRAGMENT, entity_tag, header, of_type};
+use super::{ACCEPT_PATCH, Protocol, SDP, SDP_FRAGMENT, TAG, WHIP, entity_tag, header, of_type};
 use crate::access::Access;
 use crate::join::InRoom;
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
 use crate::state::State;
+
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.guarded(
+        endpoint(WHIP, "publish", "Publish with one offer (RFC 9725).")
+            .answers_as::<String>(201, "The SDP answer.", SDP)
+            .answer_header(201, "Location", "The session's URL, which nobody can guess.")
+            .answer_header(201, "ETag", "Names the ICE session.")
+            .answer_header(
+                201,
+                "Link",
+                "An ICE server, with `rel=\"ice-server\"`; one header for each.",
+            )
+            .answer_header(201, "Accept-Patch", "What the session takes."),
+        publish,
+    )
+}
+
+/// What both endpoints have in common.
+pub(super) fn endpoint(path: &'static str, id: &str, summary: &str) -> Operation {
+    operation(Post, path, id, summary)
+        .tag(TAG)
+        .body_as::<String>(SDP, true)
+        .answers_nothing(
+            307,
+            "Another gateway is to be asked, with the same method and body; only where the operator wants it.",
+        )
+        .answer_header(307, "Location", "The same path and query there.")
+        .fails([
+            ApiError::InvalidSdp("The offer cannot be used; the detail says why.".into()),
+            ApiError::WrongMediaType(SDP),
+        ])
+}
 
 pub(super) async fn publish(
     Shared(state): Shared<State>,
@@ -48,7 +83,7 @@ pub(super) async fn publish(
 }
 
 /// Somebody who offers once.
-pub(super) fn spec(access: Access, room: &signalbox_protocol::RoomName, purpose: OneOffer, offer: String) -> JoinSpec {
+pub(super) fn spec(access: Access, room: &RoomName, purpose: OneOffer, offer: String) -> JoinSpec {
     JoinSpec {
         room: room.clone(),
         identity: access.identity,

@@ -6,21 +6,86 @@ use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use signalbox_protocol::control::{COUNTER_OFFER_ID, Command, Reply};
+use signalbox_protocol::openapi::Operation;
+use utoipa::openapi::HttpMethod::{self, Delete, Get, Patch};
 
 use super::entity_tag::{self, Precondition};
 use super::session_url::SessionUrl;
-use super::{Protocol, SDP, SDP_FRAGMENT, header, of_type, offer};
+use super::{Protocol, SDP, SDP_FRAGMENT, TAG, WHEP_SESSION, WHIP_SESSION, header, of_type, offer};
 use crate::join::{body, parameter};
+use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::unexpected;
 use crate::state::State;
 
+pub(super) fn add(routes: Routes) -> Routes {
+    let routes = of(
+        routes,
+        Protocol::Whip,
+        WHIP_SESSION,
+        ["patchWhip", "endWhip", "showWhipSession"],
+    );
+    of(
+        routes,
+        Protocol::Whep,
+        WHEP_SESSION,
+        ["patchWhep", "endWhep", "showWhepSession"],
+    )
+}
+
+fn of(routes: Routes, protocol: Protocol, path: &'static str, ids: [&str; 3]) -> Routes {
+    let [patch, end, show] = ids;
+    routes
+        .open(
+            session(Patch, path, patch, "Candidates, or new ICE credentials.")
+                .describe("A WHEP session takes the answer to a counter-offer here too, as `application/sdp`.")
+                .header::<String>("If-Match", "The entity-tag of the ICE session, or `*` to restart ICE.")
+                .body_as::<String>(SDP_FRAGMENT, true)
+                .answers_nothing(204, "Taken.")
+                .answers_as::<String>(
+                    200,
+                    "ICE was restarted: the node's credentials and candidates.",
+                    SDP_FRAGMENT,
+                )
+                .answer_header(200, "ETag", "Names the new ICE session.")
+                .fails([
+                    ApiError::InvalidSdp("The fragment or the answer cannot be used; the detail says why.".into()),
+                    ApiError::WrongMediaType(SDP_FRAGMENT),
+                    ApiError::StaleIce("ICE has been restarted since; send the last entity-tag.".into()),
+                    ApiError::Unsupported("ICE cannot be restarted on this session; POST again.".into()),
+                    ApiError::PreconditionRequired,
+                ]),
+            move |state, request| change(state, protocol, request),
+        )
+        .open(
+            session(Delete, path, end, "End the session, whatever its entity-tag.").answers_nothing(200, "It is over."),
+            move |state, request| finish(state, protocol, request),
+        )
+        .open(
+            session(Get, path, show, "Nothing: a session has no representation.")
+                .answers_nothing(204, "Its URL is genuine (RFC 9725 section 4.1)."),
+            move |state, request| self::show(state, protocol, request),
+        )
+}
+
+fn session(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Operation {
+    operation(method, path, id, summary)
+        .tag(TAG)
+        .path_parameter::<String>(
+            "session",
+            "The last part of the `Location` that began the session; no token is asked for.",
+        )
+        .fails([
+            ApiError::NoParticipant("There is no such session (any more).".into()),
+            ApiError::OrchestratorUnavailable,
+            ApiError::NodeUnavailable,
+            ApiError::Overloaded("Too much is under way; try again shortly.".into()),
+            ApiError::Internal,
+        ])
+}
+
 /// `PATCH`: candidates, new ICE credentials, or the answer to a counter-offer.
-pub(super) async fn change(
-    Shared(state): Shared<State>,
-    protocol: Protocol,
-    request: Request,
-) -> Result<Response, ApiError> {
+async fn change(Shared(state): Shared<State>, protocol: Protocol, request: Request) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let session = named(&mut parts, &state, protocol).await?;
     let body = body::read(&parts.headers, body).await?;
@@ -62,11 +127,7 @@ pub(super) async fn change(
 }
 
 /// `DELETE`: the participant leaves, whatever the entity-tag (RFC 9725 section 4.3.1).
-pub(super) async fn end(
-    Shared(state): Shared<State>,
-    protocol: Protocol,
-    request: Request,
-) -> Result<StatusCode, ApiError> {
+async fn finish(Shared(state): Shared<State>, protocol: Protocol, request: Request) -> Result<StatusCode, ApiError> {
     let (mut parts, _) = request.into_parts();
     let session = named(&mut parts, &state, protocol).await?;
     session.command(&state, Command::Leave).await?;
@@ -74,11 +135,7 @@ pub(super) async fn end(
 }
 
 /// `GET`: a session has no representation (RFC 9725 section 4.1).
-pub(super) async fn show(
-    Shared(state): Shared<State>,
-    protocol: Protocol,
-    request: Request,
-) -> Result<StatusCode, ApiError> {
+async fn show(Shared(state): Shared<State>, protocol: Protocol, request: Request) -> Result<StatusCode, ApiError> {
     let (mut parts, _) = request.into_parts();
     named(&mut parts, &state, protocol).await?;
     Ok(StatusCode::NO_CONTENT)

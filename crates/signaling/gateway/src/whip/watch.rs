@@ -16,13 +16,37 @@ use signalbox_protocol::id::MAX_NAME_BYTES;
 use signalbox_protocol::room::Grants;
 
 use super::offer::Offered;
-use super::publish::{created, describe, spec};
+use super::publish::{created, describe, endpoint, spec};
 use super::session_url::SessionUrl;
-use super::{Protocol, SDP, header, of_type};
+use super::{Protocol, SDP, WHEP, header, of_type};
 use crate::join::InRoom;
+use crate::openapi::Routes;
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
 use crate::state::State;
+
+pub(super) fn add(routes: Routes) -> Routes {
+    routes.guarded(
+        endpoint(WHEP, "watch", "Watch with one offer (draft-ietf-wish-whep).")
+            .answers_as::<String>(201, "The SDP answer.", SDP)
+            .answer_header(201, "Location", "The session's URL, which nobody can guess.")
+            .answer_header(201, "ETag", "Names the ICE session.")
+            .answer_header(201, "Link", "An ICE server, with `rel=\"ice-server\"`; one header for each.")
+            .answer_header(201, "Accept-Patch", "What the session takes.")
+            .answers_as::<String>(
+                406,
+                "The offer can receive nothing of what is published. This is the node's own offer, to be answered by a `PATCH` of the \
+                 session before the `valid-until` of its `Content-Type`.",
+                SDP,
+            )
+            .answer_header(406, "Location", "The session's URL.")
+            .fails([ApiError::NothingLive(
+                "Nothing is published in the room; try again after Retry-After seconds.".into(),
+            )])
+            .answer_header(409, "Retry-After", "After how many seconds to try again."),
+        watch,
+    )
+}
 
 pub(super) async fn watch(
     Shared(state): Shared<State>,
