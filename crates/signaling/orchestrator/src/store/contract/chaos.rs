@@ -122,7 +122,7 @@ async fn act(store: &impl Store, name: &RoomName, candidate: NodeId, what: usize
                 node: candidate,
                 ..new_node()
             };
-            register(&*store, &about, LONG).await;
+            register(store, &about, LONG).await;
             None
         }
         _ => match place(store, name, candidate).await {
