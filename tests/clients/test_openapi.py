@@ -53,13 +53,13 @@ class OpenApi(unittest.TestCase):
         self.assertEqual(run.returncode, 0, f"{run.stdout}\n{run.stderr}\n{self.server.process.lines}")
 
     def test_requests_about_any_room_and_anybody(self):
-        self.holds(150, CHECKS)
+        self.holds(100, CHECKS, SCHEMATHESIS_HOOKS="openapi_types")
 
     def test_requests_about_a_participant_that_is_there(self):
         # Paths are replaced, so that a bad one becomes a good one.
         checks = [check for check in CHECKS if check != "negative_data_rejection"]
         self.holds(
-            150,
+            100,
             checks,
             # A stream of events of somebody who is there does not end.
             *("--exclude-operation-id", "streamEvents"),

@@ -99,6 +99,9 @@ struct Observer {
     role: Role,
 }
 
+/// A room that the URL names, whoever asks.
+pub(crate) struct NamedRoom;
+
 /// A track, named by the URL.
 struct NamedTrack(TrackId);
 
@@ -185,6 +188,14 @@ impl Actor {
             Err(ApiError::NoParticipant(_)) => Err(no_participant()),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl FromRequestParts<State> for NamedRoom {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
+        room(parts, state).await.map(|_| Self)
     }
 }
 

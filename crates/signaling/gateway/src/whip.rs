@@ -25,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::head;
 use utoipa::openapi::HttpMethod::Get;
 
+use crate::join::NamedRoom;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 
@@ -88,7 +89,7 @@ pub fn routes() -> Routes {
 }
 
 /// An endpoint has no representation (RFC 9725 section 4.1).
-async fn nothing() -> StatusCode {
+async fn nothing(_: NamedRoom) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
