@@ -42,6 +42,7 @@ pub struct Operation {
     failures: BTreeSet<Failure>,
     has_parameters: bool,
     has_body: bool,
+    has_json_body: bool,
 }
 
 impl Operation {
@@ -56,6 +57,7 @@ impl Operation {
             failures: BTreeSet::new(),
             has_parameters: false,
             has_body: false,
+            has_json_body: false,
         }
     }
 
@@ -77,6 +79,11 @@ impl Operation {
     /// Whether it takes a body, that can be wrong.
     pub fn has_body(&self) -> bool {
         self.has_body
+    }
+
+    /// Whether that body has to be JSON.
+    pub fn has_json_body(&self) -> bool {
+        self.has_json_body
     }
 
     /// The chapter of the document that it belongs to.
@@ -122,6 +129,7 @@ impl Operation {
             .required(Some(if required { Required::True } else { Required::False }));
         self.built = self.built.request_body(Some(body.build()));
         self.has_body = true;
+        self.has_json_body = media_type == JSON;
         self
     }
 

@@ -126,8 +126,10 @@ impl Routes {
                 ApiError::InvalidBody("the detail says what it has to be".into()),
                 ApiError::BodyTimeout,
                 ApiError::BodyTooLarge,
-                ApiError::UnsupportedMediaType,
             ]);
+        }
+        if operation.has_json_body() {
+            operation = operation.fails([ApiError::UnsupportedMediaType]);
         }
         let handler = on(filter(&operation.method()), handler);
         self.router = self.router.route(operation.path(), handler);
