@@ -147,6 +147,12 @@ async fn methods_that_mean_nothing_are_refused_and_get_shows_nothing() {
             let response = cluster.bare(method, path).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::NO_CONTENT, "RFC 9725 section 4.1");
         }
+        let response = cluster
+            .bare(Method::GET, &path.replace("daily", "%0A"))
+            .send()
+            .await
+            .unwrap();
+        assert!(response.status().is_client_error());
         let response = cluster.bare(Method::PUT, path).send().await.unwrap();
         let allow = response.headers()["allow"].to_str().unwrap().to_owned();
         assert!(allow.contains(allowed), "{allow}");
