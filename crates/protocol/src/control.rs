@@ -8,16 +8,21 @@
 //! is told so ([`Event::AttachedElsewhere`]). Nobody attached: they are dropped, and [`Command::Attach`] answers with a [`Snapshot`]
 //! that makes up for them.
 
-use std::collections::BTreeMap;
+mod administration;
+mod command;
+mod event;
+mod join;
 
 use serde::{Deserialize, Serialize};
 
-use crate::room::{
-    Grants, GrantsUpdate, MediaAddress, ParticipantInfo, ParticipantQuality, PublishTrack, RoomInfo, Slot, Speaker,
-    TrackInfo,
-};
-use crate::srtp::{SrtpRequest, SrtpSession};
-use crate::{Identity, ParticipantId, RoomName, TrackId};
+pub use administration::{ParticipantUpdate, RoomCommand};
+pub use command::{Command, Preference, Quality, Target};
+pub use event::{CloseReason, Event};
+pub use join::{COUNTER_OFFER_ID, CounterOffer, Join, Joined, OneOffer, Transports};
+
+use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
+use crate::srtp::SrtpSession;
+use crate::{Identity, ParticipantId, RoomName};
 
 /// Where a media node's control listener takes the WebSocket.
 pub const PATH: &str = "/v1/control";
@@ -110,262 +115,6 @@ pub enum Request {
     },
 }
 
-/// What a gateway asks of a room on behalf of somebody who administers it. `participant` is a participant's id or, if there is no such
-/// id, its identity.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum RoomCommand {
-    /// Tell the room and everyone in it, the hidden ones too. Answered with [`Reply::Room`].
-    List,
-    /// Tell one participant. Answered with [`Reply::Participant`].
-    Find {
-        /// Which.
-        participant: String,
-    },
-    /// Change a participant. Answered with [`Reply::Participant`].
-    Update {
-        /// Which.
-        participant: String,
-        /// How.
-        update: Box<ParticipantUpdate>,
-    },
-    /// Mute or unmute a participant's track.
-    Mute {
-        /// Whose.
-        participant: String,
-        /// Which.
-        track: TrackId,
-        /// The new state.
-        muted: bool,
-    },
-    /// End a participant's track.
-    Unpublish {
-        /// Whose.
-        participant: String,
-        /// Which.
-        track: TrackId,
-    },
-    /// Close a participant with [`CloseReason::Removed`].
-    Remove {
-        /// Which.
-        participant: String,
-    },
-}
-
-/// What is to change of a participant; what is not named stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ParticipantUpdate {
-    /// The new name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The new metadata.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<String>,
-    /// These attributes are set; an empty value removes one.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, String>,
-    /// What it may do from now on. What is taken away takes effect: its tracks end, it receives no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grants: Option<GrantsUpdate>,
-}
-
-/// Admission of a participant to a room.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Join {
-    /// The orchestrator's signed ticket; see [`crate::ticket`].
-    pub ticket: String,
-    /// The room. Opened if the node does not have it.
-    pub room: RoomName,
-    /// Who. A participant of the room with the same identity is closed with [`CloseReason::DuplicateIdentity`].
-    pub identity: Identity,
-    /// A name to show; may be empty.
-    pub name: String,
-    /// Free text.
-    pub metadata: String,
-    /// Free key-value pairs.
-    pub attributes: BTreeMap<String, String>,
-    /// What it may do.
-    pub grants: Grants,
-    /// How the client connects.
-    pub transports: Transports,
-    /// Subscribe it to every track, present and future.
-    pub auto_subscribe: bool,
-    /// Send its events over this link from the reply on.
-    pub attach: bool,
-    /// Tracks that it is about to publish.
-    #[serde(default)]
-    pub publish: Vec<PublishTrack>,
-    /// The SDP offer of [`Transports::Single`]; answered in [`Joined::answer`].
-    #[serde(default)]
-    pub offer: Option<String>,
-    /// With [`Transports::Single`]: the offer is the client's last, and serves one purpose.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub one_offer: Option<OneOffer>,
-    /// The streams of [`Transports::Srtp`]; answered in [`Joined::srtp`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub srtp: Option<SrtpRequest>,
-    /// See [`ParticipantInfo::dialect_info`].
-    #[serde(default)]
-    pub dialect_info: Option<String>,
-}
-
-/// How a client connects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Transports {
-    /// One peer connection; the client always offers. Its sending m-lines are published (one that no [`PublishTrack`] names gets
-    /// the source that its kind suggests), its receiving m-lines are [`Slot`]s.
-    Single,
-    /// Two peer connections: the client offers on the publisher's, the node offers on the subscriber's ([`Event::Offer`]), one
-    /// m-line for each track, with data channels on both.
-    Dual,
-    /// No peer connection: RTP streams with keys that the join hands out ([`Joined::srtp`]), of which the received ones are [`Slot`]s.
-    Srtp,
-}
-
-/// The purpose of a client that offers once: it negotiates nothing afterwards but ICE, by [`Command::PatchIce`]. An offer that could
-/// be used in part only is refused as a whole (RFC 9725 section 4.4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OneOffer {
-    /// To publish on each of its m-lines (WHIP).
-    Publish,
-    /// To receive on each of its m-lines (WHEP). Refused with [`RefusalReason::NothingLive`] while nobody publishes; an offer that can
-    /// receive nothing of what is published is answered with [`Joined::counter_offer`].
-    Receive,
-}
-
-/// Which peer connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// The one that the client offers. With [`Transports::Single`] the only one.
-    Publisher,
-    /// The one that the node offers.
-    Subscriber,
-}
-
-/// What a gateway asks for an admitted participant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Command {
-    /// Send its events over this link from the reply on. Answered with [`Reply::Snapshot`].
-    Attach,
-    /// Its client's signaling connection is gone. It stays for a while if its media flows, or until it is attached again.
-    Detach,
-    /// The client offers on [`Target::Publisher`]; answered with [`Reply::Answer`]. New ICE credentials restart ICE.
-    Offer {
-        /// The SDP.
-        sdp: String,
-    },
-    /// The client's answer to [`Event::Offer`] or [`Joined::counter_offer`].
-    Answer {
-        /// [`Event::Offer`]'s id; [`COUNTER_OFFER_ID`] for the other.
-        id: u32,
-        /// The SDP.
-        sdp: String,
-    },
-    /// Restart ICE on [`Target::Subscriber`]: an [`Event::Offer`] with new credentials follows.
-    RestartIce,
-    /// A candidate of the client (RFC 8839 `candidate:…`). The node is ICE-lite and learns addresses from checks; this is a hint.
-    Candidate {
-        /// For which connection.
-        target: Target,
-        /// The attribute's value.
-        candidate: String,
-    },
-    /// Of a client that offers once ([`Join::one_offer`]): candidates, or new ICE credentials (RFC 8840). Answered with [`Reply::Done`] to
-    /// candidates, with [`Reply::IceRestarted`] to new credentials; those that are current already restart nothing. Refused
-    /// with [`RefusalReason::StaleIce`] when it is for another ICE session, with [`RefusalReason::Unsupported`] when ICE cannot be restarted.
-    PatchIce {
-        /// The ICE sessions ([`Joined::ice_session`]) that it is for; empty: any, and a restart is wanted.
-        sessions: Vec<String>,
-        /// An SDP fragment.
-        fragment: String,
-    },
-    /// A track is about to be published. Answered with [`Reply::Published`]; again with the same `cid`: the same track.
-    Publish(Box<PublishTrack>),
-    /// End a track.
-    Unpublish {
-        /// Which.
-        track: TrackId,
-    },
-    /// Mute or unmute an own track: nothing of a muted track is forwarded.
-    Mute {
-        /// Which.
-        track: TrackId,
-        /// The new state.
-        muted: bool,
-    },
-    /// Receive these tracks, or stop to.
-    Subscribe {
-        /// Which; unknown ones are ignored.
-        tracks: Vec<TrackId>,
-        /// Receive, or stop to.
-        subscribed: bool,
-    },
-    /// How these tracks are to be received.
-    Prefer {
-        /// Which; unknown ones are ignored.
-        tracks: Vec<TrackId>,
-        /// How.
-        preference: Preference,
-    },
-    /// Change what the others see. Refused without the grant.
-    Update {
-        /// The new name; none: as it is.
-        #[serde(default)]
-        name: Option<String>,
-        /// The new metadata; none: as it is.
-        #[serde(default)]
-        metadata: Option<String>,
-        /// These attributes are set; an empty value removes one.
-        #[serde(default)]
-        attributes: BTreeMap<String, String>,
-    },
-    /// Leave the room.
-    Leave,
-}
-
-/// How a subscriber wants a track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Preference {
-    /// Send it at all; false pauses it without renegotiation.
-    pub enabled: bool,
-    /// The most that is of use; none: the best.
-    pub quality: Option<Quality>,
-    /// The width in pixels that it is shown at; 0: not said. Used when `quality` is none.
-    pub width: u32,
-    /// The height in pixels that it is shown at; 0: not said. Used when `quality` is none.
-    pub height: u32,
-}
-
-impl Default for Preference {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            quality: None,
-            width: 0,
-            height: 0,
-        }
-    }
-}
-
-/// A rung of a simulcast ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Quality {
-    /// The lowest layer.
-    Low,
-    /// The middle layer.
-    Medium,
-    /// The highest layer.
-    High,
-}
-
 /// What the node answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -411,38 +160,6 @@ pub enum Reply {
     /// To everything else.
     Done,
 }
-
-/// An admitted participant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Joined {
-    /// The room and everyone in it.
-    pub snapshot: Snapshot,
-    /// Where its media goes.
-    pub media: MediaAddress,
-    /// The answer to [`Join::offer`].
-    pub answer: Option<String>,
-    /// The node's offer instead of an answer; see [`OneOffer::Receive`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counter_offer: Option<CounterOffer>,
-    /// With [`Join::one_offer`]: names the connection's ICE session until ICE is restarted. Letters and digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ice_session: Option<String>,
-    /// The answer to [`Join::srtp`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub srtp: Option<SrtpSession>,
-}
-
-/// An offer of the node for a client whose own offer does not fit what is published, to be answered with [`Command::Answer`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterOffer {
-    /// The SDP.
-    pub sdp: String,
-    /// How long the node waits for the answer, in seconds; then the participant is gone.
-    pub valid_seconds: u32,
-}
-
-/// The [`Command::Answer::id`] of an answer to [`Joined::counter_offer`].
-pub const COUNTER_OFFER_ID: u32 = 1;
 
 /// All that a participant's events have told so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -534,116 +251,11 @@ pub enum RefusalReason {
     Internal,
 }
 
-/// What happened to a participant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Event {
-    /// Someone else joined.
-    ParticipantJoined {
-        /// Who.
-        participant: ParticipantInfo,
-    },
-    /// Someone, perhaps the receiver itself, changed state, name, metadata, attributes or grants.
-    ParticipantUpdated {
-        /// As it is now.
-        participant: ParticipantInfo,
-    },
-    /// Someone else is gone.
-    ParticipantLeft {
-        /// As it was last, without tracks.
-        participant: ParticipantInfo,
-    },
-    /// A track can be received, or, to its publisher, has been negotiated.
-    TrackPublished {
-        /// Whose, as it is now.
-        participant: ParticipantInfo,
-        /// Which.
-        track: TrackId,
-    },
-    /// A track is gone.
-    TrackUnpublished {
-        /// Whose, as it is now.
-        participant: ParticipantInfo,
-        /// Which.
-        track: TrackId,
-    },
-    /// A track was muted or unmuted.
-    TrackMuted {
-        /// Whose, as it is now.
-        participant: ParticipantInfo,
-        /// Which.
-        track: TrackId,
-        /// The new state.
-        muted: bool,
-    },
-    /// Who speaks, as far as it changed.
-    Speakers {
-        /// The changed ones.
-        speakers: Vec<Speaker>,
-    },
-    /// To the publisher of a track alone, before the [`Event::TrackMuted`]: somebody else muted it.
-    MutedRemotely {
-        /// Which.
-        track: TrackId,
-    },
-    /// How well participants' connections do, as far as it changed; at most every two seconds.
-    Quality {
-        /// The changed ones.
-        participants: Vec<ParticipantQuality>,
-    },
-    /// Not with [`Transports::Dual`]: these slots carry something else than before.
-    Slots {
-        /// The changed ones.
-        slots: Vec<Slot>,
-    },
-    /// Not with [`Transports::Dual`]: there are more tracks than slots. With [`Transports::Single`] the client may offer with that many
-    /// m-lines more.
-    SlotsWanted {
-        /// Audio m-lines missing.
-        audio: u32,
-        /// Video m-lines missing.
-        video: u32,
-    },
-    /// With [`Transports::Dual`]: the node's offer on [`Target::Subscriber`]. At most one is unanswered at a time.
-    Offer {
-        /// To be repeated in [`Command::Answer`].
-        id: u32,
-        /// The SDP.
-        sdp: String,
-    },
-    /// Another link has attached the participant: no more of its events come over this one.
-    AttachedElsewhere,
-    /// The participant is no longer in the room; the last event.
-    Closed {
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// Why a participant was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum CloseReason {
-    /// It asked to.
-    Left,
-    /// Somebody who administers the room removed it.
-    Removed,
-    /// The same identity joined again.
-    DuplicateIdentity,
-    /// Neither signaling nor media for too long.
-    TimedOut,
-    /// The room was closed.
-    RoomClosed,
-    /// The node stops, or lost its lease.
-    NodeGone,
-    /// A fault in its connection.
-    Failed,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TrackId;
+    use crate::room::GrantsUpdate;
 
     #[test]
     fn frames_keep_their_json() {

@@ -13,7 +13,7 @@
 
 mod admission;
 pub(crate) mod body;
-mod events;
+pub(crate) mod events;
 mod guest_tokens;
 mod participants;
 mod subscriptions;
@@ -71,10 +71,10 @@ pub(crate) struct InRoom {
 }
 
 /// Somebody who says to be a participant of the room; the node checks that the identity is the participant's.
-struct Member {
-    room: RoomName,
-    participant: ParticipantId,
-    identity: Identity,
+pub(crate) struct Member {
+    pub(crate) room: RoomName,
+    pub(crate) participant: ParticipantId,
+    pub(crate) identity: Identity,
 }
 
 /// Somebody who acts on a participant of the room, which the URL names by id or identity.

@@ -30,6 +30,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::header::UPGRADE;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
+use signalbox_protocol::openapi::Operation;
 use utoipa::IntoParams;
 use utoipa::openapi::HttpMethod::Get;
 
@@ -50,13 +51,14 @@ struct ResumeQuery {
 }
 
 pub(super) fn add(routes: Routes) -> Routes {
-    routes.guarded(
-        operation(
-            Get,
-            "/v1/rooms/{room}/participants/{participant}/events",
-            "streamEvents",
-            "A participant's events, as server-sent events or as a WebSocket.",
-        )
+    let path = "/v1/rooms/{room}/participants/{participant}/events";
+    let summary = "A participant's events, as server-sent events or as a WebSocket.";
+    routes.guarded(stream_operation(path, "streamEvents", summary), open)
+}
+
+/// What is documented of an event stream, wherever it is.
+pub(crate) fn stream_operation(path: &'static str, id: &str, summary: &str) -> Operation {
+    operation(Get, path, id, summary)
         .tag("events")
         .describe(
             "The first message is a `snapshot`, and so is the first after any gap. The last one before an end for good is `closed`; after any \
@@ -67,13 +69,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         .query::<ResumeQuery>()
         .answers_as::<Message<'static>>(200, "Server-sent events, each with such a message.", "text/event-stream")
         .answers_nothing(101, "A WebSocket of such messages.")
-        .fails([ApiError::UpgradeRequired]),
-        open,
-    )
+        .fails([ApiError::UpgradeRequired])
 }
 
 /// Attaches before it answers, so that whatever is wrong is an HTTP error.
-async fn open(
+pub(crate) async fn open(
     Shared(state): Shared<State>,
     member: Member,
     (method, uri, headers): (Method, Uri, HeaderMap),

@@ -28,7 +28,7 @@ pub(super) fn add(routes: Routes) -> Routes {
             .answer_header(
                 201,
                 "Link",
-                "An ICE server, with `rel=\"ice-server\"`; one header for each.",
+                "The event stream, with `rel=\"urn:signalbox:events\"`; and each ICE server, with `rel=\"ice-server\"`.",
             )
             .answer_header(201, "Accept-Patch", "What the session takes."),
         publish,
@@ -126,7 +126,10 @@ pub(super) fn describe(
     ice_session: Option<&str>,
     patches: &str,
 ) -> Result<(), ApiError> {
-    headers.insert(LOCATION, header(&session.sign(state)?)?);
+    let url = session.sign(state)?;
+    headers.insert(LOCATION, header(&url)?);
+    // A relation of our own (RFC 8288 section 2.1.2): neither document has one for this.
+    headers.append(LINK, header(&format!("<{url}/events>; rel=\"urn:signalbox:events\""))?);
     headers.insert(ACCEPT_PATCH, header(patches)?);
     if let Some(ice_session) = ice_session {
         headers.insert(ETAG, header(&entity_tag::of(ice_session))?);

@@ -1,6 +1,7 @@
 //! `/v1/rooms/{room}/whip/{session}` and `…/whep/{session}`: ICE that changes, the answer to a counter-offer, and the end.
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request, State as Shared};
 use axum::http::StatusCode;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
@@ -11,14 +12,18 @@ use utoipa::openapi::HttpMethod::{self, Delete, Get, Patch};
 
 use super::entity_tag::{self, Precondition};
 use super::session_url::SessionUrl;
-use super::{Protocol, SDP, SDP_FRAGMENT, TAG, WHEP_SESSION, WHIP_SESSION, header, of_type, offer};
-use crate::join::{body, parameter};
+use super::{
+    Protocol, SDP, SDP_FRAGMENT, TAG, WHEP_EVENTS, WHEP_SESSION, WHIP_EVENTS, WHIP_SESSION, header, of_type, offer,
+};
+use crate::join::{Member, body, events, parameter};
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::unexpected;
 use crate::state::State;
 
 pub(super) fn add(routes: Routes) -> Routes {
+    let routes = events_of(routes, Protocol::Whip, WHIP_EVENTS, "streamWhipEvents");
+    let routes = events_of(routes, Protocol::Whep, WHEP_EVENTS, "streamWhepEvents");
     let routes = of(
         routes,
         Protocol::Whip,
@@ -68,8 +73,20 @@ fn of(routes: Routes, protocol: Protocol, path: &'static str, ids: [&str; 3]) ->
         )
 }
 
+fn events_of(routes: Routes, protocol: Protocol, path: &'static str, id: &str) -> Routes {
+    let summary = "The events of a session's participant, where the room has moved to among them.";
+    routes.open(
+        of_session(events::stream_operation(path, id, summary)),
+        move |state, request| stream(state, protocol, request),
+    )
+}
+
 fn session(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Operation {
-    operation(method, path, id, summary)
+    of_session(operation(method, path, id, summary))
+}
+
+fn of_session(operation: Operation) -> Operation {
+    operation
         .tag(TAG)
         .path_parameter::<String>(
             "session",
@@ -139,6 +156,24 @@ async fn show(Shared(state): Shared<State>, protocol: Protocol, request: Request
     let (mut parts, _) = request.into_parts();
     named(&mut parts, &state, protocol).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET …/events`: as any participant's, but without a token.
+async fn stream(Shared(state): Shared<State>, protocol: Protocol, request: Request) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let SessionUrl {
+        room,
+        participant,
+        identity,
+        ..
+    } = named(&mut parts, &state, protocol).await?;
+    let member = Member {
+        room,
+        participant,
+        identity,
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &state).await;
+    events::open(Shared(state), member, (parts.method, parts.uri, parts.headers), upgrade).await
 }
 
 async fn named(parts: &mut Parts, state: &State, protocol: Protocol) -> Result<SessionUrl, ApiError> {

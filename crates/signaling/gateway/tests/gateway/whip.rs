@@ -2,9 +2,11 @@
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, redirect};
-use signalbox_protocol::control::{Command, OneOffer, RefusalReason, Request, Transports};
+use serde_json::json;
+use signalbox_protocol::control::{CloseReason, Command, Event, OneOffer, RefusalReason, Request, Transports};
+use tokio_tungstenite::connect_async;
 
-use crate::cluster::{Cluster, KEY_SECRET, claims, problem, sign, token};
+use crate::cluster::{Cluster, KEY_SECRET, claims, next_json, problem, sign, token};
 use crate::fake_node::ICE_SESSION;
 
 pub const SDP: &str = "application/sdp";
@@ -56,9 +58,11 @@ async fn an_offer_publishes_and_is_told_all_that_a_client_needs() {
             .unwrap()
             .starts_with("/v1/rooms/daily/whip/")
     );
+    let session = headers["location"].to_str().unwrap();
     assert_eq!(
         all(&headers, "link"),
         [
+            &format!("<{session}/events>; rel=\"urn:signalbox:events\""),
             "<stun:stun.example.org>; rel=\"ice-server\"",
             "<turn:turn.example.org?transport=udp>; rel=\"ice-server\"; username=\"ann\"; credential=\"secret\"; credential-type=\"password\"",
         ]
@@ -345,4 +349,26 @@ async fn another_gateway_redirects_with_307_alone() {
         .send_json(Method::POST, crate::cluster::JOIN, crate::cluster::OFFER)
         .await;
     assert_eq!(response.status(), 201, "other dialects are served here");
+}
+
+#[tokio::test]
+async fn a_sessions_event_stream_says_where_the_room_has_moved_to() {
+    let cluster = Cluster::start().await;
+    let session = cluster.session(WHIP).await;
+    let url = format!("ws://{}{session}/events", cluster.address);
+    let (mut events, _) = connect_async(url).await.unwrap();
+    let snapshot = next_json(&mut events).await;
+    assert_eq!(snapshot["participant"]["id"], "PA_1");
+    let reason = CloseReason::NodeGone;
+    cluster.node.push("PA_1", Event::Closed { reason });
+    let moved = next_json(&mut events).await;
+    assert_eq!(
+        (&moved["type"], &moved["media"]["port"]),
+        (&json!("moved"), &json!(50_000))
+    );
+    assert_eq!(next_json(&mut events).await["reason"], "node_gone");
+
+    let forged = format!("{session}A/events");
+    let response = cluster.bare(Method::GET, &forged).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
 }

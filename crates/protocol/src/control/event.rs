@@ -1,0 +1,113 @@
+//! What a node tells of an admitted participant, by itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrackId;
+use crate::room::{ParticipantInfo, ParticipantQuality, Slot, Speaker};
+
+/// What happened to a participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// Someone else joined.
+    ParticipantJoined {
+        /// Who.
+        participant: ParticipantInfo,
+    },
+    /// Someone, perhaps the receiver itself, changed state, name, metadata, attributes or grants.
+    ParticipantUpdated {
+        /// As it is now.
+        participant: ParticipantInfo,
+    },
+    /// Someone else is gone.
+    ParticipantLeft {
+        /// As it was last, without tracks.
+        participant: ParticipantInfo,
+    },
+    /// A track can be received, or, to its publisher, has been negotiated.
+    TrackPublished {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track is gone.
+    TrackUnpublished {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+    },
+    /// A track was muted or unmuted.
+    TrackMuted {
+        /// Whose, as it is now.
+        participant: ParticipantInfo,
+        /// Which.
+        track: TrackId,
+        /// The new state.
+        muted: bool,
+    },
+    /// Who speaks, as far as it changed.
+    Speakers {
+        /// The changed ones.
+        speakers: Vec<Speaker>,
+    },
+    /// To the publisher of a track alone, before the [`Event::TrackMuted`]: somebody else muted it.
+    MutedRemotely {
+        /// Which.
+        track: TrackId,
+    },
+    /// How well participants' connections do, as far as it changed; at most every two seconds.
+    Quality {
+        /// The changed ones.
+        participants: Vec<ParticipantQuality>,
+    },
+    /// Not with [`Transports::Dual`](super::Transports::Dual): these slots carry something else than before.
+    Slots {
+        /// The changed ones.
+        slots: Vec<Slot>,
+    },
+    /// Not with [`Transports::Dual`](super::Transports::Dual): there are more tracks than slots. With [`Transports::Single`](super::Transports::Single) the client may offer with that many
+    /// m-lines more.
+    SlotsWanted {
+        /// Audio m-lines missing.
+        audio: u32,
+        /// Video m-lines missing.
+        video: u32,
+    },
+    /// With [`Transports::Dual`](super::Transports::Dual): the node's offer on [`Target::Subscriber`](super::Target::Subscriber). At most one is unanswered at a time.
+    Offer {
+        /// To be repeated in [`Command::Answer`](super::Command::Answer).
+        id: u32,
+        /// The SDP.
+        sdp: String,
+    },
+    /// Another link has attached the participant: no more of its events come over this one.
+    AttachedElsewhere,
+    /// The participant is no longer in the room; the last event.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a participant was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CloseReason {
+    /// It asked to.
+    Left,
+    /// Somebody who administers the room removed it.
+    Removed,
+    /// The same identity joined again.
+    DuplicateIdentity,
+    /// Neither signaling nor media for too long.
+    TimedOut,
+    /// The room was closed.
+    RoomClosed,
+    /// The node stops, or lost its lease.
+    NodeGone,
+    /// A fault in its connection.
+    Failed,
+}
