@@ -57,6 +57,18 @@ impl std::fmt::Debug for SrtpKey {
     }
 }
 
+/// A datagram in base64 that proves an address. Whoever sends it first gets the stream sent to, so it is never logged either.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
+pub struct SrtpProof(pub String);
+
+impl std::fmt::Debug for SrtpProof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SrtpProof(…)")
+    }
+}
+
 /// What a client without a peer connection asks for. What it publishes is in [`crate::control::Join::publish`], each with its codec.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SrtpRequest {
@@ -146,7 +158,7 @@ pub struct SrtpStream {
     /// Of a received stream: a datagram in base64, authenticated with the feedback key. Sent from the port that the client receives on,
     /// it proves the address. It is good once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proof: Option<String>,
+    pub proof: Option<SrtpProof>,
 }
 
 #[cfg(test)]
@@ -154,9 +166,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_never_shown() {
+    fn a_key_and_a_proof_are_never_shown() {
         let key = SrtpKey("c2VjcmV0".into());
         assert_eq!(format!("{key:?}"), "SrtpKey(…)");
+        assert_eq!(format!("{:?}", SrtpProof("c2VjcmV0".into())), "SrtpProof(…)");
         assert_eq!(serde_json::to_string(&key).unwrap(), r#""c2VjcmV0""#);
     }
 

@@ -154,7 +154,7 @@ async fn streams_without_a_peer_connection_go_on_at_another_node_when_theirs_is_
     };
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let prove = async |stream: &SrtpStream, to: SocketAddr| {
-        let proof = STANDARD.decode(stream.proof.as_ref().unwrap()).unwrap();
+        let proof = STANDARD.decode(&stream.proof.as_ref().unwrap().0).unwrap();
         socket.send_to(&proof, to).await.unwrap();
     };
     prove(&received, address(&ben.joined)).await;

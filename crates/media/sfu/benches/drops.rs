@@ -138,7 +138,7 @@ impl Bench {
         let received = join(&mut shard, now, "measured", "bob", suite, false);
         let stream = published.srtp.unwrap().publish.remove(0);
         let proof = received.srtp.unwrap().receive.remove(0).proof.unwrap();
-        let proof = STANDARD.decode(proof).unwrap();
+        let proof = STANDARD.decode(proof.0).unwrap();
         shard.handle_datagram(now, SocketAddr::from(([10, 0, 2, 2], 6_000)), &proof);
         let mut bench = Self {
             shard,

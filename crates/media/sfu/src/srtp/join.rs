@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use signalbox_protocol::control::{Join, Refusal, RefusalReason};
 use signalbox_protocol::room::{Kind, PublishTrack};
-use signalbox_protocol::srtp::{SrtpRequest, SrtpSession, SrtpStream, SrtpSuite};
+use signalbox_protocol::srtp::{SrtpProof, SrtpRequest, SrtpSession, SrtpStream, SrtpSuite};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -217,7 +217,7 @@ impl Plan {
             feedback_ssrc,
             cipher(&feedback_key)?,
         );
-        stream.proof = outbound.proof().map(|proof| STANDARD.encode(proof));
+        stream.proof = outbound.proof().map(|proof| SrtpProof(STANDARD.encode(proof)));
         self.endpoint.receive(outbound);
         self.outlets.push(Outlet {
             mid: wish.mid,

@@ -64,8 +64,8 @@ impl SrtpClient {
         let proofs = self
             .receivers
             .iter()
-            .map(|receiver| receiver.stream.proof.as_deref().unwrap());
-        proofs.map(|proof| STANDARD.decode(proof).unwrap()).collect()
+            .map(|receiver| receiver.stream.proof.as_ref().unwrap());
+        proofs.map(|proof| STANDARD.decode(&proof.0).unwrap()).collect()
     }
 
     /// What is to be put on the network: media, and a report a second about each stream that it receives.

@@ -140,7 +140,7 @@ mod ffmpeg {
             url_host, port: server, ..
         } = to;
         for (index, stream) in streams.iter().enumerate() {
-            let (proof, local) = (stream.proof.as_ref()?, port(first_port, index));
+            let (proof, local) = (&stream.proof.as_ref()?.0, port(first_port, index));
             lines += &format!(
                 "printf %s '{proof}' | base64 -d | ffmpeg -v error -f data -i pipe: -map 0 -c copy -f data 'udp://{url_host}:{server}?localport={local}'\n"
             );
@@ -199,7 +199,7 @@ mod gstreamer {
         let mut lines = String::new();
         let mut pipeline = String::from("gst-launch-1.0 -q -e matroskamux name=file ! filesink location=received.mkv");
         for (index, stream) in streams.iter().enumerate() {
-            let (mid, proof, local) = (&stream.mid, stream.proof.as_ref()?, port(first_port, index));
+            let (mid, proof, local) = (&stream.mid, &stream.proof.as_ref()?.0, port(first_port, index));
             lines += &format!(
                 "printf %s '{proof}' | base64 -d | gst-launch-1.0 -q fdsrc ! udpsink host={host} port={server} bind-port={local}\n"
             );

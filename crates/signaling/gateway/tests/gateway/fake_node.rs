@@ -18,7 +18,7 @@ use signalbox_protocol::control::{
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
 };
-use signalbox_protocol::srtp::{SrtpKey, SrtpRequest, SrtpSession, SrtpStream};
+use signalbox_protocol::srtp::{SrtpKey, SrtpProof, SrtpRequest, SrtpSession, SrtpStream};
 use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -312,7 +312,7 @@ fn session(publish: &[PublishTrack], asked: &SrtpRequest) -> SrtpSession {
         key: SrtpKey(format!("a2V5{index}AAA")),
         feedback_ssrc: 0x1000_0000 + index as u32,
         feedback_key: SrtpKey("ZmVlZGJhY2s=".into()),
-        proof: received.then(|| "cHJvb2Y=".into()),
+        proof: received.then(|| SrtpProof("cHJvb2Y=".into())),
     };
     let published = publish.iter().enumerate();
     let published = published.map(|(index, track)| stream(index, track.kind, track.codec.as_ref(), false));
