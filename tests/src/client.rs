@@ -273,6 +273,8 @@ fn announcement(wish: &Wish, lines: &Lines) -> Vec<PublishTrack> {
         }
     };
     vec![PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: mid.to_string(),
         kind: Kind::Video,
         source: Source::Camera,

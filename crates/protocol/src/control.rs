@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub use administration::{ParticipantUpdate, RoomCommand};
 pub use command::{Command, Preference, Quality, Target};
-pub use event::{CloseReason, Event};
-pub use join::{COUNTER_OFFER_ID, CounterOffer, Join, Joined, OneOffer, Transports};
+pub use event::{CloseReason, CodecWanted, Event, StreamState, SubscriptionFault};
+pub use join::{COUNTER_OFFER_ID, CounterOffer, Join, Joined, OneOffer, ParticipantLimits, Transports};
 
 use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
 use crate::srtp::SrtpSession;

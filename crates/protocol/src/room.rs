@@ -241,6 +241,13 @@ pub struct PublishTrack {
     /// The codec to send in, by its media type, such as `video/VP9`; none, or one that is not negotiated: the first of the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
+    /// A second codec, by its media type, that the publisher sends as well as soon as somebody can receive only that
+    /// ([`EncodingsWanted`](crate::control::Event::EncodingsWanted)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_codec: Option<String>,
+    /// This is no new track, but another encoding, in [`PublishTrack::codec`], of one that the participant publishes already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_of: Option<TrackId>,
     /// See [`TrackInfo::stream`]; empty: `camera` for camera and microphone, `screen` for a shared screen.
     #[serde(default)]
     pub stream: String,

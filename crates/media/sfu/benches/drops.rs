@@ -223,6 +223,8 @@ fn context(stream: &SrtpStream) -> Context {
 
 fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: SrtpSuite, publishes: bool) -> Joined {
     let track = PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: "track".into(),
         kind: Kind::Video,
         source: Source::Camera,
@@ -236,6 +238,7 @@ fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: Srtp
         dialect_info: None,
     };
     let join = Join {
+        limits: Default::default(),
         ticket: String::new(),
         room: room.parse().unwrap(),
         identity: identity.parse().unwrap(),

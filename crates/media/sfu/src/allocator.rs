@@ -5,6 +5,32 @@
 
 use signalbox_protocol::control::{Preference, Quality};
 
+/// A layer of a track: a resolution, and a share of its frames. Ordered by resolution first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Layer {
+    /// The place of a simulcast encoding, or of a spatial layer of a scalable stream, lowest first.
+    pub spatial: u8,
+    /// The highest temporal layer that is sent.
+    pub temporal: u8,
+}
+
+/// What a layer is and costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rung {
+    /// Which.
+    pub layer: Layer,
+    /// Width in pixels; 0: not known.
+    pub width: u32,
+    /// Height in pixels; 0: not known.
+    pub height: u32,
+    /// Frames per second as measured; 0: not known.
+    pub fps: u32,
+    /// Bits per second, headers included, of all that has to be sent for it: in a scalable stream the layers below as well.
+    pub bps: u64,
+    /// Whether its packets arrive at present.
+    pub is_active: bool,
+}
+
 /// A layer as the allocator sees it, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerState {

@@ -355,7 +355,7 @@ impl Connection {
         stream: OutgoingStream,
         kind: PayloadType,
         packet: &MediaPacket,
-        rewritten: Rewritten,
+        rewritten: &Rewritten,
     ) -> bool {
         let patch = rewritten.vp8.and_then(|fields| {
             let mut patch = Vp8Descriptor::parse(&packet.payload).ok()?.patch();
@@ -374,9 +374,9 @@ impl Connection {
             packet.arrived,
             packet.payload.clone(),
         )
-        .marker(packet.marker)
+        .marker(rewritten.marker)
         .nackable(packet.codec != Codec::Opus)
-        .ext_vals(extension_values(packet));
+        .ext_vals(extension_values(packet, rewritten));
         if let Some(patch) = patch {
             write = write.vp8_patch(patch);
         }
@@ -542,14 +542,14 @@ fn codec(params: &PayloadParams) -> Option<Codec> {
     }
 }
 
-fn extension_values(packet: &MediaPacket) -> ExtensionValues {
+fn extension_values(packet: &MediaPacket, rewritten: &Rewritten) -> ExtensionValues {
     let mut values = ExtensionValues {
         audio_level: packet.audio_level,
         voice_activity: packet.voice,
         video_orientation: packet.rotation.map(VideoOrientation::from),
         ..ExtensionValues::default()
     };
-    if let Some(descriptor) = &packet.dependency {
+    if let Some(descriptor) = &rewritten.dependency {
         dependency::set(&mut values, descriptor);
     }
     values

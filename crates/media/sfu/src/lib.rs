@@ -9,6 +9,7 @@
 mod administer;
 pub mod allocator;
 pub mod api;
+pub mod bandwidth;
 pub mod codec;
 mod commands;
 mod connection;

@@ -325,6 +325,8 @@ fn inlet(line: &sdp::MediaLine<'_>) -> UnclaimedLine {
 /// What an m-line that nobody has announced is taken for.
 fn unannounced(line: &UnclaimedLine) -> PublishTrack {
     PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: line.track_id.clone().unwrap_or_else(|| line.mid.as_str().to_owned()),
         kind: line.kind,
         source: likely_source(line.kind),

@@ -5,19 +5,33 @@
 //! what was sent last; after that every packet is moved by the same offsets, so that losses and reordering of the source stay
 //! visible to the receiver as what they are.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::vp8;
 
 /// What a packet's fields become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewritten {
     /// The sequence number, extended past 16 bits.
     pub sequence: u64,
     /// The RTP timestamp.
     pub timestamp: u32,
+    /// Whether it is the last packet of a frame for this receiver, or the first of a talkspurt.
+    pub marker: bool,
     /// The VP8 fields, if the packet has any.
     pub vp8: Option<Vp8Rewritten>,
+    /// The dependency descriptor, if the packet has one (AV1 RTP payload format, appendix A).
+    pub dependency: Option<Arc<[u8]>>,
+}
+
+impl Rewritten {
+    /// Writes the fields that are in the payload over a copy of the packet's payload, which stays as long as it was.
+    pub fn patch(&self, payload: &mut [u8]) {
+        if let Some(fields) = self.vp8 {
+            vp8::patch(payload, fields.picture_id, fields.tl0_pic_idx);
+        }
+    }
 }
 
 /// What a VP8 packet's fields become (RFC 7741 section 4.2).
@@ -36,6 +50,8 @@ pub struct Fields {
     pub sequence: u64,
     /// The source's RTP timestamp.
     pub timestamp: u32,
+    /// The source's marker.
+    pub marker: bool,
     /// The source's VP8 descriptor.
     pub vp8: Option<vp8::Descriptor>,
 }
@@ -128,7 +144,9 @@ impl Rewriter {
         Some(Rewritten {
             sequence,
             timestamp,
+            marker: packet.marker,
             vp8,
+            dependency: None,
         })
     }
 }
@@ -147,6 +165,7 @@ mod tests {
         Fields {
             sequence,
             timestamp,
+            marker: false,
             vp8: vp8(picture_id, tl0),
         }
     }
@@ -206,6 +225,7 @@ mod tests {
             Fields {
                 sequence: 10,
                 timestamp: 0,
+                marker: false,
                 vp8: None,
             },
         );
@@ -217,6 +237,7 @@ mod tests {
                     Fields {
                         sequence,
                         timestamp: 0,
+                        marker: false,
                         vp8: None,
                     },
                 )
@@ -236,6 +257,7 @@ mod tests {
             Fields {
                 sequence: 1,
                 timestamp: 500,
+                marker: false,
                 vp8: None,
             },
         );
@@ -244,6 +266,7 @@ mod tests {
             Fields {
                 sequence: 1,
                 timestamp: 500,
+                marker: false,
                 vp8: None,
             },
         );
@@ -253,6 +276,7 @@ mod tests {
             Fields {
                 sequence: 1,
                 timestamp: 7,
+                marker: false,
                 vp8: None,
             },
         );
@@ -262,6 +286,7 @@ mod tests {
                 Fields {
                     sequence: 1,
                     timestamp: 7,
+                    marker: false,
                     vp8: None,
                 },
             )

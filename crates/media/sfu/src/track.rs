@@ -153,6 +153,7 @@ impl Track {
         let fields = Fields {
             sequence: packet.sequence,
             timestamp: packet.timestamp,
+            marker: packet.marker,
             vp8,
         };
         let (mut forwarded, mut is_awaited) = (0, false);
@@ -172,9 +173,10 @@ impl Track {
                 subscription.current = Some(layer);
                 subscription.rewriter.switch(now, packet.clock_rate, fields);
             }
-            let Some(rewritten) = subscription.rewriter.rewrite(now, fields) else {
+            let Some(mut rewritten) = subscription.rewriter.rewrite(now, fields) else {
                 continue;
             };
+            rewritten.dependency.clone_from(&packet.dependency);
             if let Some(entry) = connections.change(subscription.connection) {
                 let format = match subscription.format {
                     Some((format, kind)) if format == packet.format => kind,
@@ -185,7 +187,7 @@ impl Track {
                     }
                 };
                 if let Some(kind) = format {
-                    forwarded += u64::from(entry.transport.write(subscription.stream, kind, packet, rewritten));
+                    forwarded += u64::from(entry.transport.write(subscription.stream, kind, packet, &rewritten));
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Transport {
         stream: OutgoingStream,
         kind: PayloadType,
         packet: &MediaPacket,
-        rewritten: Rewritten,
+        rewritten: &Rewritten,
     ) -> bool {
         match self {
             Self::Peer(connection) => connection.write(stream, kind, packet, rewritten),

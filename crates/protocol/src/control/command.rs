@@ -110,6 +110,12 @@ pub struct Preference {
     pub width: u32,
     /// The height in pixels that it is shown at; 0: not said. Used when `quality` is none.
     pub height: u32,
+    /// The most pictures per second that are of use; 0: not said.
+    #[serde(default)]
+    pub fps: u32,
+    /// Whose turn it is when not everything fits: 1 is served first; 0: not said, which is after all that is.
+    #[serde(default)]
+    pub priority: u32,
 }
 
 impl Default for Preference {
@@ -119,6 +125,8 @@ impl Default for Preference {
             quality: None,
             width: 0,
             height: 0,
+            fps: 0,
+            priority: 0,
         }
     }
 }

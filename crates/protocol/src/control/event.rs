@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TrackId;
+use super::Quality;
 use crate::room::{ParticipantInfo, ParticipantQuality, Slot, Speaker};
+use crate::{ParticipantId, TrackId};
 
 /// What happened to a participant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +63,28 @@ pub enum Event {
         /// The changed ones.
         participants: Vec<ParticipantQuality>,
     },
+    /// To the publisher of a track alone: which encodings of it anybody receives, in full. What nobody does need not be sent.
+    EncodingsWanted {
+        /// Which track.
+        track: TrackId,
+        /// Each codec that it is or can be published in, as [`PublishTrack::codec`](crate::room::PublishTrack::codec) and
+        /// [`PublishTrack::backup_codec`](crate::room::PublishTrack::backup_codec) said.
+        codecs: Vec<CodecWanted>,
+    },
+    /// To a subscriber: these tracks are paused because there is no room for them on its connection, or go on.
+    StreamStates {
+        /// The changed ones.
+        streams: Vec<StreamState>,
+    },
+    /// To a subscriber: a track that it wants cannot be received.
+    SubscriptionFailed {
+        /// Whose.
+        participant: ParticipantId,
+        /// Which.
+        track: TrackId,
+        /// Why.
+        reason: SubscriptionFault,
+    },
     /// Not with [`Transports::Dual`](super::Transports::Dual): these slots carry something else than before.
     Slots {
         /// The changed ones.
@@ -89,6 +112,37 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+}
+
+/// What is wanted of one codec of a track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CodecWanted {
+    /// Its media type, such as `video/VP9`.
+    pub mime_type: String,
+    /// The highest layer that somebody receives, and so all below it; none: nobody receives it in this codec.
+    pub up_to: Option<Quality>,
+}
+
+/// Whether a track is sent to a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamState {
+    /// Whose.
+    pub participant: ParticipantId,
+    /// Which.
+    pub track: TrackId,
+    /// There is no room for it.
+    pub paused: bool,
+}
+
+/// Why a track cannot be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum SubscriptionFault {
+    /// The subscriber can decode none of its codecs.
+    Codec,
 }
 
 /// Why a participant was removed.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Snapshot;
+use super::{Quality, Snapshot};
 use crate::room::{Grants, MediaAddress, PublishTrack};
 use crate::srtp::{SrtpRequest, SrtpSession};
 use crate::{Identity, RoomName};
@@ -26,6 +26,9 @@ pub struct Join {
     pub attributes: BTreeMap<String, String>,
     /// What it may do.
     pub grants: Grants,
+    /// What it may use; see [`ParticipantLimits`].
+    #[serde(default)]
+    pub limits: ParticipantLimits,
     /// How the client connects.
     pub transports: Transports,
     /// Subscribe it to every track, present and future.
@@ -47,6 +50,23 @@ pub struct Join {
     /// See [`ParticipantInfo::dialect_info`](crate::room::ParticipantInfo::dialect_info).
     #[serde(default)]
     pub dialect_info: Option<String>,
+}
+
+/// What one participant may use, as its token says. The node's own limits hold as well; the lower one counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantLimits {
+    /// Bits per second that it publishes, all its tracks together; none: as many as the node allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_bps: Option<u64>,
+    /// Tracks that it publishes at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracks: Option<u32>,
+    /// The highest quality that it receives of any track.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_quality: Option<Quality>,
+    /// Bits per second that it receives, all tracks together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_bps: Option<u64>,
 }
 
 /// How a client connects.

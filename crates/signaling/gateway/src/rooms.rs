@@ -75,6 +75,7 @@ impl JoinSpec {
     fn with_ticket(&self, ticket: &str) -> Join {
         let spec = self.clone();
         Join {
+            limits: Default::default(),
             ticket: ticket.to_owned(),
             room: spec.room,
             identity: spec.identity,

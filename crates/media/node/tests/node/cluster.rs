@@ -153,6 +153,7 @@ impl Node {
 
     pub fn join(&self, room: &str, generation: u64, identity: &str) -> Request {
         Request::Join(Box::new(Join {
+            limits: Default::default(),
             ticket: self.ticket(room, generation),
             room: room.parse().unwrap(),
             identity: identity.parse().unwrap(),

@@ -32,6 +32,7 @@ fn join(shard: &mut Shard, now: Instant, identity: &str) -> ParticipantId {
     api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
     let (offer, _) = api.apply().unwrap();
     let join = Join {
+        limits: Default::default(),
         ticket: String::new(),
         room: "daily".parse().unwrap(),
         identity: identity.parse().unwrap(),

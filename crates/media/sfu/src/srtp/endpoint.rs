@@ -200,7 +200,7 @@ impl Endpoint {
     }
 
     /// Queues a packet on a received stream.
-    pub fn write(&mut self, stream: OutgoingStream, packet: &MediaPacket, rewritten: Rewritten) -> bool {
+    pub fn write(&mut self, stream: OutgoingStream, packet: &MediaPacket, rewritten: &Rewritten) -> bool {
         let Some(stream) = self.outbound.get_mut(stream.0 as usize) else {
             return false;
         };

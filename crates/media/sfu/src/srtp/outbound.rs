@@ -149,7 +149,7 @@ impl Outbound {
     }
 
     /// Makes a packet ready to be sent; `None`: where to is not known, or its index was used before.
-    pub fn write(&mut self, packet: &MediaPacket, rewritten: Rewritten) -> Option<(SocketAddr, Vec<u8>)> {
+    pub fn write(&mut self, packet: &MediaPacket, rewritten: &Rewritten) -> Option<(SocketAddr, Vec<u8>)> {
         let address = self.address?;
         let index = rewritten.sequence;
         // Two packets of one index would be encrypted with the same keystream (RFC 3711 section 9.1).
@@ -160,7 +160,7 @@ impl Outbound {
         let sent = Sent {
             index,
             header: Header {
-                marker: packet.marker,
+                marker: rewritten.marker,
                 payload_type: self.payload_type,
                 sequence: index as u16,
                 timestamp: rewritten.timestamp,

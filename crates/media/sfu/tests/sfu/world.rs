@@ -75,6 +75,8 @@ pub fn publication(index: usize, codec: &str) -> PublishTrack {
         _ => (Kind::Video, Source::Camera),
     };
     PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: format!("track-{index}"),
         kind,
         source,
@@ -190,6 +192,7 @@ impl World {
     /// What all joins have in common.
     pub fn request(identity: &str) -> Join {
         Join {
+            limits: Default::default(),
             ticket: String::new(),
             room: room(),
             identity: identity.parse().unwrap(),

@@ -292,6 +292,8 @@ mod tests {
     #[test]
     fn every_field_of_a_track_is_known_except_the_dialects() {
         let full = PublishTrack {
+            backup_codec: None,
+            encoding_of: None,
             cid: "a".into(),
             kind: Kind::Video,
             source: Source::Camera,

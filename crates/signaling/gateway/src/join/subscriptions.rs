@@ -56,6 +56,8 @@ impl SubscriptionUpdate {
         let named = self.enabled.is_some() || self.quality.is_some() || self.width.is_some() || self.height.is_some();
         let default = Preference::default();
         named.then(|| Preference {
+            fps: 0,
+            priority: 0,
             enabled: self.enabled.unwrap_or(default.enabled),
             quality: self.quality.or(default.quality),
             width: self.width.unwrap_or(default.width),

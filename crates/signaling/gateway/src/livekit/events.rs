@@ -155,6 +155,7 @@ pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
         })],
         // They belong to the other kind of connection, or are the session's business.
         Event::Slots { .. } | Event::SlotsWanted { .. } | Event::AttachedElsewhere => Vec::new(),
+        Event::EncodingsWanted { .. } | Event::StreamStates { .. } | Event::SubscriptionFailed { .. } => Vec::new(),
         Event::Offer { id, sdp } => {
             return Told::Offer(lk::SessionDescription {
                 r#type: "offer".to_owned(),

@@ -75,6 +75,8 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
         ..lk::TrackInfo::default()
     };
     Ok(PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: request.cid,
         kind,
         source: source_from(request.source),

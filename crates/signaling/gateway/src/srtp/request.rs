@@ -175,6 +175,8 @@ fn publish_track(index: usize, track: &Publish) -> Result<PublishTrack, ApiError
         Kind::Video => Source::Camera,
     });
     Ok(PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: index.to_string(),
         kind: track.kind,
         source,

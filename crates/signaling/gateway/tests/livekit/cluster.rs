@@ -327,6 +327,8 @@ pub fn bob() -> ParticipantInfo {
         attributes: BTreeMap::new(),
         state: ParticipantState::Active,
         tracks: vec![published(&PublishTrack {
+            backup_codec: None,
+            encoding_of: None,
             cid: "cam".into(),
             kind: Kind::Video,
             source: signalbox_protocol::room::Source::Camera,

@@ -179,6 +179,8 @@ async fn requests_become_commands() {
             Command::Prefer {
                 tracks: tracks(),
                 preference: signalbox_protocol::control::Preference {
+                    fps: 0,
+                    priority: 0,
                     enabled: false,
                     quality: None,
                     width: 320,

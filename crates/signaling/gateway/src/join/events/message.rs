@@ -168,6 +168,9 @@ impl Told {
             Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
             Event::Quality { participants } => Self::Quality { participants },
             Event::Closed { reason } => Self::Closed { reason },
+            Event::EncodingsWanted { .. } | Event::StreamStates { .. } | Event::SubscriptionFailed { .. } => {
+                return None;
+            }
             Event::Offer { .. } | Event::MutedRemotely { .. } | Event::AttachedElsewhere => return None,
         })
     }

@@ -83,6 +83,8 @@ impl Resumption {
 
 fn publish(stream: &SrtpStream, info: &TrackInfo) -> PublishTrack {
     PublishTrack {
+        backup_codec: None,
+        encoding_of: None,
         cid: stream.mid.clone(),
         kind: info.kind,
         source: info.source,
