@@ -248,6 +248,7 @@ fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: Srtp
         grants: Grants::default(),
         transports: Transports::Srtp,
         auto_subscribe: true,
+        never_pause: false,
         attach: true,
         publish: publishes.then_some(track).into_iter().collect(),
         offer: None,

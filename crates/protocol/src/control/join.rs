@@ -33,6 +33,9 @@ pub struct Join {
     pub transports: Transports,
     /// Subscribe it to every track, present and future.
     pub auto_subscribe: bool,
+    /// Its pictures are never paused for want of room on its connection: the lowest layer of each is sent all the same.
+    #[serde(default)]
+    pub never_pause: bool,
     /// Send its events over this link from the reply on.
     pub attach: bool,
     /// Tracks that it is about to publish.

@@ -57,6 +57,8 @@ pub struct JoinSpec {
     pub transports: Transports,
     /// See [`Join::auto_subscribe`].
     pub auto_subscribe: bool,
+    /// See [`Join::never_pause`].
+    pub never_pause: bool,
     /// See [`Join::attach`].
     pub attach: bool,
     /// See [`Join::publish`].
@@ -85,6 +87,7 @@ impl JoinSpec {
             grants: spec.grants,
             transports: spec.transports,
             auto_subscribe: spec.auto_subscribe,
+            never_pause: spec.never_pause,
             attach: spec.attach,
             publish: spec.publish,
             offer: spec.offer,

@@ -163,6 +163,7 @@ impl Node {
             grants: Grants::default(),
             transports: Transports::Dual,
             auto_subscribe: true,
+            never_pause: false,
             attach: true,
             publish: Vec::new(),
             offer: None,

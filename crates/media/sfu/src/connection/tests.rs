@@ -42,6 +42,7 @@ fn join(shard: &mut Shard, now: Instant, identity: &str) -> ParticipantId {
         grants: Grants::default(),
         transports: Transports::Single,
         auto_subscribe: true,
+        never_pause: false,
         attach: true,
         publish: Vec::new(),
         offer: Some(offer.to_sdp_string()),

@@ -202,6 +202,7 @@ impl World {
             grants: Grants::default(),
             transports: Transports::Single,
             auto_subscribe: true,
+            never_pause: false,
             attach: true,
             publish: Vec::new(),
             offer: None,

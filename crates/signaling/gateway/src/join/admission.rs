@@ -206,6 +206,7 @@ async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequ
             grants: access.grants,
             transports: Transports::Single,
             auto_subscribe: request.subscribe,
+            never_pause: false,
             // The events go to whichever gateway the client opens its event stream at.
             attach: false,
             publish,

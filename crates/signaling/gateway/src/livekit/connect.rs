@@ -63,6 +63,7 @@ async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> 
             grants: access.grants,
             transports: Transports::Dual,
             auto_subscribe: query.flag("auto_subscribe").unwrap_or(true),
+            never_pause: query.flag("subscriber_allow_pause") == Some(false),
             attach: true,
             publish: Vec::new(),
             offer: None,

@@ -4,9 +4,9 @@
 
 use livekit_protocol as lk;
 use livekit_protocol::signal_response::Message;
-use signalbox_protocol::control::{Event, Snapshot};
+use signalbox_protocol::control::{CodecWanted, Event, Snapshot, StreamState};
 use signalbox_protocol::room::{ParticipantQuality, RoomInfo, Speaker};
-use signalbox_protocol::{Identity, ParticipantId};
+use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use super::roster::Roster;
 use super::translate;
@@ -119,6 +119,27 @@ pub(super) fn qualities(told: &[ParticipantQuality]) -> Option<Message> {
     })
 }
 
+/// Which encodings of an own track to send. None when no codec is named.
+#[allow(deprecated)] // Clients that know one codec alone still read `subscribed_qualities`.
+fn encodings_wanted(track: &TrackId, wanted: &[CodecWanted]) -> Option<Message> {
+    let codecs: Vec<_> = wanted.iter().map(translate::codec_wanted).collect();
+    let first = codecs.first()?;
+    Some(Message::SubscribedQualityUpdate(lk::SubscribedQualityUpdate {
+        track_sid: track.to_string(),
+        subscribed_qualities: first.qualities.clone(),
+        subscribed_codecs: codecs,
+    }))
+}
+
+/// None when no track is named.
+fn stream_states(streams: &[StreamState]) -> Option<Message> {
+    (!streams.is_empty()).then(|| {
+        Message::StreamStateUpdate(lk::StreamStateUpdate {
+            stream_states: streams.iter().map(translate::stream_state).collect(),
+        })
+    })
+}
+
 /// What an event means to the client that the roster belongs to.
 pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
     Told::Messages(match event {
@@ -155,7 +176,14 @@ pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
         })],
         // They belong to the other kind of connection, or are the session's business.
         Event::Slots { .. } | Event::SlotsWanted { .. } | Event::AttachedElsewhere => Vec::new(),
-        Event::EncodingsWanted { .. } | Event::StreamStates { .. } | Event::SubscriptionFailed { .. } => Vec::new(),
+        Event::EncodingsWanted { track, codecs } => encodings_wanted(&track, &codecs).into_iter().collect(),
+        Event::StreamStates { streams } => stream_states(&streams).into_iter().collect(),
+        Event::SubscriptionFailed { track, reason, .. } => {
+            vec![Message::SubscriptionResponse(lk::SubscriptionResponse {
+                track_sid: track.to_string(),
+                err: translate::subscription_error(reason).into(),
+            })]
+        }
         Event::Offer { id, sdp } => {
             return Told::Offer(lk::SessionDescription {
                 r#type: "offer".to_owned(),

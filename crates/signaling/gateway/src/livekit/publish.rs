@@ -1,10 +1,11 @@
 //! LiveKit's announcement of a track in the domain's words.
 
 use livekit_protocol as lk;
+use signalbox_protocol::TrackId;
 use signalbox_protocol::room::{Kind, LayerInfo, PublishTrack};
 
 use super::dialect;
-use super::translate::{all_known, kind_from, known, source_from};
+use super::translate::{all_known, bare_codec, kind_from, known, source_from};
 
 /// The most simulcast layers, or codecs, that a track is taken to have. Clients send three and two.
 const MAX_LADDER: usize = 8;
@@ -14,7 +15,7 @@ const MAX_LADDER: usize = 8;
 pub(super) enum Unsupported {
     /// It is neither sound nor picture.
     Kind,
-    /// It is a second encoding, in another codec, of a track that is published already.
+    /// It is one more encoding of a track that is published already, and does not say in which codec.
     SecondCodec,
 }
 
@@ -23,35 +24,31 @@ impl Unsupported {
     pub(super) fn detail(self) -> &'static str {
         match self {
             Unsupported::Kind => "Only audio and video tracks can be published this way.",
-            Unsupported::SecondCodec => "A track is published in one codec: publish without a backup codec.",
+            Unsupported::SecondCodec => "Name the codec of a track's further encoding in `simulcast_codecs`.",
         }
     }
 }
 
-/// The track that a client announces.
+/// The track that a client announces, or, of one that names a track of its own, the further encoding of that.
 #[allow(deprecated)] // Clients still send `disable_dtx` and `stereo`.
 pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupported> {
     let kind = kind_from(request.r#type).ok_or(Unsupported::Kind)?;
-    if !request.sid.is_empty() {
+    let mut codecs = request.simulcast_codecs;
+    codecs.truncate(MAX_LADDER);
+    let named = |codec: Option<&lk::SimulcastCodec>| codec.and_then(|codec| mime_type(kind, &codec.codec));
+    let (preferred, backup_codec) = (named(codecs.first()), named(codecs.get(1)));
+    let encoding_of = (!request.sid.is_empty()).then(|| TrackId::new(&request.sid));
+    if encoding_of.is_some() && preferred.is_none() {
         return Err(Unsupported::SecondCodec);
     }
-    let scalable = is_scalable(&request.simulcast_codecs);
-    let mut ladder = request.layers;
+    let scalable = codecs.first().is_some_and(is_scalable);
+    // The layers of a further encoding are its codec's; clients repeat them outside of it for servers that look there.
+    let own = codecs.first_mut().map(|codec| std::mem::take(&mut codec.layers));
+    let mut ladder = own.filter(|layers| !layers.is_empty()).unwrap_or(request.layers);
     ladder.truncate(MAX_LADDER);
     ladder.sort_by_key(|layer| layer.quality);
     let single = kind == Kind::Audio || scalable || ladder.len() < 2;
 
-    let mut codecs = request.simulcast_codecs;
-    codecs.truncate(MAX_LADDER);
-    let preferred = codecs
-        .first()
-        .map(|first| first.codec.as_str())
-        .filter(|name| !name.is_empty());
-    let preferred = preferred.map(|name| match (name.contains('/'), kind) {
-        (true, _) => name.to_owned(),
-        (false, Kind::Audio) => format!("audio/{name}"),
-        (false, Kind::Video) => format!("video/{name}"),
-    });
     let mut audio_features = all_known::<lk::AudioTrackFeature>(request.audio_features);
     for (said, feature) in [
         (request.stereo, lk::AudioTrackFeature::TfStereo),
@@ -75,8 +72,6 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
         ..lk::TrackInfo::default()
     };
     Ok(PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
         cid: request.cid,
         kind,
         source: source_from(request.source),
@@ -90,26 +85,32 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
             ladder.into_iter().map(layer).collect()
         },
         codec: preferred,
+        // A further encoding has none of its own.
+        backup_codec: backup_codec.filter(|_| encoding_of.is_none()),
+        encoding_of,
         stream: request.stream,
         dialect_info: dialect::pack(&said),
     })
 }
 
-/// Whether all the layers come in one stream: so it is with VP9 and AV1 unless the client says otherwise.
-fn is_scalable(codecs: &[lk::SimulcastCodec]) -> bool {
-    use lk::video_layer::Mode;
-    let Some(first) = codecs.first() else { return false };
-    match Mode::try_from(first.video_layer_mode) {
-        Ok(Mode::MultipleSpatialLayersPerStream) => true,
-        Ok(Mode::OneSpatialLayerPerStream | Mode::OneSpatialLayerPerStreamIncompleteRtcpSr) => false,
-        Ok(Mode::Unused) | Err(_) => matches!(bare_codec(&first.codec).as_str(), "vp9" | "av1"),
+/// The media type of a codec that clients name as `vp9` or as `video/VP9`; none: it is not named.
+fn mime_type(kind: Kind, codec: &str) -> Option<String> {
+    match (codec, kind) {
+        ("", _) => None,
+        (codec, _) if codec.contains('/') => Some(codec.to_owned()),
+        (codec, Kind::Audio) => Some(format!("audio/{codec}")),
+        (codec, Kind::Video) => Some(format!("video/{codec}")),
     }
 }
 
-/// `VP9` and `video/VP9` alike are `vp9`.
-fn bare_codec(codec: &str) -> String {
-    let codec = codec.to_ascii_lowercase();
-    codec.strip_prefix("video/").map(str::to_owned).unwrap_or(codec)
+/// Whether all the layers come in one stream: so it is with VP9 and AV1 unless the client says otherwise.
+fn is_scalable(codec: &lk::SimulcastCodec) -> bool {
+    use lk::video_layer::Mode;
+    match Mode::try_from(codec.video_layer_mode) {
+        Ok(Mode::MultipleSpatialLayersPerStream) => true,
+        Ok(Mode::OneSpatialLayerPerStream | Mode::OneSpatialLayerPerStreamIncompleteRtcpSr) => false,
+        Ok(Mode::Unused) | Err(_) => matches!(bare_codec(&codec.codec).as_str(), "vp9" | "av1"),
+    }
 }
 
 fn codec(codec: lk::SimulcastCodec) -> lk::SimulcastCodecInfo {
@@ -146,7 +147,6 @@ fn layer(layer: lk::VideoLayer) -> LayerInfo {
 
 #[cfg(test)]
 mod tests {
-    use signalbox_protocol::TrackId;
     use signalbox_protocol::room::TrackInfo;
 
     use super::super::translate;
@@ -255,10 +255,55 @@ mod tests {
             };
             assert_eq!(track(request), Err(Unsupported::Kind));
         }
-        let second = lk::AddTrackRequest {
-            sid: "TR_a".into(),
-            ..video("vp8")
+    }
+
+    fn with_backup() -> lk::AddTrackRequest {
+        let mut request = video("vp9");
+        request.simulcast_codecs.push(lk::SimulcastCodec {
+            codec: "vp8".into(),
+            ..lk::SimulcastCodec::default()
+        });
+        request
+    }
+
+    #[test]
+    fn the_second_codec_is_the_one_to_fall_back_to() {
+        let published = track(with_backup()).unwrap();
+        assert_eq!(
+            (published.codec.as_deref(), published.backup_codec.as_deref()),
+            (Some("video/vp9"), Some("video/vp8"))
+        );
+        assert_eq!(published.encoding_of, None);
+        let codecs: Vec<_> = seen(published)
+            .codecs
+            .into_iter()
+            .map(|codec| codec.mime_type)
+            .collect();
+        assert_eq!(codecs, ["video/VP9", "video/VP8"], "its viewers hear of both");
+        assert_eq!(track(video("vp8")).unwrap().backup_codec, None);
+    }
+
+    #[test]
+    fn what_names_a_track_is_a_further_encoding_of_it() {
+        let second = |codec: &str| {
+            let mut request = lk::AddTrackRequest {
+                sid: "TR_a".into(),
+                cid: "c2".into(),
+                ..video(codec)
+            };
+            // What older servers read.
+            let layers = std::mem::take(&mut request.layers);
+            request.simulcast_codecs[0].layers = layers;
+            track(request)
         };
-        assert_eq!(track(second), Err(Unsupported::SecondCodec));
+        let published = second("vp8").unwrap();
+        assert_eq!(published.encoding_of, Some(TrackId::new("TR_a")));
+        assert_eq!(
+            (published.cid.as_str(), published.codec.as_deref()),
+            ("c2", Some("video/vp8"))
+        );
+        let rids: Vec<_> = published.layers.iter().map(|layer| layer.rid.as_str()).collect();
+        assert_eq!(rids, ["q", "h", "f"]);
+        assert_eq!(second(""), Err(Unsupported::SecondCodec));
     }
 }

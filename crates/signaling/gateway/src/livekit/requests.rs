@@ -204,13 +204,13 @@ fn track_setting(settings: lk::UpdateTrackSettings) -> Command {
     Command::Prefer {
         tracks: track_ids(settings.track_sids),
         preference: Preference {
-            fps: 0,
-            priority: 0,
             enabled: !settings.disabled && !off,
             // A client that knows the size leaves the quality at the enum's zero, which is the lowest.
             quality: if sized { None } else { quality_from(settings.quality) },
             width: settings.width,
             height: settings.height,
+            fps: settings.fps,
+            priority: settings.priority,
         },
     }
 }

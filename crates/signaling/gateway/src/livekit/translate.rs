@@ -4,7 +4,7 @@
 //! them.
 
 use livekit_protocol as lk;
-use signalbox_protocol::control::{CloseReason, Quality};
+use signalbox_protocol::control::{CloseReason, CodecWanted, Quality, StreamState, SubscriptionFault};
 use signalbox_protocol::room::{
     ConnectionQuality, Grants, Kind, ParticipantInfo, ParticipantQuality, ParticipantState, RoomInfo, Source, Speaker,
     TrackInfo,
@@ -261,6 +261,51 @@ pub(super) fn quality_from(quality: i32) -> Option<Quality> {
         Ok(lk::VideoQuality::Medium) => Some(Quality::Medium),
         Ok(lk::VideoQuality::High) => Some(Quality::High),
         Ok(lk::VideoQuality::Off) | Err(_) => None,
+    }
+}
+
+/// What is wanted of one codec of an own track. Clients compare the codec with its name in their own options, such as `vp9`, and take every
+/// quality that is not named for what it was.
+pub(super) fn codec_wanted(wanted: &CodecWanted) -> lk::SubscribedCodec {
+    let rungs = [
+        (Quality::Low, lk::VideoQuality::Low),
+        (Quality::Medium, lk::VideoQuality::Medium),
+        (Quality::High, lk::VideoQuality::High),
+    ];
+    let qualities = rungs.into_iter().map(|(rung, quality)| lk::SubscribedQuality {
+        quality: quality.into(),
+        enabled: wanted.up_to.is_some_and(|highest| rung <= highest),
+    });
+    lk::SubscribedCodec {
+        codec: bare_codec(&wanted.mime_type),
+        qualities: qualities.collect(),
+    }
+}
+
+/// `VP9` and `video/VP9` alike are `vp9`.
+pub(super) fn bare_codec(codec: &str) -> String {
+    let codec = codec.to_ascii_lowercase();
+    codec.strip_prefix("video/").map(str::to_owned).unwrap_or(codec)
+}
+
+/// Whether a track is sent to the client.
+pub(super) fn stream_state(told: &StreamState) -> lk::StreamStateInfo {
+    let state = if told.paused {
+        lk::StreamState::Paused
+    } else {
+        lk::StreamState::Active
+    };
+    lk::StreamStateInfo {
+        participant_sid: told.participant.to_string(),
+        track_sid: told.track.to_string(),
+        state: state.into(),
+    }
+}
+
+/// Why a track cannot be received.
+pub(super) fn subscription_error(reason: SubscriptionFault) -> lk::SubscriptionError {
+    match reason {
+        SubscriptionFault::Codec => lk::SubscriptionError::SeCodecUnsupported,
     }
 }
 

@@ -139,6 +139,7 @@ pub(crate) fn spec(join: SrtpJoin, room: RoomName, access: Access, name: String)
         grants: access.grants,
         transports: Transports::Srtp,
         auto_subscribe: receive_present || !receive.is_empty(),
+        never_pause: false,
         // The events go to whichever gateway the client opens its event stream at.
         attach: false,
         publish,

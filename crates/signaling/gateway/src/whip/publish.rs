@@ -69,6 +69,7 @@ pub(super) async fn publish(
         .join(JoinSpec {
             room: room.clone(),
             auto_subscribe: false,
+            never_pause: false,
             ..spec(access, &room, OneOffer::Publish, offer)
         })
         .await?
@@ -93,6 +94,7 @@ pub(super) fn spec(access: Access, room: &RoomName, purpose: OneOffer, offer: St
         grants: access.grants,
         transports: Transports::Single,
         auto_subscribe: true,
+        never_pause: false,
         attach: false,
         publish: Vec::new(),
         offer: Some(offer),

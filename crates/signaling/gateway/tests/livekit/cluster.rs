@@ -302,7 +302,10 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
 
 fn published(track: &PublishTrack) -> TrackInfo {
     TrackInfo {
-        id: TrackId::new(format!("TR_{}", track.cid)),
+        id: match &track.encoding_of {
+            Some(track) => track.clone(),
+            None => TrackId::new(format!("TR_{}", track.cid)),
+        },
         kind: track.kind,
         source: track.source,
         name: track.name.clone(),

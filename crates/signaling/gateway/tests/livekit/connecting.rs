@@ -50,7 +50,24 @@ async fn the_first_message_is_the_join_response() {
     };
     assert_eq!(asked.transports, Transports::Dual);
     assert!(asked.attach);
-    assert!(!asked.auto_subscribe);
+    assert!(!asked.auto_subscribe && !asked.never_pause);
+}
+
+#[tokio::test]
+async fn a_client_may_ask_that_no_picture_is_paused() {
+    let mut cluster = Cluster::start().await;
+    let cases = [
+        ("ann", "&subscriber_allow_pause=0", true),
+        ("bob", "&subscriber_allow_pause=1", false),
+    ];
+    let mut clients = Vec::new();
+    for (identity, query, never_pause) in cases {
+        clients.push(Client::connect(cluster.address, &token(identity), query).await);
+        let Request::Join(asked) = cluster.node.request().await else {
+            panic!("{identity} joins");
+        };
+        assert_eq!(asked.never_pause, never_pause, "{query}");
+    }
 }
 
 fn identities(participants: &[ParticipantInfo]) -> Vec<&str> {

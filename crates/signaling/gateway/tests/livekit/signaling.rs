@@ -4,7 +4,9 @@ use livekit_protocol as lk;
 use livekit_protocol::request_response::{Reason, Request as Subject};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
-use signalbox_protocol::control::{Command, Event, Quality, RefusalReason, Target};
+use signalbox_protocol::control::{
+    CodecWanted, Command, Event, Quality, RefusalReason, StreamState, SubscriptionFault, Target,
+};
 use signalbox_protocol::room::{ConnectionQuality, Kind, ParticipantQuality, Source, Speaker};
 use signalbox_protocol::{ParticipantId, TrackId};
 use tokio_tungstenite::tungstenite::Message;
@@ -174,17 +176,19 @@ async fn requests_become_commands() {
                 disabled: true,
                 width: 320,
                 height: 180,
+                fps: 15,
+                priority: 2,
                 ..lk::UpdateTrackSettings::default()
             }),
             Command::Prefer {
                 tracks: tracks(),
                 preference: signalbox_protocol::control::Preference {
-                    fps: 0,
-                    priority: 0,
                     enabled: false,
                     quality: None,
                     width: 320,
                     height: 180,
+                    fps: 15,
+                    priority: 2,
                 },
             },
         ),
@@ -335,6 +339,124 @@ async fn connection_quality_is_passed_on() {
         ("PA_bob", lk::ConnectionQuality::Lost),
     ];
     assert_eq!(qualities, expected);
+}
+
+#[tokio::test]
+#[allow(deprecated)]
+async fn a_publisher_is_told_which_encodings_are_wanted() {
+    let (cluster, mut ann) = joined().await;
+    let wanted = |mime_type: &str, up_to| CodecWanted {
+        mime_type: mime_type.into(),
+        up_to,
+    };
+    let event = |codecs| Event::EncodingsWanted {
+        track: TrackId::new("TR_a"),
+        codecs,
+    };
+    // Nothing could be said of no codec.
+    cluster.node.tell("PA_ann", event(Vec::new()));
+    let codecs = vec![wanted("video/VP9", Some(Quality::Medium)), wanted("video/vp8", None)];
+    cluster.node.tell("PA_ann", event(codecs));
+    let Response::SubscribedQualityUpdate(update) = ann.next().await else {
+        panic!("what is wanted comes");
+    };
+    let enabled = |qualities: &[lk::SubscribedQuality]| -> Vec<_> {
+        qualities.iter().map(|one| (one.quality(), one.enabled)).collect()
+    };
+    let rungs = |enabled: [bool; 3]| -> Vec<_> {
+        use lk::VideoQuality::{High, Low, Medium};
+        [Low, Medium, High].into_iter().zip(enabled).collect()
+    };
+    assert_eq!(update.track_sid, "TR_a");
+    assert_eq!(enabled(&update.subscribed_qualities), rungs([true, true, false]));
+    let codecs: Vec<_> = update
+        .subscribed_codecs
+        .iter()
+        .map(|codec| (codec.codec.as_str(), enabled(&codec.qualities)))
+        .collect();
+    assert_eq!(
+        codecs,
+        [("vp9", rungs([true, true, false])), ("vp8", rungs([false; 3]))]
+    );
+}
+
+#[tokio::test]
+async fn a_subscriber_is_told_what_is_paused_and_what_cannot_be_received() {
+    let (cluster, mut ann) = joined().await;
+    let state = |track: &str, paused| StreamState {
+        participant: ParticipantId::new("PA_bob"),
+        track: TrackId::new(track),
+        paused,
+    };
+    cluster.node.tell("PA_ann", Event::StreamStates { streams: Vec::new() });
+    let streams = vec![state("TR_a", true), state("TR_b", false)];
+    cluster.node.tell("PA_ann", Event::StreamStates { streams });
+    let Response::StreamStateUpdate(update) = ann.next().await else {
+        panic!("the states come");
+    };
+    let states: Vec<_> = update
+        .stream_states
+        .iter()
+        .map(|one| (one.participant_sid.as_str(), one.track_sid.as_str(), one.state()))
+        .collect();
+    let expected = [
+        ("PA_bob", "TR_a", lk::StreamState::Paused),
+        ("PA_bob", "TR_b", lk::StreamState::Active),
+    ];
+    assert_eq!(states, expected);
+
+    let failed = Event::SubscriptionFailed {
+        participant: ParticipantId::new("PA_bob"),
+        track: TrackId::new("TR_a"),
+        reason: SubscriptionFault::Codec,
+    };
+    cluster.node.tell("PA_ann", failed);
+    let Response::SubscriptionResponse(response) = ann.next().await else {
+        panic!("the failure comes");
+    };
+    assert_eq!(
+        (response.track_sid.as_str(), response.err()),
+        ("TR_a", lk::SubscriptionError::SeCodecUnsupported)
+    );
+}
+
+#[tokio::test]
+async fn a_further_encoding_is_announced_under_its_own_id() {
+    let (mut cluster, mut ann) = joined().await;
+    let mut first = camera("c1");
+    first.simulcast_codecs = ["vp9", "vp8"]
+        .map(|codec| lk::SimulcastCodec {
+            codec: codec.into(),
+            ..lk::SimulcastCodec::default()
+        })
+        .to_vec();
+    ann.send(Request::AddTrack(first)).await;
+    let Command::Publish(track) = cluster.node.asked().await else {
+        panic!("the track is announced");
+    };
+    assert_eq!(
+        (track.codec.as_deref(), track.backup_codec.as_deref()),
+        (Some("video/vp9"), Some("video/vp8"))
+    );
+    assert!(matches!(ann.next().await, Response::TrackPublished(_)));
+
+    let second = lk::AddTrackRequest {
+        sid: "TR_c1".into(),
+        ..camera("c2")
+    };
+    ann.send(Request::AddTrack(second)).await;
+    let Command::Publish(track) = cluster.node.asked().await else {
+        panic!("the encoding is announced");
+    };
+    assert_eq!(track.encoding_of, Some(TrackId::new("TR_c1")));
+    assert_eq!(track.codec.as_deref(), Some("video/vp8"));
+    let Response::TrackPublished(published) = ann.next().await else {
+        panic!("the client waits for its encoding in vain");
+    };
+    assert_eq!(
+        (published.cid.as_str(), published.track.unwrap().sid.as_str()),
+        ("c2", "TR_c1")
+    );
 }
 
 #[tokio::test]

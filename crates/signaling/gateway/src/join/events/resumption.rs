@@ -66,6 +66,7 @@ impl Resumption {
             grants: own.grants.clone(),
             transports: Transports::Srtp,
             auto_subscribe: !self.streams.receive.is_empty(),
+            never_pause: false,
             attach: true,
             publish: published.iter().map(|(stream, info)| publish(stream, info)).collect(),
             offer: None,
