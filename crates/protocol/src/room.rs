@@ -244,15 +244,18 @@ pub struct PublishTrack {
     /// A second codec, by its media type, that the publisher sends as well as soon as somebody can receive only that
     /// ([`EncodingsWanted`](crate::control::Event::EncodingsWanted)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub backup_codec: Option<String>,
     /// This is no new track, but another encoding, in [`PublishTrack::codec`], of one that the participant publishes already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub encoding_of: Option<TrackId>,
     /// See [`TrackInfo::stream`]; empty: `camera` for camera and microphone, `screen` for a shared screen.
     #[serde(default)]
     pub stream: String,
     /// See [`ParticipantInfo::dialect_info`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     pub dialect_info: Option<String>,
 }
 

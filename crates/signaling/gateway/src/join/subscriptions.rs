@@ -13,7 +13,7 @@ use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
 
-/// How another participant's track is to be received. `enabled`, `quality`, `width` and `height` replace what was said before as a whole.
+/// How another participant's track is to be received. All but `subscribed` replaces what was said before as a whole.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SubscriptionUpdate {
@@ -32,6 +32,13 @@ pub(super) struct SubscriptionUpdate {
     /// The height in pixels that it is shown at.
     #[serde(default)]
     height: Option<u32>,
+    /// The most pictures per second that are of use.
+    #[serde(default)]
+    fps: Option<u32>,
+    /// Whose turn it is when not everything fits: 1 is served first; what has none comes last.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    priority: Option<u32>,
 }
 
 pub(super) fn add(routes: Routes) -> Routes {
@@ -53,15 +60,16 @@ pub(super) fn add(routes: Routes) -> Routes {
 impl SubscriptionUpdate {
     /// The preference replaces the one before as a whole; what is not named takes its default. None if nothing of it is named.
     fn preference(&self) -> Option<Preference> {
-        let named = self.enabled.is_some() || self.quality.is_some() || self.width.is_some() || self.height.is_some();
+        let numbers = [self.width, self.height, self.fps, self.priority];
+        let named = self.enabled.is_some() || self.quality.is_some() || numbers.iter().any(Option::is_some);
         let default = Preference::default();
         named.then(|| Preference {
-            fps: 0,
-            priority: 0,
             enabled: self.enabled.unwrap_or(default.enabled),
             quality: self.quality.or(default.quality),
             width: self.width.unwrap_or(default.width),
             height: self.height.unwrap_or(default.height),
+            fps: self.fps.unwrap_or(default.fps),
+            priority: self.priority.unwrap_or(default.priority),
         })
     }
 }
@@ -75,7 +83,7 @@ async fn update(
     let preference = update.preference();
     if preference.is_none() && update.subscribed.is_none() {
         return Err(ApiError::InvalidBody(
-            "it names none of `subscribed`, `enabled`, `quality`, `width`, `height`".into(),
+            "it names none of `subscribed`, `enabled`, `quality`, `width`, `height`, `fps`, `priority`".into(),
         ));
     }
     if let Some(subscribed) = update.subscribed {
@@ -103,6 +111,14 @@ mod tests {
             preference(r#"{"quality":"low"}"#),
             Some(Preference {
                 quality: Some(Quality::Low),
+                ..Preference::default()
+            })
+        );
+        assert_eq!(
+            preference(r#"{"fps":15,"priority":1}"#),
+            Some(Preference {
+                fps: 15,
+                priority: 1,
                 ..Preference::default()
             })
         );

@@ -209,6 +209,19 @@ async fn a_participant_commands_its_own_tracks_and_subscriptions() {
                 },
             },
         ),
+        (
+            Method::PATCH,
+            "/subscriptions/TR_a",
+            r#"{"fps":15,"priority":1}"#,
+            Command::Prefer {
+                tracks: vec![track.clone()],
+                preference: Preference {
+                    fps: 15,
+                    priority: 1,
+                    ..Preference::default()
+                },
+            },
+        ),
         (Method::DELETE, "", "", Command::Leave),
     ] {
         let response = cluster.send_json(method, &format!("{base}{path}"), body).await;

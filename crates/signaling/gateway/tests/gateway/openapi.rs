@@ -138,8 +138,13 @@ async fn schemas_say_what_is_required() {
         "{}",
         schemas["JoinRequest"]
     );
+    // What other dialects say of a track would be refused.
+    let track = schemas["PublishTrack"]["properties"].as_object().unwrap();
+    for other in ["backup_codec", "encoding_of", "dialect_info"] {
+        assert!(!track.contains_key(other), "{other}");
+    }
     let told = schemas["Told"]["oneOf"].as_array().unwrap();
-    assert_eq!(told.len(), 13, "the kinds of messages");
+    assert_eq!(told.len(), 16, "the kinds of messages");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! What a client is told: the messages of an event stream, and how the domain's events become them. Pure.
 
 use serde::Serialize;
-use signalbox_protocol::TrackId;
-use signalbox_protocol::control::{CloseReason, Event, Snapshot};
+use signalbox_protocol::control::{CloseReason, CodecWanted, Event, Snapshot, StreamState, SubscriptionFault};
 use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker};
 use signalbox_protocol::srtp::SrtpStream;
+use signalbox_protocol::{ParticipantId, TrackId};
 use utoipa::ToSchema;
 
 /// A message of an event stream, but for its `id`.
@@ -83,6 +83,27 @@ pub(super) enum Told {
         audio: u32,
         /// Video m-lines that are missing.
         video: u32,
+    },
+    /// To a publisher: which encodings of its track anybody receives, in full; what nobody does need not be sent. Until it comes, all are wanted.
+    EncodingsWanted {
+        /// Which track.
+        track: TrackId,
+        /// Each codec that it is published in.
+        codecs: Vec<CodecWanted>,
+    },
+    /// Tracks are paused because there is no room for them on the connection, or go on. Until it comes for a track, it is not paused.
+    StreamStates {
+        /// The changed ones.
+        streams: Vec<StreamState>,
+    },
+    /// A track that is wanted cannot be received.
+    SubscriptionFailed {
+        /// Whose.
+        participant: ParticipantId,
+        /// Which.
+        track: TrackId,
+        /// Why.
+        reason: SubscriptionFault,
     },
     /// How well connections do, as far as it changed; at most every two seconds.
     Quality {
@@ -168,9 +189,17 @@ impl Told {
             Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
             Event::Quality { participants } => Self::Quality { participants },
             Event::Closed { reason } => Self::Closed { reason },
-            Event::EncodingsWanted { .. } | Event::StreamStates { .. } | Event::SubscriptionFailed { .. } => {
-                return None;
-            }
+            Event::EncodingsWanted { track, codecs } => Self::EncodingsWanted { track, codecs },
+            Event::StreamStates { streams } => Self::StreamStates { streams },
+            Event::SubscriptionFailed {
+                participant,
+                track,
+                reason,
+            } => Self::SubscriptionFailed {
+                participant,
+                track,
+                reason,
+            },
             Event::Offer { .. } | Event::MutedRemotely { .. } | Event::AttachedElsewhere => return None,
         })
     }
@@ -188,6 +217,9 @@ impl Told {
             Self::Speakers { .. } => "speakers",
             Self::Slots { .. } => "slots",
             Self::SlotsWanted { .. } => "slots_wanted",
+            Self::EncodingsWanted { .. } => "encodings_wanted",
+            Self::StreamStates { .. } => "stream_states",
+            Self::SubscriptionFailed { .. } => "subscription_failed",
             Self::Quality { .. } => "quality",
             Self::Moved { .. } => "moved",
             Self::Closed { .. } => "closed",
@@ -207,7 +239,7 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use signalbox_protocol::ParticipantId;
+    use signalbox_protocol::control::Quality;
     use signalbox_protocol::room::ConnectionQuality;
     use signalbox_protocol::{Generation, NodeId};
 
@@ -241,6 +273,38 @@ mod tests {
         assert_eq!(
             json(Told::from_event(Event::Quality { participants }).unwrap()),
             r#"{"id":"x-7","type":"quality","participants":[{"participant":"PA_a","quality":"good"}]}"#
+        );
+        let wanted = |mime_type: &str, up_to| CodecWanted {
+            mime_type: mime_type.into(),
+            up_to,
+        };
+        let event = Event::EncodingsWanted {
+            track: TrackId::new("TR_a"),
+            codecs: vec![wanted("video/VP9", Some(Quality::Medium)), wanted("video/VP8", None)],
+        };
+        assert_eq!(
+            json(Told::from_event(event).unwrap()),
+            r#"{"id":"x-7","type":"encodings_wanted","track":"TR_a","codecs":[{"mime_type":"video/VP9","up_to":"medium"},{"mime_type":"video/VP8","up_to":null}]}"#
+        );
+        let (participant, track) = (ParticipantId::new("PA_a"), TrackId::new("TR_a"));
+        let streams = vec![StreamState {
+            participant: participant.clone(),
+            track: track.clone(),
+            paused: true,
+        }];
+        assert_eq!(
+            json(Told::from_event(Event::StreamStates { streams }).unwrap()),
+            r#"{"id":"x-7","type":"stream_states","streams":[{"participant":"PA_a","track":"TR_a","paused":true}]}"#
+        );
+        let reason = SubscriptionFault::Codec;
+        let event = Event::SubscriptionFailed {
+            participant,
+            track,
+            reason,
+        };
+        assert_eq!(
+            json(Told::from_event(event).unwrap()),
+            r#"{"id":"x-7","type":"subscription_failed","participant":"PA_a","track":"TR_a","reason":"codec"}"#
         );
         let media = MediaAddress {
             ip: "192.0.2.1".parse().unwrap(),
