@@ -291,6 +291,9 @@ pub struct Speaker {
     pub level: f32,
     /// Whether it counts as speaking.
     pub active: bool,
+    /// Whether it has the floor: the one to be shown large, at most one of a room. It keeps that while nobody speaks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dominant: bool,
 }
 
 /// How well a participant's connection does.

@@ -6,7 +6,7 @@ use signalbox_protocol::control::{
     CloseReason, Command, Event, Join, Joined, ParticipantUpdate, Preference, Refusal, RefusalReason, Reply, Target,
     Transports,
 };
-use signalbox_protocol::room::{MediaAddress, ParticipantInfo, ParticipantState};
+use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use crate::one_offer::{self, Agreed};
@@ -273,6 +273,9 @@ impl Room {
             return Ok(());
         };
         found.set_muted(now, muted, &mut cx.connections);
+        if muted && found.info.kind == Kind::Audio {
+            self.speakers.muted(id);
+        }
         if let Some(participant) = self.changed(id) {
             self.tell_about(
                 cx,

@@ -78,7 +78,7 @@ impl Room {
             track.info.mime_type = packet.codec.mime_type().to_owned();
         }
         if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-            self.speakers.observe(id, level);
+            self.speakers.observe(now, id, level);
         }
         if has_new_codec {
             if let Some(participant) = self.changed(id) {

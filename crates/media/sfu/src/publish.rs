@@ -229,6 +229,9 @@ impl Room {
             return;
         };
         cx.connections.end_stream(ended.source, ended.mid);
+        if ended.info.kind == Kind::Audio {
+            self.speakers.muted(&ended.publisher);
+        }
         for subscription in ended.subscriptions {
             if let Some(outlet) = self
                 .participants

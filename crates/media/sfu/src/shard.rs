@@ -232,7 +232,7 @@ impl Shard {
                 track.choose_layers(now);
                 track.request_awaited(now, &mut self.cx.connections);
             }
-            let speakers = room.speakers.tick();
+            let speakers = room.speakers.tick(now);
             if !speakers.is_empty() {
                 room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
             }

@@ -1,10 +1,18 @@
-//! Who is speaking, from the audio levels that publishers send with each packet (RFC 6464).
+//! Who is speaking, and who has the floor, from the audio levels that publishers send with each packet (RFC 6464).
+//!
+//! Those who speak are all whose voice is heard at present. The *dominant* speaker is one of them or, while nobody speaks, the last one:
+//! the one to be shown large. It changes only for somebody who has clearly taken over ([`activity`]), so that neither a cough
+//! nor two who speak at once make pictures jump.
+
+mod activity;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::room::Speaker;
+
+use activity::{Activity, Scores};
 
 /// How often speakers are reported. Higher: fewer messages. Lower: the ring around a face follows the voice more closely.
 pub const INTERVAL: Duration = Duration::from_millis(300);
@@ -25,60 +33,124 @@ struct Voice {
     active: bool,
     quiet: u32,
     level: f32,
-    reported: (bool, u8),
+    reported: (bool, u8, bool),
+    activity: Activity,
 }
 
 /// The voices of one room.
 #[derive(Debug, Default)]
 pub struct Speakers {
     voices: BTreeMap<ParticipantId, Voice>,
+    dominant: Option<ParticipantId>,
+    /// Who has spoken, the last one first.
+    order: Vec<ParticipantId>,
 }
 
 impl Speakers {
     /// Takes an audio packet's level, −127 to 0 dBov, into account.
-    pub fn observe(&mut self, participant: &ParticipantId, dbov: i8) {
+    pub fn observe(&mut self, now: Instant, participant: &ParticipantId, dbov: i8) {
         if let Some(voice) = self.voices.get_mut(participant) {
-            voice.observe(dbov);
+            voice.observe(now, dbov);
         } else {
-            self.voices.entry(participant.clone()).or_default().observe(dbov);
+            let voice = self.voices.entry(participant.clone()).or_default();
+            voice.observe(now, dbov);
         }
     }
 
-    /// Forgets a participant; its last state if it was speaking.
+    /// Forgets a participant.
     pub fn remove(&mut self, participant: &ParticipantId) {
         self.voices.remove(participant);
+        self.order.retain(|other| other != participant);
+        self.dominant.take_if(|dominant| dominant == participant);
     }
 
-    /// Ends an interval: everyone whose report has changed.
-    pub fn tick(&mut self) -> Vec<Speaker> {
+    /// A participant has muted: it does not speak any more, and has no floor to keep.
+    pub fn muted(&mut self, participant: &ParticipantId) {
+        self.dominant.take_if(|dominant| dominant == participant);
+        if let Some(voice) = self.voices.get_mut(participant) {
+            voice.hush();
+        }
+    }
+
+    /// Ends an interval: everyone whose report has changed, the dominant speaker first, if it is among them. Who was dominant and is not
+    /// any more is among them as well.
+    pub fn tick(&mut self, now: Instant) -> Vec<Speaker> {
+        for voice in self.voices.values_mut() {
+            voice.tick();
+        }
+        self.choose_dominant(now);
+        let spoke = |participant: &ParticipantId| self.voices.get(participant).is_some_and(|voice| voice.active);
+        // Those who speak go before those who do not; beyond that, the order stays.
+        self.order.sort_by_key(|participant| !spoke(participant));
         let mut changed = Vec::new();
         for (participant, voice) in &mut self.voices {
-            voice.tick();
+            if voice.active && !self.order.contains(participant) {
+                self.order.insert(0, participant.clone());
+            }
+            let is_dominant = self.dominant.as_ref() == Some(participant);
             // Eight steps of loudness are enough to draw.
-            let report = (voice.active, if voice.active { (voice.level * 8.0) as u8 } else { 0 });
+            let step = if voice.active { (voice.level * 8.0) as u8 } else { 0 };
+            let report = (voice.active, step, is_dominant);
             if report != voice.reported {
                 voice.reported = report;
-                changed.push(voice.speaker(participant));
+                changed.push(voice.speaker(participant, is_dominant));
             }
         }
+        changed.sort_by_key(|speaker| !speaker.dominant);
         changed
     }
 
-    /// Everyone who is speaking, loudest first.
+    fn choose_dominant(&mut self, now: Instant) {
+        let leader = self
+            .dominant
+            .as_ref()
+            .and_then(|dominant| self.voices.get_mut(dominant));
+        let leader = leader.map(|voice| voice.activity.scores(now));
+        let mut best: Option<(&ParticipantId, Scores)> = None;
+        for (participant, voice) in &mut self.voices {
+            if !voice.active || self.dominant.as_ref() == Some(participant) {
+                continue;
+            }
+            let scores = voice.activity.scores(now);
+            let may = leader
+                .as_ref()
+                .map_or(scores.may_lead(), |leader| scores.overtakes(leader));
+            if may && best.as_ref().is_none_or(|(_, best)| scores.beats(best)) {
+                best = Some((participant, scores));
+            }
+        }
+        if let Some((participant, _)) = best {
+            self.dominant = Some(participant.clone());
+        }
+    }
+
+    /// Who has the floor; none: nobody has spoken yet, or who had it has muted or is gone.
+    pub fn dominant(&self) -> Option<&ParticipantId> {
+        self.dominant.as_ref()
+    }
+
+    /// Everyone who has spoken: the dominant speaker, then who spoke last, first.
+    pub fn recency(&self) -> Vec<ParticipantId> {
+        let others = self.order.iter().filter(|other| Some(*other) != self.dominant.as_ref());
+        self.dominant.iter().chain(others).cloned().collect()
+    }
+
+    /// The dominant speaker, even if it is silent at present, and everyone else who is speaking, loudest first.
     pub fn active(&self) -> Vec<Speaker> {
         let mut active: Vec<Speaker> = self
             .voices
             .iter()
-            .filter(|(_, voice)| voice.active)
-            .map(|(participant, voice)| voice.speaker(participant))
+            .map(|(participant, voice)| voice.speaker(participant, self.dominant.as_ref() == Some(participant)))
+            .filter(|speaker| speaker.active || speaker.dominant)
             .collect();
-        active.sort_by(|a, b| b.level.total_cmp(&a.level));
+        active.sort_by(|a, b| b.dominant.cmp(&a.dominant).then(b.level.total_cmp(&a.level)));
         active
     }
 }
 
 impl Voice {
-    fn observe(&mut self, dbov: i8) {
+    fn observe(&mut self, now: Instant, dbov: i8) {
+        self.activity.observe(now, dbov);
         if dbov >= VOICE_DBOV {
             self.packets += 1;
         }
@@ -103,50 +175,21 @@ impl Voice {
         self.packets = 0;
     }
 
-    fn speaker(&self, participant: &ParticipantId) -> Speaker {
+    /// Ends speaking at once.
+    fn hush(&mut self) {
+        self.activity.clear();
+        (self.packets, self.loudest, self.active, self.quiet, self.level) = (0, None, false, 0, 0.0);
+    }
+
+    fn speaker(&self, participant: &ParticipantId, dominant: bool) -> Speaker {
         Speaker {
             participant: participant.clone(),
             level: self.level,
             active: self.active,
+            dominant,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interval(speakers: &mut Speakers, who: &ParticipantId, dbov: i8, packets: u32) -> Vec<Speaker> {
-        for _ in 0..packets {
-            speakers.observe(who, dbov);
-        }
-        speakers.tick()
-    }
-
-    #[test]
-    fn a_voice_is_reported_when_it_begins_and_when_it_ends() {
-        let (mut speakers, ann) = (Speakers::default(), ParticipantId::new("PA_ann"));
-        assert!(interval(&mut speakers, &ann, -90, 15).is_empty());
-        let begun = interval(&mut speakers, &ann, -20, 15);
-        assert!(begun[0].active && begun[0].level > 0.0);
-        assert_eq!(speakers.active().len(), 1);
-        assert!(interval(&mut speakers, &ann, -20, 15).is_empty(), "nothing new");
-        interval(&mut speakers, &ann, -90, 15);
-        interval(&mut speakers, &ann, -90, 15);
-        assert!(speakers.active().is_empty());
-    }
-
-    #[test]
-    fn a_click_is_not_a_voice() {
-        let (mut speakers, ann) = (Speakers::default(), ParticipantId::new("PA_ann"));
-        assert!(interval(&mut speakers, &ann, -10, 2).is_empty());
-    }
-
-    #[test]
-    fn a_pause_between_words_does_not_end_speaking() {
-        let (mut speakers, ann) = (Speakers::default(), ParticipantId::new("PA_ann"));
-        interval(&mut speakers, &ann, -20, 15);
-        interval(&mut speakers, &ann, -90, 15);
-        assert_eq!(speakers.active().len(), 1);
-    }
-}
+mod tests;

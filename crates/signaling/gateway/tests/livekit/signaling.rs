@@ -217,6 +217,7 @@ async fn events_become_messages() {
         participant: ParticipantId::new("PA_bob"),
         level: 0.5,
         active: true,
+        dominant: false,
     };
     cluster.node.tell(
         "PA_ann",
