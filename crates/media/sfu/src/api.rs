@@ -31,6 +31,9 @@ pub struct Limits {
     pub tracks_per_participant: usize,
     /// m-lines in an offer. Each costs time with every packet sent.
     pub media_lines: usize,
+    /// Audio tracks of a room that are forwarded at a time: those of the loudest; 0: all. Higher: more packets for everyone in big
+    /// rooms. Lower: of many who speak at once, some are not heard.
+    pub loudest_audio: usize,
     /// How long a participant stays that has neither signaling nor media.
     pub departure: Duration,
     /// How long a stream without a peer connection, or a participant that has no others and no signaling, stays without any sign of
@@ -46,6 +49,7 @@ impl Default for Limits {
             participants: 2_000,
             tracks_per_participant: 16,
             media_lines: 128,
+            loudest_audio: 10,
             departure: Duration::from_secs(15),
             srtp_idle: Duration::from_secs(60),
             empty_room: Duration::from_secs(20),

@@ -275,6 +275,7 @@ impl Room {
         found.set_muted(now, muted, &mut cx.connections);
         if muted && found.info.kind == Kind::Audio {
             self.speakers.muted(id);
+            found.set_selected(self.loudest.muted(track));
         }
         if let Some(participant) = self.changed(id) {
             self.tell_about(

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{CloseReason, Event, Target, Transports};
-use signalbox_protocol::room::ParticipantState;
+use signalbox_protocol::room::{Kind, ParticipantState};
 
 use crate::connection::{Channel, ConnectionEvent};
 use crate::connections::Key;
@@ -12,6 +12,7 @@ use crate::data::{self, Delivery};
 use crate::packet::{MediaPacket, Mid};
 use crate::participant::MAX_BACKLOG_BYTES;
 use crate::room::{Context, Room};
+use crate::track::Track;
 use crate::transport::Transport;
 
 impl Room {
@@ -65,11 +66,21 @@ impl Room {
     }
 
     fn media(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, packet: &MediaPacket) {
-        let Some(track) = self
-            .tracks
-            .values_mut()
-            .find(|track| track.source == key && track.mid == packet.mid)
-        else {
+        if !self.find_source(key, packet.mid) {
+            return;
+        }
+        let Some(track_id) = self.by_source.get(&(key, packet.mid)) else {
+            return;
+        };
+        let is_heard = |track: &Track| track.info.kind == Kind::Audio && !track.info.muted;
+        if self.tracks.get(track_id).is_some_and(is_heard) {
+            for (changed, is_selected) in self.loudest.observe(now, track_id, packet.audio_level) {
+                if let Some(track) = self.tracks.get_mut(&changed) {
+                    track.set_selected(is_selected);
+                }
+            }
+        }
+        let Some(track) = self.tracks.get_mut(track_id) else {
             return;
         };
         cx.stats.forwarded += track.forward(now, packet, &mut cx.connections);

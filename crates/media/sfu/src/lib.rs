@@ -17,6 +17,7 @@ mod connections;
 pub mod data;
 mod events;
 mod ids;
+mod loudest;
 mod one_offer;
 pub mod packet;
 mod participant;

@@ -215,8 +215,13 @@ impl Room {
         if let Some(codec) = said.codec.as_deref().and_then(Codec::from_mime_type).or(offered) {
             info.mime_type = codec.mime_type().to_owned();
         }
-        self.tracks
-            .insert(track.clone(), Track::new(info, id.clone(), key, mid, said.cid));
+        let mut published = Track::new(info, id.clone(), key, mid, said.cid);
+        if said.kind == Kind::Audio {
+            // Shared sound has no pauses of speech.
+            let is_steady = said.source == Source::ScreenShareAudio;
+            published.set_selected(self.loudest.insert(now, &track, is_steady));
+        }
+        self.tracks.insert(track.clone(), published);
         if let Some(participant) = self.changed(id) {
             self.tell_about(cx, id, Event::TrackPublished { participant, track });
         }
@@ -231,7 +236,9 @@ impl Room {
         cx.connections.end_stream(ended.source, ended.mid);
         if ended.info.kind == Kind::Audio {
             self.speakers.muted(&ended.publisher);
+            self.loudest.remove(track);
         }
+        self.by_source.retain(|_, indexed| indexed != track);
         for subscription in ended.subscriptions {
             if let Some(outlet) = self
                 .participants

@@ -8,8 +8,10 @@ use signalbox_protocol::room::{ParticipantInfo, ParticipantQuality, RoomInfo};
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId};
 
 use crate::api::{Limits, Output, ShardStats};
-use crate::connections::Connections;
+use crate::connections::{Connections, Key};
 use crate::ids::Ids;
+use crate::loudest::Loudest;
+use crate::packet::Mid;
 use crate::participant::Participant;
 use crate::speakers::Speakers;
 use crate::srtp::clock::Clock;
@@ -65,8 +67,12 @@ pub struct Room {
     pub by_identity: HashMap<Identity, ParticipantId>,
     /// What is published.
     pub tracks: BTreeMap<TrackId, Track>,
+    /// The track that each source's packets were last found to belong to: an index, checked before it is believed.
+    pub by_source: HashMap<(Key, Mid), TrackId>,
     /// Who speaks.
     pub speakers: Speakers,
+    /// Whose microphones are forwarded.
+    pub loudest: Loudest,
     /// Who left, and when, oldest first.
     pub departed: VecDeque<(Instant, Departed)>,
     /// Since when nobody is in it.
@@ -84,6 +90,7 @@ impl Room {
         generation: Generation,
         created_at_ms: u64,
         now: Instant,
+        limits: &Limits,
     ) -> Self {
         Self {
             key,
@@ -94,7 +101,9 @@ impl Room {
             participants: BTreeMap::new(),
             by_identity: HashMap::new(),
             tracks: BTreeMap::new(),
+            by_source: HashMap::new(),
             speakers: Speakers::default(),
+            loudest: Loudest::new(limits.loudest_audio),
             departed: VecDeque::new(),
             empty_since: Some(now),
             is_reported_empty: false,
@@ -165,6 +174,25 @@ impl Room {
                 })
             })
             .collect()
+    }
+
+    /// Looks up which track the packets of an m-line belong to, for [`Room::by_source`]. False: none.
+    pub fn find_source(&mut self, key: Key, mid: Mid) -> bool {
+        let is_from = |track: &Track| track.source == key && track.mid == mid;
+        let indexed = self.by_source.get(&(key, mid)).and_then(|id| self.tracks.get(id));
+        if indexed.is_some_and(is_from) {
+            return true;
+        }
+        let found = self
+            .tracks
+            .values()
+            .find(|track| is_from(track))
+            .map(|track| track.id().clone());
+        let is_found = found.is_some();
+        if let Some(id) = found {
+            self.by_source.insert((key, mid), id);
+        }
+        is_found
     }
 
     /// Whose track it is.

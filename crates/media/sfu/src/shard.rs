@@ -312,7 +312,8 @@ impl Shard {
         let (id, now_ms) = (self.cx.ids.room(), self.unix_ms(now));
         let entry = self.rooms.vacant_entry();
         let key = entry.key();
-        entry.insert(Room::new(key, name.clone(), id, generation, now_ms, now));
+        let limits = &self.config.limits;
+        entry.insert(Room::new(key, name.clone(), id, generation, now_ms, now, limits));
         self.keys.insert(name.clone(), key);
         key
     }

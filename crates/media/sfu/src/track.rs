@@ -42,6 +42,7 @@ pub struct Track {
     /// Who gets it.
     pub subscriptions: Vec<Subscription>,
     layers: Vec<Layer>,
+    is_selected: bool,
 }
 
 struct Layer {
@@ -125,6 +126,7 @@ impl Track {
             cid,
             subscriptions: Vec::new(),
             layers,
+            is_selected: true,
         }
     }
 
@@ -135,7 +137,7 @@ impl Track {
 
     /// Gives a packet to everyone who is to have it. Returns to how many.
     pub fn forward(&mut self, now: Instant, packet: &MediaPacket, connections: &mut Connections) -> u64 {
-        if self.info.muted {
+        if self.info.muted || !self.is_selected {
             return 0;
         }
         let Some(layer) = self.layer_of(packet.rid) else {
@@ -266,6 +268,14 @@ impl Track {
         }
         if !muted {
             self.request_awaited(now, connections);
+        }
+    }
+
+    /// Audio: whether it is among those that are forwarded. When it is again, everyone's stream goes on where it had stopped.
+    pub fn set_selected(&mut self, is_selected: bool) {
+        self.is_selected = is_selected;
+        for subscription in &mut self.subscriptions {
+            subscription.current = None;
         }
     }
 

@@ -10,6 +10,7 @@ mod sfu {
     mod administration;
     mod forwarding;
     mod input;
+    mod loudest;
     mod membership;
     mod one_offer;
     mod quality;

@@ -8,7 +8,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpWrite, Vp8Descriptor};
+use str0m::rtp::{ExtensionValues, RtpWrite, Vp8Descriptor};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// A received packet's numbers.
@@ -31,6 +31,8 @@ pub struct Client {
     pub is_connected: bool,
     /// The codec that its video claims to be in; none: the first that was negotiated.
     pub codec: Option<Codec>,
+    /// How loud its sound claims to be, in dBov; none: it does not say.
+    pub audio_level: Option<i8>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -60,6 +62,7 @@ impl Client {
             received: BTreeMap::new(),
             is_connected: false,
             codec: None,
+            audio_level: None,
             key_frames_wanted: Vec::new(),
             pending: None,
             senders: Vec::new(),
@@ -278,8 +281,15 @@ impl Client {
                         payload
                     }
                 };
+                let level = self.audio_level.filter(|_| kind == MediaKind::Audio);
+                let values = ExtensionValues {
+                    audio_level: level,
+                    voice_activity: level.map(|level| level > -50),
+                    ..ExtensionValues::default()
+                };
                 let write = RtpWrite::new(pt, sequence.into(), timestamp, now, payload)
                     .marker(part + 1 == packets)
+                    .ext_vals(values)
                     .nackable(kind == MediaKind::Video);
                 let rid = sender.layers[layer];
                 let mut api = self.rtc.direct_api();

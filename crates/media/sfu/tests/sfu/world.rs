@@ -93,6 +93,10 @@ pub fn publication(index: usize, codec: &str) -> PublishTrack {
 
 impl World {
     pub fn new(seed: u64, impairment: Impairment) -> Self {
+        Self::with_limits(seed, impairment, Limits::default())
+    }
+
+    pub fn with_limits(seed: u64, impairment: Impairment, limits: Limits) -> Self {
         fastrand::seed(seed);
         #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
         let now = Instant::now();
@@ -101,7 +105,7 @@ impl World {
             public: public(),
             unix_ms: 1_000_000,
             seed: [seed as u8; 32],
-            limits: Limits::default(),
+            limits,
         };
         Self {
             shard: Shard::new(config, now),
