@@ -1,9 +1,28 @@
-//! Which simulcast layer a subscriber gets: a pure function of what there is and what is wanted.
+//! Which layer of each track a subscriber gets, and which tracks have to wait: a pure function of what there is, what is wanted, what
+//! is given at present, and how much may be sent.
 //!
-//! Bandwidth is not an input yet. When it is, this is where it enters: the caller already asks for all of a track's state at once
-//! and applies the answer whenever a key frame of the chosen layer arrives.
+//! The rules, first to last:
+//!
+//! 1. Nothing beyond what is of use is given: see [`Preference`]; and never more than the budget, less its reserve.
+//! 2. Tracks come in an order: by [`Preference::priority`], then by the size that they are shown at (in steps of twice the area; a shared
+//!    screen counts as large), then by who spoke last.
+//! 3. Every track gets its lowest rung before any gets a higher one. One whose lowest does not fit is paused, and those behind it that
+//!    do fit are not.
+//! 4. Those of the same priority are then raised by a rung each, in order, again and again; those of the next priority with what is left.
+//! 5. What a track has it keeps as long as that fits. For a rung that it does not have, or after a pause, there has to be a
+//!    [margin](RISE_MARGIN_PERCENT), and it has to be its time ([`Demand::may_rise`]).
+//!
+//! Because of the last rule the answer for a budget, given back as what is given at present, is the answer again, for any budget within
+//! the margin.
+
+mod cost;
+mod history;
+mod path;
 
 use signalbox_protocol::control::{Preference, Quality};
+
+pub use cost::fill_costs;
+pub use history::History;
 
 /// A layer of a track: a resolution, and a share of its frames. Ordered by resolution first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +48,234 @@ pub struct Rung {
     pub bps: u64,
     /// Whether its packets arrive at present.
     pub is_active: bool,
+}
+
+/// What has to be over when a track is given more than it has, in percent of what is then sent. Higher: less of the network is used.
+/// Lower: an estimate that wavers makes pictures change their size.
+pub const RISE_MARGIN_PERCENT: u64 = 15;
+
+/// A shared screen counts as shown at this size at least, in pixels: that it is to be read is why it is shared.
+const SCREEN_PIXELS: u64 = 1920 * 1080;
+
+/// The size of what nobody has said the size of, in pixels.
+const USUAL_PIXELS: u64 = 1280 * 720;
+
+/// How much may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// In all, in bits per second; none: without bounds.
+    pub bps: Option<u64>,
+    /// What is not for video: sound, and what is sent again. In bits per second.
+    pub reserve: u64,
+}
+
+/// What a subscriber has of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It wants it from now on.
+    New,
+    /// Nothing, because it did not fit.
+    Paused,
+    /// This.
+    Given(Layer),
+}
+
+/// One video track that a subscriber is subscribed to.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// What there is, ascending by layer. What each costs must be known: see [`fill_costs`].
+    pub rungs: Vec<Rung>,
+    /// How it is wanted.
+    pub preference: Preference,
+    /// The best that the subscriber may have, whatever it wants.
+    pub limit: Option<Quality>,
+    /// A shared screen: it wants to be sharp rather than smooth.
+    pub is_screen: bool,
+    /// How many have spoken after its publisher did; 0: it is the speaker. None: it has not spoken.
+    pub spoke: Option<usize>,
+    /// What it has.
+    pub standing: Standing,
+    /// Whether it may get more than it has, or anything after a pause. A new one may.
+    pub may_rise: bool,
+}
+
+/// What becomes of one track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// What it gets; none: nothing.
+    pub layer: Option<Layer>,
+    /// What it would get if everything fitted; none: it is not wanted, or there is nothing of it.
+    pub ideal: Option<Layer>,
+}
+
+impl Share {
+    /// Whether it gets nothing though there is something, because that does not fit.
+    pub fn is_paused(self) -> bool {
+        self.layer.is_none() && self.ideal.is_some()
+    }
+}
+
+/// What becomes of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocation {
+    /// One for each demand, in their order.
+    pub shares: Vec<Share>,
+    /// What is sent, in bits per second, without the reserve.
+    pub used: u64,
+    /// What would be sent if everything fitted, with the reserve.
+    pub wanted: u64,
+    /// What the budget has to be for the next rung; none: there is none that would be of use.
+    pub next: Option<u64>,
+}
+
+/// Which rungs count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Among {
+    /// Those whose packets arrive.
+    Active,
+    /// All, as if their publisher sent them: what it should be asked for.
+    All,
+}
+
+/// Shares a budget among the tracks of one subscriber.
+pub fn allocate(budget: Budget, demands: &[Demand], among: Among) -> Allocation {
+    let room = budget.bps.map_or(u64::MAX, |bps| bps.saturating_sub(budget.reserve));
+    let mut tracks: Vec<Candidate> = demands.iter().map(|demand| Candidate::new(demand, among)).collect();
+    let mut order: Vec<usize> = (0..tracks.len()).collect();
+    order.sort_by_key(|&index| demands.get(index).map(rank));
+    let mut shared = Shared {
+        room,
+        used: 0,
+        next: None,
+    };
+    for &index in &order {
+        if let Some(track) = tracks.get_mut(index) {
+            track.raise(&mut shared);
+        }
+    }
+    let priority = |index: &usize| demands.get(*index).map(|demand| demand.preference.priority);
+    for class in order.chunk_by(|one, two| priority(one) == priority(two)) {
+        let mut is_moving = true;
+        while is_moving {
+            is_moving = false;
+            for &index in class {
+                if let Some(track) = tracks.get_mut(index).filter(|track| track.height > 0) {
+                    is_moving |= track.raise(&mut shared);
+                }
+            }
+        }
+    }
+    Allocation {
+        used: shared.used,
+        wanted: tracks.iter().map(Candidate::ideal_bps).sum::<u64>() + budget.reserve,
+        next: shared.next.map(|next| next + budget.reserve),
+        shares: tracks.iter().map(Candidate::share).collect(),
+    }
+}
+
+/// What is sent so far.
+struct Shared {
+    room: u64,
+    used: u64,
+    /// What the first rung that was refused needs.
+    next: Option<u64>,
+}
+
+/// A track that climbs.
+struct Candidate<'a> {
+    demand: &'a Demand,
+    path: Vec<path::Step>,
+    /// How many steps of its path it has made.
+    height: usize,
+    /// It gets no more.
+    is_settled: bool,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(demand: &'a Demand, among: Among) -> Self {
+        Self {
+            demand,
+            path: path::path(demand, among),
+            height: 0,
+            is_settled: false,
+        }
+    }
+
+    fn bps(&self, height: usize) -> u64 {
+        let step = height.checked_sub(1).and_then(|index| self.path.get(index));
+        step.map_or(0, |step| step.bps)
+    }
+
+    /// One step more, if there is one and it fits.
+    fn raise(&mut self, shared: &mut Shared) -> bool {
+        let Some(step) = self.path.get(self.height).filter(|_| !self.is_settled) else {
+            return false;
+        };
+        let is_kept = match self.demand.standing {
+            Standing::Given(layer) => step.layer <= layer || self.height == 0,
+            Standing::New => self.height == 0,
+            Standing::Paused => false,
+        };
+        let total = shared.used + step.bps - self.bps(self.height);
+        let needed = if is_kept {
+            total
+        } else {
+            total + total * RISE_MARGIN_PERCENT / 100
+        };
+        let is_its_time = is_kept || self.demand.may_rise;
+        if needed > shared.room || !is_its_time {
+            self.is_settled = true;
+            shared.next = shared.next.or(Some(needed));
+            return false;
+        }
+        shared.used = total;
+        self.height += 1;
+        true
+    }
+
+    fn ideal_bps(&self) -> u64 {
+        self.bps(self.path.len())
+    }
+
+    fn share(&self) -> Share {
+        let at = |height: usize| Some(self.path.get(height.checked_sub(1)?)?.layer);
+        Share {
+            layer: at(self.height),
+            ideal: at(self.path.len()),
+        }
+    }
+}
+
+/// Where a track stands in the order; lower comes first.
+fn rank(demand: &Demand) -> (u32, u32, usize) {
+    let priority = match demand.preference.priority {
+        0 => u32::MAX,
+        said => said,
+    };
+    let size = u32::MAX - pixels(demand).max(1).ilog2();
+    (priority, size, demand.spoke.unwrap_or(usize::MAX))
+}
+
+/// How large it is shown.
+fn pixels(demand: &Demand) -> u64 {
+    let (width, height) = (u64::from(demand.preference.width), u64::from(demand.preference.height));
+    let shown = match (demand.preference.quality, width.max(height)) {
+        (None, larger) if larger > 0 => match width.min(height) {
+            0 => larger * larger,
+            smaller => larger * smaller,
+        },
+        _ => {
+            let best = path::cap(demand);
+            let rungs = demand.rungs.iter().filter(|rung| rung.layer.spatial <= best);
+            let known = rungs.map(|rung| u64::from(rung.width) * u64::from(rung.height)).max();
+            known.filter(|pixels| *pixels > 0).unwrap_or(USUAL_PIXELS)
+        }
+    };
+    if demand.is_screen {
+        shown.max(SCREEN_PIXELS)
+    } else {
+        shown
+    }
 }
 
 /// A layer as the allocator sees it, lowest first.
@@ -77,61 +324,6 @@ fn cap(layers: &[LayerState], preference: &Preference) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layers(active: [bool; 3]) -> Vec<LayerState> {
-        [(320, 180), (640, 360), (1280, 720)]
-            .into_iter()
-            .zip(active)
-            .map(|((width, height), active)| LayerState { width, height, active })
-            .collect()
-    }
-
-    fn quality(quality: Quality) -> Preference {
-        Preference {
-            quality: Some(quality),
-            ..Preference::default()
-        }
-    }
-
-    #[test]
-    fn without_a_preference_the_best_active_layer_is_sent() {
-        assert_eq!(choose(&layers([true, true, true]), &Preference::default()), Some(2));
-        assert_eq!(choose(&layers([true, true, false]), &Preference::default()), Some(1));
-        assert_eq!(choose(&layers([false; 3]), &Preference::default()), None);
-        assert_eq!(choose(&[], &Preference::default()), None);
-    }
-
-    #[test]
-    fn a_quality_caps_the_layer() {
-        assert_eq!(choose(&layers([true; 3]), &quality(Quality::Low)), Some(0));
-        assert_eq!(choose(&layers([true; 3]), &quality(Quality::Medium)), Some(1));
-        assert_eq!(
-            choose(&layers([false, false, true]), &quality(Quality::Low)),
-            Some(2),
-            "better than nothing"
-        );
-    }
-
-    #[test]
-    fn the_smallest_layer_that_fills_the_size_is_sent() {
-        let shown = |width, height| Preference {
-            width,
-            height,
-            ..Preference::default()
-        };
-        assert_eq!(choose(&layers([true; 3]), &shown(300, 150)), Some(0));
-        assert_eq!(choose(&layers([true; 3]), &shown(321, 100)), Some(1));
-        assert_eq!(choose(&layers([true; 3]), &shown(4000, 3000)), Some(2));
-    }
-
-    #[test]
-    fn a_disabled_track_is_not_sent() {
-        let disabled = Preference {
-            enabled: false,
-            ..Preference::default()
-        };
-        assert_eq!(choose(&layers([true; 3]), &disabled), None);
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;
