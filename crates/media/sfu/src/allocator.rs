@@ -159,7 +159,7 @@ pub fn allocate(budget: Budget, demands: &[Demand], among: Among) -> Allocation 
         while is_moving {
             is_moving = false;
             for &index in class {
-                if let Some(track) = tracks.get_mut(index).filter(|track| track.height > 0) {
+                if let Some(track) = tracks.get_mut(index) {
                     is_moving |= track.raise(&mut shared);
                 }
             }
@@ -187,7 +187,7 @@ struct Candidate<'a> {
     path: Vec<path::Step>,
     /// How many steps of its path it has made.
     height: usize,
-    /// It gets no more.
+    /// It gets no more, or is paused.
     is_settled: bool,
 }
 

@@ -229,6 +229,8 @@ fn the_order_is_priority_then_size_then_speech() {
 
 #[test]
 fn nothing_is_given_that_is_of_no_use() {
+    let mut cheap_middle = camera();
+    cheap_middle.rungs[0].bps = 600_000;
     check([
         (
             "the smallest that fills the size",
@@ -270,6 +272,12 @@ fn nothing_is_given_that_is_of_no_use() {
             499,
             vec![camera().quality(Quality::Low).only(&[1, 2])],
             "-",
+        ),
+        (
+            "what costs more than something better is passed over",
+            550,
+            vec![cheap_middle],
+            "h",
         ),
         (
             "what is of no use to one is there for another",
