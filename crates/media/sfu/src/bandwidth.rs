@@ -50,6 +50,20 @@ impl Bandwidth {
         false
     }
 
+    /// The round trip that the last feedback tells, if it tells one.
+    pub fn round_trip_of_feedback(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether there is anything to tell by: feedback, an estimate of the peer's, or its reports.
+    pub fn is_informed(&self) -> bool {
+        false
+    }
+
+    /// The peer has reported on one stream: so many of so many packets since its last report were lost. Used as long as there is no
+    /// feedback.
+    pub fn lost(&mut self, _now: Instant, _lost: u32, _expected: u32) {}
+
     /// A round trip was measured otherwise than by the feedback.
     pub fn round_trip(&mut self, _now: Instant, _round_trip: Duration) {}
 

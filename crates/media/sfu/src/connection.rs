@@ -6,6 +6,9 @@
 //! connection. A panic inside the stack is caught here and ends this connection alone.
 
 mod dependency;
+mod handshake;
+mod ingress;
+mod negotiation;
 mod statistics;
 
 use std::net::SocketAddr;
@@ -14,23 +17,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::room::Kind;
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::SdpPendingOffer;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::format::{Codec as Str0mCodec, CodecConfig, PayloadParams};
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Pt};
+use str0m::format::{CodecConfig, PayloadParams};
+use str0m::media::{KeyframeRequestKind, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{
-    Extension, ExtensionMap, ExtensionValues, RtpPacket, RtpWrite, Ssrc, VideoOrientation, Vp8Descriptor,
-};
 use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 
+use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::data::Delivery;
+use crate::egress::feedback::Handled;
+use crate::egress::{self, Egress, Told};
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::quality::{self, Report};
 use crate::rewrite::Rewritten;
-use crate::sdp;
+use crate::rtp;
+use crate::stun;
+
+use handshake::Handshake;
 
 /// The stack is asked again at once when it is due at once, but not more often than this in a row: a timer that never moves must
 /// not hold the shard.
@@ -58,7 +64,7 @@ impl PayloadFormat {
 
     /// Its codec.
     pub fn codec(&self) -> Option<Codec> {
-        codec(&self.0)
+        negotiation::codec(&self.0)
     }
 }
 
@@ -67,12 +73,13 @@ pub struct Stack {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
     public: SocketAddr,
+    clock: Clock,
 }
 
 impl Stack {
-    /// A new certificate, for connections at this address.
-    pub fn new(public: SocketAddr) -> Self {
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+    /// A new certificate, for connections at this address that tell this time of day.
+    pub fn new(public: SocketAddr, clock: Clock) -> Self {
+        let crypto = Arc::new(handshake::crypto_provider());
         #[expect(
             clippy::expect_used,
             reason = "the compiled-in provider makes certificates; without one nothing can work"
@@ -85,6 +92,7 @@ impl Stack {
             crypto,
             certificate,
             public,
+            clock,
         }
     }
 }
@@ -132,6 +140,8 @@ pub enum ConnectionEvent {
     StreamEnded(Mid),
     /// The peer needs a key frame on an m-line that we send on.
     KeyFrameWanted(Mid),
+    /// What may be sent to the peer has changed noticeably: see [`Connection::estimate`].
+    Estimate,
     /// A data channel can be written to.
     ChannelOpen(Channel, Delivery),
     /// A data channel is gone.
@@ -183,6 +193,16 @@ pub struct Connection {
     rtc: Rtc,
     public: SocketAddr,
     pending: Option<SdpPendingOffer>,
+    /// The m-lines that there are, or were.
+    mids: Vec<Mid>,
+    egress: Egress,
+    handshake: Handshake,
+    /// Of how many handshakes the keys were used.
+    handshakes: u32,
+    /// Where the stack sends to.
+    destination: Option<SocketAddr>,
+    /// When the stack has something to do; none: it was changed.
+    stack_due: Option<Instant>,
     statistics: statistics::Statistics,
     immediate_timeouts: u32,
     is_over: bool,
@@ -191,19 +211,16 @@ pub struct Connection {
 impl Connection {
     /// A connection with these ICE credentials (RFC 8445 section 5.3: a ufrag of at least 4, a password of at least 22 characters).
     pub fn new(stack: &Stack, now: Instant, ufrag: String, password: String) -> Result<Self, Fault> {
-        let mut extensions = ExtensionMap::standard();
-        extensions.set(5, Extension::PlayoutDelay);
-        extensions.set(6, dependency::extension());
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .set_ice_lite(true)
             .set_crypto_provider(stack.crypto.clone())
             .set_dtls_cert(stack.certificate.clone())
             .set_local_ice_credentials(IceCreds { ufrag, pass: password })
-            .set_extension_map(extensions)
+            .set_extension_map(negotiation::extensions())
             .set_stats_interval(Some(quality::INTERVAL))
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, true)
             .enable_vp8(true)
             .enable_h264(true)
             .enable_vp9(true)
@@ -211,10 +228,17 @@ impl Connection {
             .build(now);
         let candidate = Candidate::host(stack.public, "udp").map_err(RtcError::Ice)?;
         rtc.add_local_candidate(candidate);
+        let ssrc = *rtc.direct_api().new_ssrc();
         Ok(Self {
             rtc,
             public: stack.public,
             pending: None,
+            mids: Vec::new(),
+            egress: Egress::new(now, stack.clock, ssrc),
+            handshake: Handshake::of_last_made().unwrap_or_default(),
+            handshakes: 0,
+            destination: None,
+            stack_due: None,
             statistics: statistics::Statistics::default(),
             immediate_timeouts: 0,
             is_over: false,
@@ -224,112 +248,6 @@ impl Connection {
     /// The ICE ufrag that the peer's checks must name at present.
     pub fn ufrag(&mut self) -> String {
         self.rtc.direct_api().local_ice_credentials().ufrag
-    }
-
-    /// Answers the peer's offer. New ICE credentials in it restart ICE.
-    pub fn accept_offer(&mut self, offer: &str) -> Result<String, Fault> {
-        let offer = SdpOffer::from_sdp_string(&sdp::with_passive_client(offer))
-            .map_err(|error| Fault::Sdp(format!("The SDP offer does not parse: {error}.")))?;
-        self.guard(|rtc| rtc.sdp_api().accept_offer(offer))
-            .map_err(not_negotiable)
-            .map(|answer| answer.to_sdp_string())
-    }
-
-    /// Makes an offer, and the mids of the added m-lines. An offer that is still unanswered is void. `None`: there is nothing to
-    /// offer.
-    pub fn offer(&mut self, change: Change) -> Result<Option<(String, Vec<Mid>)>, Fault> {
-        let mut mids = Vec::new();
-        let made = self.guard(|rtc| {
-            let mut api = rtc.sdp_api();
-            for delivery in change.channels {
-                api.add_channel_with_config(channel_config(delivery));
-            }
-            for line in change.add {
-                let mid = api.add_media(
-                    media_kind(line.kind),
-                    Direction::SendOnly,
-                    Some(line.stream_id),
-                    Some(line.track_id),
-                    None,
-                );
-                mids.push(Mid::from(&*mid));
-            }
-            for mid in change.stop {
-                api.stop_media(mid.as_str().into());
-            }
-            if change.restart_ice {
-                api.ice_restart(true);
-            }
-            Ok(api.apply())
-        })?;
-        Ok(made.map(|(offer, pending)| {
-            self.pending = Some(pending);
-            (sdp::with_active_server(&offer.to_sdp_string()), mids)
-        }))
-    }
-
-    /// Takes the peer's answer to the last [`Connection::offer`].
-    pub fn accept_answer(&mut self, answer: &str) -> Result<(), Fault> {
-        let answer = SdpAnswer::from_sdp_string(answer)
-            .map_err(|error| Fault::Sdp(format!("The SDP answer does not parse: {error}.")))?;
-        let Some(pending) = self.pending.take() else {
-            return Err(Fault::Sdp("There is no offer to answer.".to_owned()));
-        };
-        self.guard(|rtc| rtc.sdp_api().accept_answer(pending, answer))
-            .map_err(not_negotiable)
-    }
-
-    /// Whether the peer sends on an m-line.
-    pub fn receives_on(&self, mid: Mid) -> bool {
-        self.rtc
-            .media(mid.as_str().into())
-            .is_some_and(|media| media.direction().is_receiving())
-    }
-
-    /// Whether the peer takes media on an m-line.
-    pub fn sends_on(&self, mid: Mid) -> bool {
-        self.rtc
-            .media(mid.as_str().into())
-            .is_some_and(|media| media.direction().is_sending())
-    }
-
-    /// The codec that the peer prefers to send on an m-line.
-    pub fn preferred_codec(&self, mid: Mid) -> Option<Codec> {
-        let first = *self.rtc.media(mid.as_str().into())?.remote_pts().first()?;
-        codec(self.rtc.codec_config().find(|params| params.pt() == first)?)
-    }
-
-    /// Whether the peer can take a codec on an m-line. None: one that is not known yet, which it may.
-    pub fn can_take(&self, mid: Mid, wanted: Option<Codec>) -> bool {
-        let Some(media) = self.rtc.media(mid.as_str().into()) else {
-            return false;
-        };
-        let accepted = media.remote_pts();
-        let mut params = self.rtc.codec_config().params().iter();
-        wanted.is_none() || params.any(|params| accepted.contains(&params.pt()) && codec(params) == wanted)
-    }
-
-    /// The stream that we send on an m-line.
-    pub fn outgoing(&mut self, mid: Mid) -> Option<OutgoingStream> {
-        self.rtc
-            .direct_api()
-            .stream_tx_by_mid(mid.as_str().into(), None)
-            .map(|stream| OutgoingStream(*stream.ssrc()))
-    }
-
-    /// The payload type of a format on an m-line, if the peer can take it.
-    pub fn payload_type(&self, mid: Mid, format: PayloadFormat) -> Option<PayloadType> {
-        let accepted = self.rtc.media(mid.as_str().into())?.remote_pts();
-        let params = self
-            .rtc
-            .codec_config()
-            .params()
-            .iter()
-            .filter(|params| accepted.contains(&params.pt()))
-            .copied();
-        CodecConfig::new_from_payload_params(params.collect())
-            .match_params(format.0)
-            .map(|params| PayloadType(*params.pt()))
     }
 
     /// Whether a datagram is from this connection's peer. STUN is checked against the ICE password.
@@ -342,11 +260,47 @@ impl Connection {
 
     /// Takes a datagram. `Ok(false)`: it is none that a connection can take.
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<bool, Fault> {
+        let protocol = stun::classify(datagram);
+        if protocol == stun::Protocol::Rtp && rtp::is_rtcp(datagram) {
+            self.take_keys();
+            match self.egress.handle_rtcp(now, datagram) {
+                Handled::Whole => return Ok(true),
+                Handled::Refused if self.egress.is_ready() => return Ok(true),
+                Handled::Refused | Handled::InPart => {}
+            }
+        }
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.public, datagram) else {
             return Ok(false);
         };
         self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))?;
+        if protocol == stun::Protocol::Stun && self.destination.is_some_and(|before| before != source) {
+            self.ask_for_destination()?;
+        }
         Ok(true)
+    }
+
+    /// The stack does not tell where it sends to, and a check from elsewhere may have changed it: it is made to send something, of which
+    /// the peer takes no notice (RFC 4585 section 6.4: what an application does not know it ignores).
+    fn ask_for_destination(&mut self) -> Result<(), Fault> {
+        self.guard(|rtc| {
+            let mut api = rtc.direct_api();
+            let ssrc = api.new_ssrc();
+            api.send_app_specific_feedback(ssrc, ssrc, *b"path");
+            Ok(())
+        })
+    }
+
+    /// Takes the keys of a handshake that was done since the last call.
+    fn take_keys(&mut self) {
+        let handshakes = self.handshake.count();
+        if handshakes == self.handshakes {
+            return;
+        }
+        self.handshakes = handshakes;
+        // We are always the client of the handshake.
+        if let Some(keys) = self.handshake.take() {
+            self.egress.set_keys(&keys.client, &keys.server);
+        }
     }
 
     /// Queues a packet on an outgoing stream. It leaves with the next [`Connection::poll`]s.
@@ -357,34 +311,33 @@ impl Connection {
         packet: &MediaPacket,
         rewritten: &Rewritten,
     ) -> bool {
-        let patch = rewritten.vp8.and_then(|fields| {
-            let mut patch = Vp8Descriptor::parse(&packet.payload).ok()?.patch();
-            if let Some(picture_id) = fields.picture_id {
-                patch = patch.picture_id(picture_id);
-            }
-            if let Some(tl0_pic_idx) = fields.tl0_pic_idx {
-                patch = patch.tl0_pic_idx(tl0_pic_idx);
-            }
-            patch.build().ok()
-        });
-        let mut write = RtpWrite::new(
-            Pt::from(kind.0),
-            rewritten.sequence.into(),
-            rewritten.timestamp,
-            packet.arrived,
-            packet.payload.clone(),
-        )
-        .marker(rewritten.marker)
-        .nackable(packet.codec != Codec::Opus)
-        .ext_vals(extension_values(packet, rewritten));
-        if let Some(patch) = patch {
-            write = write.vp8_patch(patch);
-        }
-        self.rtc
-            .direct_api()
-            .stream_tx(&Ssrc::from(stream.0))
-            .map(|stream| stream.write_rtp(write))
-            .is_some()
+        self.egress.write(stream, kind, packet, rewritten)
+    }
+
+    /// Queues an empty packet of this number, so that the receiver does not wait for it.
+    pub fn write_empty(&mut self, stream: OutgoingStream, kind: PayloadType, sequence: u64, timestamp: u32) {
+        self.egress.write_empty(stream, kind, sequence, timestamp);
+    }
+
+    /// What may be sent to the peer in all, in bits per second; none: it gives nothing to tell by.
+    pub fn estimate(&self) -> Option<u64> {
+        self.egress.estimate()
+    }
+
+    /// How much would be of use at most, in bits per second. Nothing beyond it is probed for.
+    pub fn set_wanted(&mut self, now: Instant, bps: u64) {
+        self.egress.set_wanted(now, bps);
+    }
+
+    /// Bits per second of sound and of repair that were sent lately.
+    pub fn overhead(&self, now: Instant) -> u64 {
+        self.egress.overhead(now)
+    }
+
+    /// What became of what was to be sent.
+    #[allow(dead_code, reason = "for the shard's counters")]
+    pub fn egress_counters(&self) -> egress::Counters {
+        self.egress.counters()
     }
 
     /// Asks the peer for a key frame of a layer (RFC 4585 section 6.3.1).
@@ -392,6 +345,7 @@ impl Connection {
         let rid = rid.map(|rid| rid.as_str().into());
         if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid.as_str().into(), rid) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
+            self.stack_due = None;
         }
     }
 
@@ -417,29 +371,61 @@ impl Connection {
     /// The next thing to do. Must be called until [`Polled::Idle`] after anything else.
     pub fn poll(&mut self, now: Instant) -> Result<Polled, Fault> {
         loop {
-            match self.guard(Rtc::poll_output)? {
-                Output::Transmit(transmit) => {
-                    return Ok(Polled::Datagram {
-                        to: transmit.destination,
-                        bytes: transmit.contents.into(),
-                    });
+            if self.stack_due.is_none_or(|due| due <= now) {
+                if let Some(polled) = self.poll_stack(now)? {
+                    return Ok(polled);
                 }
-                Output::Event(event) => {
-                    self.statistics.observe(&event);
-                    if let Some(event) = self.event(now, event) {
-                        return Ok(Polled::Event(event));
-                    }
-                }
-                Output::Timeout(due) if due <= now && self.immediate_timeouts < MAX_IMMEDIATE_TIMEOUTS => {
-                    self.immediate_timeouts += 1;
-                    self.guard(|rtc| rtc.handle_input(Input::Timeout(now)))?;
-                }
-                Output::Timeout(due) => {
-                    self.immediate_timeouts = 0;
-                    return Ok(Polled::Idle(due.max(now + Duration::from_millis(1))));
+                continue;
+            }
+            self.take_keys();
+            if self.egress.next_due().is_some_and(|due| due <= now) {
+                self.egress.handle_timeout(now);
+            }
+            if let Some(told) = self.egress.poll_told() {
+                return Ok(Polled::Event(match told {
+                    Told::KeyFrameWanted(mid) => ConnectionEvent::KeyFrameWanted(mid),
+                    Told::Estimate => ConnectionEvent::Estimate,
+                }));
+            }
+            while let Some(bytes) = self.egress.poll() {
+                // Before there is a path, there is nobody to send to.
+                if let Some(to) = self.destination {
+                    return Ok(Polled::Datagram { to, bytes });
                 }
             }
+            let due = self.stack_due.into_iter().chain(self.egress.next_due()).min();
+            return Ok(Polled::Idle(due.unwrap_or(now).max(now + Duration::from_millis(1))));
         }
+    }
+
+    /// What the stack wants done; none: nothing at present.
+    fn poll_stack(&mut self, now: Instant) -> Result<Option<Polled>, Fault> {
+        match self.guard(Rtc::poll_output)? {
+            Output::Transmit(transmit) => {
+                if stun::classify(&transmit.contents) != stun::Protocol::Stun {
+                    self.destination = Some(transmit.destination);
+                }
+                return Ok(Some(Polled::Datagram {
+                    to: transmit.destination,
+                    bytes: transmit.contents.into(),
+                }));
+            }
+            Output::Event(event) => {
+                if self.statistics.observe(&event) {
+                    self.statistics.sent(self.egress.rate(now));
+                }
+                return Ok(self.event(now, event).map(Polled::Event));
+            }
+            Output::Timeout(due) if due <= now && self.immediate_timeouts < MAX_IMMEDIATE_TIMEOUTS => {
+                self.immediate_timeouts += 1;
+                self.guard(|rtc| rtc.handle_input(Input::Timeout(now)))?;
+            }
+            Output::Timeout(due) => {
+                self.immediate_timeouts = 0;
+                self.stack_due = Some(due.max(now + Duration::from_millis(1)));
+            }
+        }
+        Ok(None)
     }
 
     fn event(&mut self, now: Instant, event: Event) -> Option<ConnectionEvent> {
@@ -448,7 +434,6 @@ impl Connection {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => Some(ConnectionEvent::Disconnected),
             Event::Closed => Some(ConnectionEvent::Closed),
             Event::RtpPacket(packet) => self.media_packet(now, packet).map(ConnectionEvent::Packet),
-            Event::KeyframeRequest(request) => Some(ConnectionEvent::KeyFrameWanted(Mid::from(&*request.mid))),
             Event::ChannelOpen(id, label) => {
                 Delivery::from_label(&label).map(|delivery| ConnectionEvent::ChannelOpen(Channel(id), delivery))
             }
@@ -459,42 +444,12 @@ impl Connection {
         }
     }
 
-    fn media_packet(&mut self, now: Instant, packet: RtpPacket) -> Option<MediaPacket> {
-        let (mid, rid) = {
-            let mut api = self.rtc.direct_api();
-            let stream = api.stream_rx(&packet.header.ssrc)?;
-            (stream.mid(), stream.rid())
-        };
-        let params = *self
-            .rtc
-            .codec_config()
-            .find(|params| params.pt() == packet.header.payload_type)?;
-        let codec = codec(&params)?;
-        let values = &packet.header.ext_vals;
-        Some(MediaPacket {
-            arrived: now,
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            codec,
-            format: PayloadFormat(params),
-            clock_rate: params.spec().clock_rate.get(),
-            rid: rid.map(|rid| Rid::from(&*rid)),
-            mid: Mid::from(&*mid),
-            audio_level: values.audio_level,
-            voice: values.voice_activity,
-            rotation: values.video_orientation.map(|turn| turn as u8),
-            // Other codecs carry what a receiver needs in their payloads, where switches between layers are made good.
-            dependency: (codec == Codec::Av1).then(|| dependency::of(values)).flatten(),
-            payload: packet.payload,
-        })
-    }
-
     /// Runs the stack; a panic in it, or after it, is a fault of this connection.
     fn guard<T>(&mut self, run: impl FnOnce(&mut Rtc) -> Result<T, RtcError>) -> Result<T, Fault> {
         if self.is_over {
             return Err(Fault::Panicked);
         }
+        self.stack_due = None;
         match catch_unwind(AssertUnwindSafe(|| run(&mut self.rtc))) {
             Ok(result) => Ok(result?),
             Err(_) => {
@@ -502,13 +457,6 @@ impl Connection {
                 Err(Fault::Panicked)
             }
         }
-    }
-}
-
-fn not_negotiable(fault: Fault) -> Fault {
-    match fault {
-        Fault::Stack(error) => Fault::Sdp(format!("The SDP cannot be used: {error}.")),
-        other => other,
     }
 }
 
@@ -522,37 +470,6 @@ fn channel_config(delivery: Delivery) -> ChannelConfig {
         },
         ..ChannelConfig::default()
     }
-}
-
-fn media_kind(kind: Kind) -> MediaKind {
-    match kind {
-        Kind::Audio => MediaKind::Audio,
-        Kind::Video => MediaKind::Video,
-    }
-}
-
-fn codec(params: &PayloadParams) -> Option<Codec> {
-    match params.spec().codec {
-        Str0mCodec::Opus => Some(Codec::Opus),
-        Str0mCodec::Vp8 => Some(Codec::Vp8),
-        Str0mCodec::H264 => Some(Codec::H264),
-        Str0mCodec::Vp9 => Some(Codec::Vp9),
-        Str0mCodec::Av1 => Some(Codec::Av1),
-        _ => None,
-    }
-}
-
-fn extension_values(packet: &MediaPacket, rewritten: &Rewritten) -> ExtensionValues {
-    let mut values = ExtensionValues {
-        audio_level: packet.audio_level,
-        voice_activity: packet.voice,
-        video_orientation: packet.rotation.map(VideoOrientation::from),
-        ..ExtensionValues::default()
-    };
-    if let Some(descriptor) = &rewritten.dependency {
-        dependency::set(&mut values, descriptor);
-    }
-    values
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use slab::Slab;
 use crate::connection::{Connection, Fault, OutgoingStream, Stack};
 use crate::ids::Ids;
 use crate::packet::Mid;
+use crate::rtp;
 use crate::srtp::endpoint::{Endpoint, Stream};
-use crate::srtp::rtp;
 use crate::stun;
 use crate::transport::Transport;
 

@@ -43,6 +43,8 @@ impl Room {
                     track.key_frame_wanted(now, id, &mut cx.connections);
                 }
             }
+            // Whoever divides it up looks at it anew.
+            ConnectionEvent::Estimate => {}
             ConnectionEvent::StreamEnded(mid) => self.stream_ended(cx, now, key, id, mid),
             ConnectionEvent::ChannelOpen(channel, delivery) => {
                 if let Some(participant) = self.participants.get_mut(id) {

@@ -20,6 +20,8 @@ pub struct MediaPacket {
     pub codec: Codec,
     /// How the payload is encoded, comparable across connections.
     pub format: PayloadFormat,
+    /// Whether the payload is redundant audio data (RFC 2198), of which the format is that of its blocks.
+    pub is_red: bool,
     /// RTP clock ticks per second.
     pub clock_rate: u32,
     /// The simulcast layer's RTP stream id, if the packet's stream has one.
@@ -32,6 +34,12 @@ pub struct MediaPacket {
     pub voice: Option<bool>,
     /// Quarter turns clockwise that the picture must be turned by, if the publisher says it (3GPP TS 26.114).
     pub rotation: Option<u8>,
+    /// The shortest and the longest delay until it is to be shown, in 10 ms, if the publisher says it
+    /// (<http://www.webrtc.org/experiments/rtp-hdrext/playout-delay>).
+    pub playout_delay: Option<(u16, u16)>,
+    /// When it was captured, as an NTP timestamp, and how far the publisher's clock is off in 2⁻³² s, if it says so
+    /// (<http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time>).
+    pub capture_time: Option<(u64, Option<i64>)>,
     /// The dependency descriptor, if there is one (AV1 RTP payload format, appendix A).
     pub dependency: Option<Arc<[u8]>>,
     /// The payload. Shared by all subscribers.

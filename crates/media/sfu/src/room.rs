@@ -8,13 +8,13 @@ use signalbox_protocol::room::{ParticipantInfo, ParticipantQuality, RoomInfo};
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId};
 
 use crate::api::{Limits, Output, ShardStats};
+use crate::clock::Clock;
 use crate::connections::{Connections, Key};
 use crate::ids::Ids;
 use crate::loudest::Loudest;
 use crate::packet::Mid;
 use crate::participant::Participant;
 use crate::speakers::Speakers;
-use crate::srtp::clock::Clock;
 use crate::track::Track;
 
 /// How long a departure is remembered for those who had no signaling when it happened.

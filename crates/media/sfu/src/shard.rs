@@ -12,6 +12,7 @@ use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
 
 use crate::api::{Output, ShardConfig, ShardStats};
+use crate::clock::Clock;
 use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
@@ -20,7 +21,6 @@ use crate::quality;
 use crate::room::{Context, Room};
 use crate::speakers;
 use crate::srtp::Refused;
-use crate::srtp::clock::Clock;
 use crate::srtp::endpoint::Stream;
 use crate::stun::{self, Protocol};
 use crate::transport::Transport;
@@ -46,13 +46,14 @@ pub struct Shard {
 impl Shard {
     /// An empty shard.
     pub fn new(config: ShardConfig, now: Instant) -> Self {
+        let clock = Clock::new(now, config.unix_ms);
         let cx = Context {
-            connections: Connections::new(Stack::new(config.public)),
+            connections: Connections::new(Stack::new(config.public, clock)),
             outputs: VecDeque::new(),
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
             limits: config.limits,
-            clock: Clock::new(now, config.unix_ms),
+            clock,
         };
         Self {
             config,

@@ -9,21 +9,14 @@
 //! several rollover counters (a stream that goes on at another node), before anything is remembered of it (a forged packet must not
 //! move the replay window), and never to believe RTCP whose encryption bit is off.
 
-pub mod cipher;
-pub mod clock;
 pub mod endpoint;
 pub mod gaps;
 pub mod guard;
 pub mod history;
 pub mod inbound;
 pub mod join;
-pub mod keys;
 pub mod outbound;
 pub mod reception;
-pub mod reporter;
-pub mod rtcp;
-pub mod rtp;
-pub mod window;
 
 /// Why a datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

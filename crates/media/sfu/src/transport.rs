@@ -49,7 +49,7 @@ impl Transport {
     }
 
     /// The stream that is sent on an m-line.
-    pub fn outgoing(&mut self, mid: Mid) -> Option<OutgoingStream> {
+    pub fn outgoing(&self, mid: Mid) -> Option<OutgoingStream> {
         match self {
             Self::Peer(connection) => connection.outgoing(mid),
             Self::Srtp(endpoint) => endpoint.outgoing(mid),
@@ -85,6 +85,36 @@ impl Transport {
             Self::Peer(connection) => connection.write(stream, kind, packet, rewritten),
             Self::Srtp(endpoint) => endpoint.write(stream, packet, rewritten),
         }
+    }
+
+    /// Queues an empty packet of this number: it closes a gap of which the receiver must not wait for anything.
+    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
+    pub fn write_empty(&mut self, stream: OutgoingStream, kind: PayloadType, sequence: u64, timestamp: u32) {
+        match self {
+            Self::Peer(connection) => connection.write_empty(stream, kind, sequence, timestamp),
+            // Its receivers wait for nothing.
+            Self::Srtp(_) => {}
+        }
+    }
+
+    /// What may be sent to the client in all, in bits per second; none: nobody measures it, so everything fits.
+    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
+    pub fn estimate(&self) -> Option<u64> {
+        self.peer().and_then(Connection::estimate)
+    }
+
+    /// How much would be of use at most, in bits per second. Nothing beyond it is probed for.
+    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
+    pub fn set_wanted(&mut self, now: Instant, bps: u64) {
+        if let Some(connection) = self.peer_mut() {
+            connection.set_wanted(now, bps);
+        }
+    }
+
+    /// Bits per second of sound and of repair that were sent to the client lately.
+    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
+    pub fn overhead(&self, now: Instant) -> u64 {
+        self.peer().map_or(0, |connection| connection.overhead(now))
     }
 
     /// Asks the client for a key frame of a layer.

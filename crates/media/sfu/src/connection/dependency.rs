@@ -27,6 +27,7 @@ pub fn of(values: &ExtensionValues) -> Option<Arc<[u8]>> {
 }
 
 /// Sets a packet's descriptor.
+#[cfg(test)]
 pub fn set(values: &mut ExtensionValues, descriptor: &Arc<[u8]>) {
     values.user_values.set(Descriptor(descriptor.clone()));
 }

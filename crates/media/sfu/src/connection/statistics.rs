@@ -1,4 +1,5 @@
-//! What the WebRTC stack reports of a connection every [`quality::INTERVAL`], boiled down to a [`Report`].
+//! What the WebRTC stack reports of a connection every [`quality::INTERVAL`](crate::quality::INTERVAL), boiled down to a [`Report`], beside
+//! what the peer reports of what is sent.
 //!
 //! A round begins with the stack's event about the peer; the events about its streams follow it in the same drain.
 
@@ -10,59 +11,50 @@ use str0m::Event;
 use crate::packet::{Mid, Rid};
 use crate::quality::{Losses, Report};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Direction {
-    In,
-    Out,
-}
-
 /// The last round of a connection's statistics.
 #[derive(Debug, Default)]
 pub struct Statistics {
     incoming: Losses,
-    outgoing: Losses,
     rtt: Option<Duration>,
+    sent: Report,
     /// How many packets each stream had carried in all, one simulcast layer being one stream.
-    carried: BTreeMap<(Direction, Mid, Option<Rid>), u64>,
+    carried: BTreeMap<(Mid, Option<Rid>), u64>,
 }
 
 impl Statistics {
-    /// Takes the stack's event, if it is one of these.
-    pub fn observe(&mut self, event: &Event) {
+    /// Takes the stack's event, if it is one of these. Returns whether a round begins with it.
+    pub fn observe(&mut self, event: &Event) -> bool {
         match event {
             Event::PeerStats(stats) => {
-                (self.incoming, self.outgoing) = Default::default();
+                self.incoming = Losses::default();
                 self.rtt = stats.rtt;
+                return true;
             }
             Event::MediaIngressStats(stats) => {
-                let rid = stats.rid.map(|rid| Rid::from(&*rid));
-                let stream = (Direction::In, Mid::from(&*stats.mid), rid);
+                let stream = (Mid::from(&*stats.mid), stats.rid.map(|rid| Rid::from(&*rid)));
                 let packets = self.since_last(stream, stats.packets);
                 self.incoming.add(packets, stats.loss.unwrap_or_default());
             }
-            Event::MediaEgressStats(stats) => {
-                let rid = stats.rid.map(|rid| Rid::from(&*rid));
-                let stream = (Direction::Out, Mid::from(&*stats.mid), rid);
-                let packets = self.since_last(stream, stats.packets);
-                if let Some(loss) = stats.loss {
-                    self.outgoing.add(packets, loss);
-                }
-                self.rtt = self.rtt.max(stats.rtt.filter(|_| packets > 0));
-            }
             _ => {}
         }
+        false
+    }
+
+    /// What the peer has reported of what was sent to it in the round that begins.
+    pub fn sent(&mut self, report: Report) {
+        self.sent = report;
     }
 
     /// What they come to.
     pub fn report(&self) -> Report {
-        let direction = |losses: Losses| Report {
-            loss: losses.share(),
+        let incoming = Report {
+            loss: self.incoming.share(),
             rtt: self.rtt,
         };
-        direction(self.incoming).worse(direction(self.outgoing))
+        incoming.worse(self.sent)
     }
 
-    fn since_last(&mut self, stream: (Direction, Mid, Option<Rid>), packets: u64) -> u64 {
+    fn since_last(&mut self, stream: (Mid, Option<Rid>), packets: u64) -> u64 {
         let before = self.carried.insert(stream, packets).unwrap_or_default();
         packets.saturating_sub(before)
     }

@@ -5,6 +5,8 @@ use signalbox_protocol::control::{CloseReason, Event as RoomEvent, Join, Reply, 
 use signalbox_protocol::room::Grants;
 use signalbox_protocol::{Generation, NodeId, ParticipantId};
 
+use str0m::media::{Direction, MediaKind};
+
 use super::*;
 use crate::{Limits, Output as ShardOutput, Shard, ShardConfig};
 
@@ -16,7 +18,7 @@ fn public() -> SocketAddr {
 fn what_panicked_is_not_used_again() {
     let now = Instant::now();
     let mut connection = Connection::new(
-        &Stack::new(public()),
+        &Stack::new(public(), Clock::new(now, 0)),
         now,
         "ufrag".into(),
         "a-password-of-28-characters!".into(),

@@ -14,10 +14,10 @@ use crate::quality::{Losses, Report};
 use crate::rewrite::Rewritten;
 
 use super::Refused;
-use super::clock::Clock;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
-use super::rtp;
+use crate::clock::Clock;
+use crate::rtp;
 
 /// How long an endpoint that has nothing to do is left alone.
 const LONG: Duration = Duration::from_secs(3_600);

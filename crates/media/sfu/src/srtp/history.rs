@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::rewrite::Vp8Rewritten;
 
-use super::rtp::Header;
+use crate::rtp::Header;
 
 /// Packets kept: at 5 Mbit/s about a second's. Higher: more memory for each stream, which holds its payloads that long. Lower: what is
 /// asked for late is gone.

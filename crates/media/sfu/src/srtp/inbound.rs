@@ -7,14 +7,14 @@ use crate::codec::{Codec, PayloadFormat};
 use crate::packet::{MediaPacket, Mid};
 
 use super::Refused;
-use super::cipher::Cipher;
 use super::gaps::Gaps;
 use super::guard::Guard;
 use super::reception::Reception;
-use super::reporter::{REPORT_INTERVAL, Reporter};
-use super::rtcp::{self, Compound, Said};
-use super::rtp::Header;
-use super::window::{self, RtcpWindow, RtpWindow};
+use crate::cipher::Cipher;
+use crate::reporter::{REPORT_INTERVAL, Reporter};
+use crate::rtcp::{self, Compound, Said};
+use crate::rtp::Header;
+use crate::window::{self, RtcpWindow, RtpWindow};
 
 /// Rollover counters that are tried for one packet of a stream whose counter is not known. Higher: a forged packet costs more.
 const ROLLOVERS_PER_PACKET: u32 = 64;
@@ -159,12 +159,15 @@ impl Inbound {
                 marker: header.marker,
                 codec: self.codec,
                 format: self.format,
+                is_red: false,
                 clock_rate,
                 rid: None,
                 mid: self.mid,
                 audio_level: None,
                 voice: None,
                 rotation: None,
+                playout_delay: None,
+                capture_time: None,
                 dependency: None,
                 payload: payload.into(),
             }),

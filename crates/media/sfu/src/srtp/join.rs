@@ -17,13 +17,13 @@ use crate::publish::letter;
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
 
-use super::cipher::Cipher;
 use super::endpoint::Endpoint;
 use super::inbound::Inbound;
-use super::keys::MasterKey;
 use super::outbound::Outbound;
-use super::reporter::Reporter;
-use super::rtp;
+use crate::cipher::Cipher;
+use crate::keys::MasterKey;
+use crate::reporter::Reporter;
+use crate::rtp;
 
 /// The streams of a participant that is about to join.
 pub struct Plan {

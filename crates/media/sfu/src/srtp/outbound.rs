@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
+use crate::egress::red;
 use crate::packet::{MediaPacket, Mid};
 use crate::rewrite::Rewritten;
 use crate::vp8;
 
 use super::Refused;
-use super::cipher::Cipher;
-use super::clock::{self, Clock};
 use super::guard::Guard;
 use super::history::{History, Sent};
-use super::reporter::{REPORT_INTERVAL, Reporter};
-use super::rtcp::{self, Compound, Report, Said};
-use super::rtp::{HEADER_BYTES, Header};
-use super::window::{self, RtcpWindow, RtpWindow};
+use crate::cipher::Cipher;
+use crate::clock::{self, Clock};
+use crate::reporter::{REPORT_INTERVAL, Reporter};
+use crate::rtcp::{self, Compound, Report, Said};
+use crate::rtp::{HEADER_BYTES, Header};
+use crate::window::{self, RtcpWindow, RtpWindow};
 
 /// The SRTCP index of the datagram that the join hands out as a proof: the last one there is, which no client comes to, so that it
 /// neither uses an index of the client's nor moves the window.
@@ -157,6 +158,12 @@ impl Outbound {
             return None;
         }
         let now = packet.arrived;
+        // What these clients receive is what their SDP file says, and no redundant audio data.
+        let payload = if packet.is_red {
+            packet.payload.get(red::primary(&packet.payload)?)?.into()
+        } else {
+            packet.payload.clone()
+        };
         let sent = Sent {
             index,
             header: Header {
@@ -168,7 +175,7 @@ impl Outbound {
                 is_padded: false,
                 length: HEADER_BYTES,
             },
-            payload: packet.payload.clone(),
+            payload,
             vp8: rewritten.vp8,
             at: now,
         };

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::clock;
-use super::rtcp::Report;
+use crate::clock;
+use crate::rtcp::Report;
 
 /// One stream's statistics.
 #[derive(Debug, Default)]

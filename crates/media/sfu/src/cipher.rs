@@ -1,14 +1,13 @@
 //! Encrypts, decrypts and authenticates single packets (RFC 3711 sections 3.3, 3.4 and 4; RFC 7714). Which index a packet has, and
 //! whether it was seen before, is its caller's business.
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, iv};
-use signalbox_protocol::srtp::SrtpSuite;
 
-use super::keys::MasterKey;
+use crate::keys::{MasterKey, Profile};
 
 /// The bytes of an RTCP packet that are never encrypted: its header and its sender's SSRC (RFC 3711 section 3.4).
 const RTCP_CLEAR_BYTES: usize = 8;
@@ -201,33 +200,36 @@ impl Cipher {
 
 impl Session {
     fn new(master: &MasterKey, labels: u8) -> Result<Self, Unspecified> {
-        let mut key = [0; 16];
-        derive(master, labels + label::ENCRYPTION, &mut key)?;
-        match master.suite() {
-            SrtpSuite::AesCm128HmacSha1_80 => {
+        let mut key = [0; 32];
+        let key = key.get_mut(..master.profile().key_bytes()).ok_or(Unspecified)?;
+        derive(master, labels + label::ENCRYPTION, key)?;
+        let gcm = |algorithm| -> Result<Self, Unspecified> {
+            let mut salt = [0; 12];
+            derive(master, labels + label::SALT, &mut salt)?;
+            Ok(Self::Gcm {
+                key: LessSafeKey::new(UnboundKey::new(algorithm, key)?),
+                salt,
+            })
+        };
+        match master.profile() {
+            Profile::AesCm128HmacSha1_80 => {
                 let (mut salt, mut authentication) = ([0; 14], [0; 20]);
                 derive(master, labels + label::SALT, &mut salt)?;
                 derive(master, labels + label::AUTHENTICATION, &mut authentication)?;
                 Ok(Self::Cm {
-                    key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key)?)?,
+                    key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, key)?)?,
                     salt,
                     authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication),
                 })
             }
-            SrtpSuite::AeadAes128Gcm => {
-                let mut salt = [0; 12];
-                derive(master, labels + label::SALT, &mut salt)?;
-                Ok(Self::Gcm {
-                    key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key)?),
-                    salt,
-                })
-            }
+            Profile::AeadAes128Gcm => gcm(&AES_128_GCM),
+            Profile::AeadAes256Gcm => gcm(&AES_256_GCM),
         }
     }
 }
 
 /// RFC 3711 section 4.3.3: the keystream of the master key, from where the master salt and the label say. A shorter salt is padded
-/// with zeros (RFC 7714 section 11).
+/// with zeros (RFC 7714 section 11); a longer key is one of AES-256 (RFC 6188 section 3).
 fn derive(master: &MasterKey, label: u8, out: &mut [u8]) -> Result<(), Unspecified> {
     let mut start = [0; 16];
     for (byte, salt) in start.iter_mut().zip(master.salt()) {
@@ -235,7 +237,11 @@ fn derive(master: &MasterKey, label: u8, out: &mut [u8]) -> Result<(), Unspecifi
     }
     start[7] ^= label;
     out.fill(0);
-    let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, master.key())?)?;
+    let algorithm = match master.profile() {
+        Profile::AesCm128HmacSha1_80 | Profile::AeadAes128Gcm => &AES_128,
+        Profile::AeadAes256Gcm => &AES_256,
+    };
+    let key = EncryptingKey::ctr(UnboundCipherKey::new(algorithm, master.key())?)?;
     key.less_safe_encrypt(out, EncryptionContext::Iv128(iv::FixedLength::from(start)))?;
     Ok(())
 }

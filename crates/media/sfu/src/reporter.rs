@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::cipher::Cipher;
-use super::rtcp::Compound;
+use crate::cipher::Cipher;
+use crate::rtcp::Compound;
 
 /// How often reports are sent while packets come or go. Higher: losses and clocks are known later. Lower: more packets.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);

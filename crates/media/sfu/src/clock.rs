@@ -23,15 +23,24 @@ impl Clock {
 
     /// An NTP timestamp: seconds since 1900, 32 bits of them and 32 of fractions (RFC 3550 section 4).
     pub fn ntp(&self, now: Instant) -> u64 {
-        let time = self.unix + now.saturating_duration_since(self.started);
-        let fraction = (u64::from(time.subsec_nanos()) << 32) / 1_000_000_000;
-        ((time.as_secs() + NTP_EPOCH) << 32) | fraction
+        to_ntp(self.unix + now.saturating_duration_since(self.started))
     }
+}
+
+/// The NTP timestamp of so long after 1970; it wraps around in 2036.
+pub fn to_ntp(since_1970: Duration) -> u64 {
+    let fraction = (u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000;
+    (since_1970.as_secs().wrapping_add(NTP_EPOCH) << 32) | fraction
 }
 
 /// The middle 32 bits of an NTP timestamp, in 1/65,536 s (RFC 3550 section 6.4.1).
 pub fn short(ntp: u64) -> u32 {
     (ntp >> 16) as u32
+}
+
+/// An NTP timestamp as the header extension `abs-send-time` writes it: 24 bits, of which 18 are fractions of a second.
+pub fn abs_send_time(ntp: u64) -> u32 {
+    (ntp >> 14) as u32 & 0x00ff_ffff
 }
 
 /// A time in 1/65,536 s.

@@ -6,13 +6,16 @@ use rtc_rtp::Header;
 use rtc_shared::marshal::Marshal;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
-use signalbox_protocol::srtp::SrtpKey;
+use signalbox_protocol::srtp::{SrtpKey, SrtpSuite};
 
 use super::*;
-use crate::ids::Ids;
-use crate::srtp::rtcp::Compound;
+use crate::rtcp::Compound;
 
-const SUITES: [SrtpSuite; 2] = [SrtpSuite::AesCm128HmacSha1_80, SrtpSuite::AeadAes128Gcm];
+const PROFILES: [Profile; 3] = [
+    Profile::AesCm128HmacSha1_80,
+    Profile::AeadAes128Gcm,
+    Profile::AeadAes256Gcm,
+];
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
@@ -22,14 +25,16 @@ fn hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn master(suite: SrtpSuite) -> MasterKey {
-    MasterKey::generate(suite, &mut Ids::new([9; 32]))
+fn master(profile: Profile) -> MasterKey {
+    let exported: Vec<u8> = (0..2 * (profile.key_bytes() + profile.salt_bytes()) as u8).collect();
+    MasterKey::pair(profile, &exported).unwrap().1
 }
 
 fn other_side(key: &MasterKey) -> Context {
-    let profile = match key.suite() {
-        SrtpSuite::AesCm128HmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-        SrtpSuite::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
+    let profile = match key.profile() {
+        Profile::AesCm128HmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+        Profile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
+        Profile::AeadAes256Gcm => ProtectionProfile::AeadAes256Gcm,
     };
     let provider = rtc_srtp::crypto::default_provider().unwrap();
     Context::new(key.key(), key.salt(), profile, None, None, provider.crypto()).unwrap()
@@ -87,8 +92,8 @@ fn gcm_encrypts_as_in_the_rfc() {
 
 #[test]
 fn another_implementation_reads_what_is_sealed_and_writes_what_is_opened() {
-    for suite in SUITES {
-        let key = master(suite);
+    for profile in PROFILES {
+        let key = master(profile);
         let cipher = Cipher::new(&key).unwrap();
         let mut opened = Vec::new();
         for length in [0, 1, 15, 16, 17, 1_000] {
@@ -115,8 +120,8 @@ fn another_implementation_reads_what_is_sealed_and_writes_what_is_opened() {
 
 #[test]
 fn a_rollover_is_part_of_what_is_authenticated() {
-    for suite in SUITES {
-        let key = master(suite);
+    for profile in PROFILES {
+        let key = master(profile);
         let (cipher, mut theirs) = (Cipher::new(&key).unwrap(), other_side(&key));
         let mut sealed = Vec::new();
         let mut header = 0;
@@ -133,8 +138,8 @@ fn a_rollover_is_part_of_what_is_authenticated() {
 
 #[test]
 fn no_changed_or_cut_packet_is_authentic() {
-    for suite in SUITES {
-        let cipher = Cipher::new(&master(suite)).unwrap();
+    for profile in PROFILES {
+        let cipher = Cipher::new(&master(profile)).unwrap();
         let mut opened = Vec::new();
         let (mut rtp, header) = rtp_packet(5, b"some payload");
         cipher.seal_rtp(&mut rtp, header, 0xdead_beef, 5).unwrap();
@@ -166,14 +171,14 @@ fn no_changed_or_cut_packet_is_authentic() {
 
 #[test]
 fn rtcp_that_says_that_it_is_not_encrypted_has_no_index() {
-    for suite in SUITES {
-        let cipher = Cipher::new(&master(suite)).unwrap();
+    for profile in PROFILES {
+        let cipher = Cipher::new(&master(profile)).unwrap();
         let mut rtcp = Compound::receiver_report(7, None).into_bytes();
         cipher.seal_rtcp(&mut rtcp, 7, 9).unwrap();
         assert_eq!(cipher.rtcp_index(&rtcp), Some(9));
-        let word = match suite {
-            SrtpSuite::AesCm128HmacSha1_80 => rtcp.len() - 14,
-            SrtpSuite::AeadAes128Gcm => rtcp.len() - 4,
+        let word = match profile {
+            Profile::AesCm128HmacSha1_80 => rtcp.len() - 14,
+            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => rtcp.len() - 4,
         };
         rtcp[word] &= 0x7f;
         assert_eq!(cipher.rtcp_index(&rtcp), None);

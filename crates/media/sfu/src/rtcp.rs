@@ -11,10 +11,17 @@ const TRANSPORT_FEEDBACK: u8 = 205;
 /// RFC 4585 section 6.1: about pictures.
 const PAYLOAD_FEEDBACK: u8 = 206;
 
+/// RFC 3611 section 2.
+const EXTENDED_REPORT: u8 = 207;
+
 const NACK: u8 = 1;
+/// draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1.
+const TRANSPORT_WIDE: u8 = 15;
 const PLI: u8 = 1;
 /// RFC 5104 section 4.3.1.
 const FIR: u8 = 4;
+/// RFC 4585 section 6.4: what an application likes, the peer's estimate among it.
+const APPLICATION: u8 = 15;
 
 /// A report block (RFC 3550 section 6.4.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,7 +44,7 @@ pub struct Report {
 
 /// What a compound packet says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum Said<'a> {
     /// A sender tells when it sent what.
     SenderReport {
         /// Who.
@@ -61,6 +68,11 @@ pub enum Said {
         /// Whose.
         ssrc: u32,
     },
+    /// When which packets of all streams arrived (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1): the feedback control
+    /// information, as it is.
+    Arrivals(&'a [u8]),
+    /// What the peer believes that it can receive in all, in bits per second (draft-alvestrand-rmcat-remb-03 section 2.2).
+    PeerEstimate(u64),
     /// A sender is gone.
     Goodbye {
         /// Which.
@@ -69,7 +81,7 @@ pub enum Said {
 }
 
 /// Reads a compound packet, or one of reduced size (RFC 5506). `false`: its lengths do not add up; what came before was read.
-pub fn read(mut compound: &[u8], mut take: impl FnMut(Said)) -> bool {
+pub fn read(mut compound: &[u8], mut take: impl FnMut(Said<'_>)) -> bool {
     while let Some((head, rest)) = compound.split_first_chunk::<4>() {
         let length = usize::from(u16::from_be_bytes([head[2], head[3]])) * 4;
         let (2, Some((mut body, behind))) = (head[0] >> 6, rest.split_at_checked(length)) else {
@@ -90,7 +102,7 @@ pub fn read(mut compound: &[u8], mut take: impl FnMut(Said)) -> bool {
     compound.is_empty()
 }
 
-fn read_one(count: u8, kind: u8, mut body: &[u8], take: &mut impl FnMut(Said)) -> Option<()> {
+fn read_one(count: u8, kind: u8, mut body: &[u8], take: &mut impl FnMut(Said<'_>)) -> Option<()> {
     match kind {
         SENDER_REPORT | RECEIVER_REPORT => {
             let ssrc = word(&mut body)?;
@@ -128,6 +140,12 @@ fn read_one(count: u8, kind: u8, mut body: &[u8], take: &mut impl FnMut(Said)) -
                         take(Said::Missing { ssrc, first, others });
                     }
                 }
+                (TRANSPORT_FEEDBACK, TRANSPORT_WIDE) => take(Said::Arrivals(body)),
+                (PAYLOAD_FEEDBACK, APPLICATION) => {
+                    if let Some(bps) = peer_estimate(body) {
+                        take(Said::PeerEstimate(bps));
+                    }
+                }
                 (PAYLOAD_FEEDBACK, PLI) => take(Said::KeyFrame { ssrc }),
                 (PAYLOAD_FEEDBACK, FIR) => {
                     while !body.is_empty() {
@@ -143,6 +161,28 @@ fn read_one(count: u8, kind: u8, mut body: &[u8], take: &mut impl FnMut(Said)) -
     Some(())
 }
 
+/// The rate in a message of the application layer, if it is one of these.
+fn peer_estimate(message: &[u8]) -> Option<u64> {
+    let rest = message.strip_prefix(b"REMB")?;
+    let [_sources, high, middle, low, ..] = *rest else {
+        return None;
+    };
+    let mantissa = u64::from(high & 0x03) << 16 | u64::from(middle) << 8 | u64::from(low);
+    mantissa.checked_mul(1u64.checked_shl(u32::from(high >> 2))?)
+}
+
+/// Whether a compound packet is only about what its receiver sends: reports of no sender, and feedback.
+pub fn is_only_feedback(mut compound: &[u8]) -> bool {
+    while let Some((head, rest)) = compound.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]])) * 4;
+        if matches!(head[1], SENDER_REPORT | GOODBYE | EXTENDED_REPORT) {
+            return false;
+        }
+        compound = rest.get(length..).unwrap_or_default();
+    }
+    true
+}
+
 fn word(body: &mut &[u8]) -> Option<u32> {
     let (word, rest) = body.split_first_chunk::<4>()?;
     *body = rest;
@@ -156,10 +196,20 @@ pub struct Compound(Vec<u8>);
 impl Compound {
     /// Begins with a sender report (RFC 3550 section 6.4.1).
     pub fn sender_report(ssrc: u32, ntp: u64, timestamp: u32, packets: u32, bytes: u32) -> Self {
-        let mut compound = Self::default();
+        Self::default().and_sender_report(ssrc, ntp, timestamp, packets, bytes)
+    }
+
+    /// Adds a sender report (RFC 3550 section 6.4.1).
+    #[must_use]
+    pub fn and_sender_report(mut self, ssrc: u32, ntp: u64, timestamp: u32, packets: u32, bytes: u32) -> Self {
         let words = [ssrc, (ntp >> 32) as u32, ntp as u32, timestamp, packets, bytes];
-        compound.packet(0, SENDER_REPORT, &words);
-        compound
+        self.packet(0, SENDER_REPORT, &words);
+        self
+    }
+
+    /// How long it is so far, in bytes.
+    pub fn length(&self) -> usize {
+        self.0.len()
     }
 
     /// Begins with a receiver report (RFC 3550 section 6.4.2).
@@ -237,10 +287,15 @@ impl Compound {
 mod tests {
     use super::*;
 
-    fn said(compound: &[u8]) -> (Vec<Said>, bool) {
+    /// What a compound packet says, as text: what it borrows does not outlive its reading.
+    fn said(compound: &[u8]) -> (Vec<String>, bool) {
         let mut said = Vec::new();
-        let is_whole = read(compound, |one| said.push(one));
+        let is_whole = read(compound, |one| said.push(format!("{one:?}")));
         (said, is_whole)
+    }
+
+    fn texts(said: &[Said<'_>]) -> Vec<String> {
+        said.iter().map(|one| format!("{one:?}")).collect()
     }
 
     #[test]
@@ -278,9 +333,12 @@ mod tests {
                 others: 0,
             },
         ];
-        assert_eq!(said(&bytes), (expected, true));
+        assert_eq!(said(&bytes), (texts(&expected), true));
         let bytes = Compound::sender_report(5, 1 << 40, 2, 3, 4).cname(5, "").into_bytes();
-        assert_eq!(said(&bytes), (vec![Said::SenderReport { ssrc: 5, ntp: 1 << 40 }], true));
+        assert_eq!(
+            said(&bytes),
+            (texts(&[Said::SenderReport { ssrc: 5, ntp: 1 << 40 }]), true)
+        );
     }
 
     #[test]
@@ -302,5 +360,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_peers_estimate_and_its_arrivals_are_read() {
+        let mut bytes = Compound::receiver_report(1, None).into_bytes();
+        // 0x3_0201 · 2^5.
+        bytes.extend([0x8f, PAYLOAD_FEEDBACK, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0]);
+        bytes.extend(b"REMB");
+        bytes.extend([1, 5 << 2 | 3, 2, 1, 0, 0, 0, 9]);
+        bytes.extend([0x8f, TRANSPORT_FEEDBACK, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 3, 4]);
+        let expected = [Said::PeerEstimate(0x3_0201 << 5), Said::Arrivals(&[1, 2, 3, 4])];
+        assert_eq!(said(&bytes), (texts(&expected), true));
+        assert!(is_only_feedback(&bytes));
+        bytes.extend([0x80, SENDER_REPORT, 0, 1, 0, 0, 0, 1]);
+        assert!(!is_only_feedback(&bytes));
+    }
+
+    #[test]
+    fn an_absurd_estimate_is_none() {
+        assert_eq!(peer_estimate(b"REMB\x01\xff\xff\xff"), None);
+        assert_eq!(peer_estimate(b"REMB\x01\x00\x00"), None);
+        assert_eq!(peer_estimate(b"BMER\x01\x00\x00\x00"), None);
     }
 }

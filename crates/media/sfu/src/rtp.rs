@@ -72,7 +72,7 @@ pub fn reported(datagram: &[u8]) -> Option<u32> {
     let [first, kind, ..] = datagram else {
         return None;
     };
-    (*kind == super::rtcp::RECEIVER_REPORT && first & 0x1f > 0).then(|| word(datagram, 8))?
+    (*kind == crate::rtcp::RECEIVER_REPORT && first & 0x1f > 0).then(|| word(datagram, 8))?
 }
 
 /// Whether a stream may have this payload type: one that cannot be taken for RTCP's (RFC 5761 section 4).

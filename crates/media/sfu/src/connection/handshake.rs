@@ -1,0 +1,160 @@
+//! The keys of a DTLS handshake (RFC 5764): the stack uses them for what arrives, and [`crate::egress`] for what is sent, so a copy is kept
+//! of what the handshake exports.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, KeyingMaterial, ProtocolVersion, SrtpProfile,
+};
+
+use crate::keys::{MasterKey, Profile};
+
+/// Where a connection finds the keys of its handshakes.
+#[derive(Debug, Clone, Default)]
+pub struct Handshake(Arc<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    /// How many handshakes have exported keys.
+    count: AtomicU32,
+    exported: Mutex<Option<(SrtpProfile, Vec<u8>)>>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot(…)")
+    }
+}
+
+/// The keys of the DTLS client and of the server.
+pub struct Exported {
+    /// The client's.
+    pub client: MasterKey,
+    /// The server's.
+    pub server: MasterKey,
+}
+
+thread_local! {
+    /// That of the last instance that was made on this thread: the stack makes one for each connection, and says nothing of it.
+    static LAST_MADE: RefCell<Option<Handshake>> = const { RefCell::new(None) };
+}
+
+impl Handshake {
+    /// That of the connection that was just made on this thread.
+    pub fn of_last_made() -> Option<Self> {
+        LAST_MADE.with(|last| last.borrow_mut().take())
+    }
+
+    /// How many handshakes have exported keys.
+    pub fn count(&self) -> u32 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    /// The keys of the last one. They are given out once.
+    pub fn take(&self) -> Option<Exported> {
+        let exported = self.0.exported.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (profile, bytes) = exported?;
+        let profile = match profile {
+            SrtpProfile::AES128_CM_SHA1_80 => Profile::AesCm128HmacSha1_80,
+            SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+            SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+            _ => return None,
+        };
+        let (client, server) = MasterKey::pair(profile, &bytes)?;
+        Some(Exported { client, server })
+    }
+
+    fn exported(&self, material: &KeyingMaterial, profile: SrtpProfile) {
+        let copy = Some((profile, material.to_vec()));
+        *self.0.exported.lock().unwrap_or_else(PoisonError::into_inner) = copy;
+        self.0.count.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The stack's own cryptography, but for the keys that are kept.
+pub fn crypto_provider() -> CryptoProvider {
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+    let mut provider = str0m::crypto::from_feature_flags();
+    let inner = provider.dtls_provider;
+    provider.dtls_provider = RECORDER.get_or_init(|| Recorder(inner));
+    provider
+}
+
+#[derive(Debug)]
+struct Recorder(&'static dyn DtlsProvider);
+
+impl DtlsProvider for Recorder {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        self.0.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let inner = self.0.new_dtls(certificate, now, version, mtu)?;
+        let handshake = Handshake::default();
+        LAST_MADE.with(|last| *last.borrow_mut() = Some(handshake.clone()));
+        Ok(Box::new(Instance { inner, handshake }))
+    }
+}
+
+#[derive(Debug)]
+struct Instance {
+    inner: Box<dyn DtlsInstance>,
+    handshake: Handshake,
+}
+
+impl DtlsInstance for Instance {
+    fn set_active(&mut self, active: bool) {
+        self.inner.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.inner.handle_packet(packet)
+    }
+
+    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        let output = self.inner.poll_output(buffer);
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output {
+            self.handshake.exported(material, *profile);
+        }
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.inner.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.inner.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.inner.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.inner.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.inner.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.inner.close()
+    }
+}
