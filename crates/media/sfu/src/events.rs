@@ -85,8 +85,9 @@ impl Room {
         let Some(track) = self.tracks.get_mut(track_id) else {
             return;
         };
-        cx.stats.forwarded += track.forward(now, packet, &mut cx.connections);
-        let has_new_codec = track.info.mime_type != packet.codec.mime_type();
+        cx.stats.forwarded += track.forward(now, key, packet, &mut cx.connections);
+        let is_first = track.encoding_on(key, packet.mid) == Some(0);
+        let has_new_codec = is_first && track.info.mime_type != packet.codec.mime_type();
         if has_new_codec {
             track.info.mime_type = packet.codec.mime_type().to_owned();
         }
@@ -110,7 +111,8 @@ impl Room {
         participant.info.state = ParticipantState::Active;
         // Whoever waited for this publisher's pictures, and the pictures that this subscriber waits for.
         for track in self.tracks.values_mut() {
-            if track.source == key || track.subscription(id).is_some() {
+            let is_source = track.encodings().iter().any(|encoding| encoding.source == key);
+            if is_source || track.subscription(id).is_some() {
                 track.request_awaited(now, &mut cx.connections);
             }
         }
@@ -122,7 +124,7 @@ impl Room {
     /// The client ended a stream that is not negotiated by SDP.
     fn stream_ended(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, mid: Mid) {
         let mut tracks = self.tracks.values();
-        let ended = tracks.find(|track| track.source == key && track.mid == mid);
+        let ended = tracks.find(|track| track.encoding_on(key, mid).is_some());
         if let Some(track) = ended.map(|track| track.id().clone()) {
             self.end_track(cx, now, &track);
         }

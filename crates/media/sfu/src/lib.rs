@@ -21,6 +21,7 @@ mod egress;
 mod events;
 mod ids;
 mod keys;
+pub mod layers;
 mod loudest;
 mod one_offer;
 pub mod packet;

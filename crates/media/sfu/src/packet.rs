@@ -10,6 +10,8 @@ use crate::codec::{Codec, PayloadFormat};
 pub struct MediaPacket {
     /// When it arrived.
     pub arrived: Instant,
+    /// The publisher's SSRC of the stream.
+    pub ssrc: u32,
     /// The publisher's sequence number, extended past 16 bits.
     pub sequence: u64,
     /// The RTP timestamp.

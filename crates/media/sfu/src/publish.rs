@@ -38,7 +38,7 @@ impl Room {
     pub fn with_codecs(&self, key: Key, offer: &str, answer: &str) -> String {
         sdp::with_codec_order(offer, answer, |mid| {
             let mut tracks = self.tracks.values();
-            let track = tracks.find(|track| track.source == key && track.mid.as_str() == mid)?;
+            let track = tracks.find(|track| track.encoding_on(key, Mid::from(mid)).is_some())?;
             Some(track.info.mime_type.clone())
         })
     }
@@ -84,7 +84,7 @@ impl Room {
         let published = self
             .tracks
             .values()
-            .find(|track| track.source == key && track.mid == line.mid)
+            .find(|track| track.encoding_on(key, line.mid).is_some())
             .map(|track| track.id().clone());
         let Some(participant) = self.participants.get_mut(id) else {
             return;
@@ -233,7 +233,9 @@ impl Room {
         let Some(ended) = self.tracks.remove(track) else {
             return;
         };
-        cx.connections.end_stream(ended.source, ended.mid);
+        for encoding in ended.encodings() {
+            cx.connections.end_stream(encoding.source, encoding.mid);
+        }
         if ended.info.kind == Kind::Audio {
             self.speakers.muted(&ended.publisher);
             self.loudest.remove(track);
@@ -250,7 +252,9 @@ impl Room {
                         .find(|outlet| outlet.mid == subscription.mid)
                 })
             {
-                outlet.rewriter = Some(subscription.rewriter);
+                let mut rewriter = subscription.rewriter;
+                rewriter.release();
+                outlet.rewriter = Some(rewriter);
             }
         }
         for participant in self.participants.values_mut() {

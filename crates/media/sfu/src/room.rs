@@ -178,7 +178,7 @@ impl Room {
 
     /// Looks up which track the packets of an m-line belong to, for [`Room::by_source`]. False: none.
     pub fn find_source(&mut self, key: Key, mid: Mid) -> bool {
-        let is_from = |track: &Track| track.source == key && track.mid == mid;
+        let is_from = |track: &Track| track.encoding_on(key, mid).is_some();
         let indexed = self.by_source.get(&(key, mid)).and_then(|id| self.tracks.get(id));
         if indexed.is_some_and(is_from) {
             return true;

@@ -3,29 +3,32 @@
 //! A track does not know where its packets come from: whoever has them calls [`Track::forward`], be it this shard's publisher or, one
 //! day, a relay from another shard.
 
+pub mod encoding;
+mod meter;
+pub mod selection;
+pub mod subscription;
+
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::Preference;
-use signalbox_protocol::room::TrackInfo;
+use signalbox_protocol::room::{Kind, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
-use crate::allocator::{self, LayerState};
-use crate::codec::{Codec, PayloadFormat};
-use crate::connection::{OutgoingStream, PayloadType};
+use crate::allocator::{self, Layer, LayerState, Rung};
+use crate::codec::Codec;
 use crate::connections::{Connections, Key};
+use crate::layers::Frame;
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::rewrite::{Fields, Rewriter};
-use crate::vp8;
+
+use encoding::Arrival;
+pub use encoding::Encoding;
+pub use subscription::Subscription;
+use subscription::{Arrived, Outcome, Wanted};
 
 /// The shortest time between two key-frame requests for a layer. Higher: whoever waits for a picture waits longer. Lower: the
 /// publisher spends its bit rate on key frames.
 pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
-
-/// A layer without a packet for so long is not active: its publisher has turned it off.
-const LAYER_TIMEOUT: Duration = Duration::from_millis(1_000);
-
-/// Simulcast layers that are told apart; packets of more are dropped.
-const MAX_LAYERS: usize = 4;
 
 /// A published track.
 pub struct Track {
@@ -33,100 +36,36 @@ pub struct Track {
     pub info: TrackInfo,
     /// Whose.
     pub publisher: ParticipantId,
-    /// The connection that its packets arrive on.
-    pub source: Key,
-    /// The m-line there.
-    pub mid: Mid,
     /// The publisher's own id of it.
     pub cid: String,
     /// Who gets it.
     pub subscriptions: Vec<Subscription>,
-    layers: Vec<Layer>,
+    encodings: Vec<Encoding>,
+    /// Encodings have come or gone, or their codecs are known: who gets which is to be decided anew.
+    is_unsettled: bool,
+    /// Audio: it is one of those that are forwarded.
     is_selected: bool,
-}
-
-struct Layer {
-    rid: Option<Rid>,
-    last_packet: Option<Instant>,
-    last_request: Option<Instant>,
-}
-
-/// One subscriber's share of a track.
-pub struct Subscription {
-    /// Who.
-    pub subscriber: ParticipantId,
-    /// On which connection.
-    pub connection: Key,
-    /// On which m-line.
-    pub mid: Mid,
-    /// How it is wanted.
-    pub preference: Preference,
-    /// The numbers of the m-line's stream; they outlive the subscription.
-    pub rewriter: Rewriter,
-    stream: OutgoingStream,
-    format: Option<(PayloadFormat, Option<PayloadType>)>,
-    current: Option<usize>,
-    target: Option<usize>,
-}
-
-impl Subscription {
-    /// A subscription that waits for its first key frame.
-    pub fn new(
-        subscriber: ParticipantId,
-        connection: Key,
-        mid: Mid,
-        stream: OutgoingStream,
-        preference: Preference,
-        rewriter: Rewriter,
-    ) -> Self {
-        Self {
-            subscriber,
-            connection,
-            mid,
-            preference,
-            rewriter,
-            stream,
-            format: None,
-            current: None,
-            target: None,
-        }
-    }
-
-    /// Whether a key frame of this layer is to be taken: of the layer that it should get, or, as long as it gets nothing, of any lower
-    /// one. The lowest layer's key frame is the smallest and comes first, and a small picture at once is better than a large
-    /// one later.
-    fn may_begin_with(&self, layer: usize) -> bool {
-        match (self.current, self.target) {
-            (_, None) => false,
-            (None, Some(target)) => layer <= target,
-            (Some(_), Some(target)) => layer == target,
-        }
-    }
-
-    /// Forget what was negotiated: after a renegotiation, payload types may differ.
-    pub fn renegotiated(&mut self) {
-        self.format = None;
-    }
+    /// The number of the next source.
+    next_source: u32,
+    has_news: bool,
 }
 
 impl Track {
-    /// A track without packets or subscribers.
+    /// A track without packets or subscribers, and its first encoding.
     pub fn new(info: TrackInfo, publisher: ParticipantId, source: Key, mid: Mid, cid: String) -> Self {
-        let layers = info
-            .layers
-            .iter()
-            .take(MAX_LAYERS)
-            .map(|layer| Layer::new(Some(Rid::from(layer.rid.as_str()))));
-        let layers = layers.collect();
+        let rids = info.layers.iter().map(|layer| Rid::from(layer.rid.as_str()));
+        let codec = Codec::from_mime_type(&info.mime_type);
+        let encodings = vec![Encoding::new(source, mid, codec, rids)];
         Self {
             info,
             publisher,
-            source,
-            mid,
             cid,
             subscriptions: Vec::new(),
-            layers,
+            encodings,
+            is_unsettled: false,
             is_selected: true,
+            next_source: 0,
+            has_news: false,
         }
     }
 
@@ -135,96 +74,173 @@ impl Track {
         &self.info.id
     }
 
-    /// Gives a packet to everyone who is to have it. Returns to how many.
-    pub fn forward(&mut self, now: Instant, packet: &MediaPacket, connections: &mut Connections) -> u64 {
+    /// Its encodings; the first is the one that it was published with.
+    pub fn encodings(&self) -> &[Encoding] {
+        &self.encodings
+    }
+
+    /// The encoding that arrives on an m-line; 0 is the one that it was published with.
+    pub fn encoding_on(&self, source: Key, mid: Mid) -> Option<usize> {
+        self.encodings
+            .iter()
+            .position(|encoding| encoding.source == source && encoding.mid == mid)
+    }
+
+    /// The encoding that a subscriber gets.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn encoding_of(&self, subscriber: &ParticipantId) -> Option<&Encoding> {
+        self.encodings.get(self.share(subscriber)?.encoding)
+    }
+
+    /// Adds an encoding in another codec, whose simulcast layers are these, lowest first.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn add_encoding(&mut self, source: Key, mid: Mid, codec: Option<Codec>, rids: impl IntoIterator<Item = Rid>) {
+        if self.encoding_on(source, mid).is_none() {
+            self.encodings.push(Encoding::new(source, mid, codec, rids));
+            self.is_unsettled = true;
+            self.has_news = true;
+        }
+    }
+
+    /// Removes an encoding. Who got it gets another one.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn remove_encoding(&mut self, source: Key, mid: Mid) {
+        let Some(removed) = self.encoding_on(source, mid) else {
+            return;
+        };
+        self.encodings.remove(removed);
+        for subscription in &mut self.subscriptions {
+            if subscription.encoding == removed {
+                subscription.current = None;
+                subscription.encoding = 0;
+            } else if subscription.encoding > removed {
+                // The same one as before, in another place.
+                subscription.encoding -= 1;
+            }
+        }
+        self.is_unsettled = true;
+        self.has_news = true;
+    }
+
+    /// Gives everyone the first encoding that it can decode.
+    fn settle(&mut self, connections: &Connections) {
+        self.is_unsettled = false;
+        for subscription in &mut self.subscriptions {
+            let mut encodings = self.encodings.iter();
+            let best = encodings.position(|encoding| subscription.can_take(encoding.codec, connections));
+            subscription.set_encoding(best.unwrap_or_default());
+        }
+    }
+
+    /// Gives a packet that arrived on a connection to everyone who is to have it. Returns to how many.
+    pub fn forward(&mut self, now: Instant, source: Key, packet: &MediaPacket, connections: &mut Connections) -> u64 {
         if self.info.muted || !self.is_selected {
             return 0;
         }
-        let Some(layer) = self.layer_of(packet.rid) else {
+        let Some(index) = self.encoding_on(source, packet.mid) else {
             return 0;
         };
-        let was_active = self.layer_state(now, layer).active;
-        self.layers[layer].last_packet = Some(now);
-        if !was_active {
+        let Some(encoding) = self.encodings.get_mut(index) else {
+            return 0;
+        };
+        self.is_unsettled |= encoding.codec.replace(packet.codec) != Some(packet.codec);
+        let Some((place, is_new)) = encoding.stream(packet.rid) else {
+            return 0;
+        };
+        let Some(stream) = encoding.streams.get_mut(place) else {
+            return 0;
+        };
+        let was_active = stream.is_active(now);
+        let is_restarted = match stream.arrive(now, packet) {
+            Arrival::Stray => return 0,
+            Arrival::Expected => false,
+            Arrival::Restarted => {
+                self.next_source = self.next_source.wrapping_add(1);
+                stream.source = self.next_source;
+                true
+            }
+        };
+        let frame = stream.reader.read(packet);
+        let is_new_layer = frame
+            .as_ref()
+            .is_some_and(|frame| stream.measure(now, frame, packet.payload.len()));
+        let arrived = Arrived {
+            packet,
+            frame: frame.as_ref(),
+            fields: fields(packet, frame.as_ref()),
+            stream: place,
+            source: stream.source,
+            may_begin: stream.may_begin_at(packet.sequence),
+        };
+        for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
+            if is_new {
+                subscription.shift(place);
+            }
+            // What the source was before has no more frames to offer.
+            if is_restarted
+                && let Some(current) = &subscription.current
+                && current.stream == place
+            {
+                subscription.current = None;
+            }
+        }
+        if self.is_unsettled {
+            self.settle(connections);
+        }
+        if is_new || is_new_layer || !was_active {
+            self.has_news = true;
             self.choose_layers(now);
         }
-        let can_begin = packet.codec.starts_key_frame(&packet.payload);
-        let vp8 = (packet.codec == Codec::Vp8)
-            .then(|| vp8::Descriptor::parse(&packet.payload))
-            .flatten();
-        let fields = Fields {
-            sequence: packet.sequence,
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            vp8,
-        };
-        let (mut forwarded, mut is_awaited) = (0, false);
-        for subscription in &mut self.subscriptions {
-            if subscription.current != Some(layer) && !subscription.may_begin_with(layer) {
-                continue;
-            }
-            // What is sent before the receiver is there is lost, and a key frame with it.
-            if !takes(connections, subscription) {
-                continue;
-            }
-            if subscription.current != Some(layer) && !can_begin {
-                is_awaited |= subscription.target == Some(layer);
-                continue;
-            }
-            if subscription.current != Some(layer) {
-                subscription.current = Some(layer);
-                subscription.rewriter.switch(now, packet.clock_rate, fields);
-            }
-            let Some(mut rewritten) = subscription.rewriter.rewrite(now, fields) else {
-                continue;
-            };
-            rewritten.dependency.clone_from(&packet.dependency);
-            if let Some(entry) = connections.change(subscription.connection) {
-                let format = match subscription.format {
-                    Some((format, kind)) if format == packet.format => kind,
-                    _ => {
-                        let kind = entry.transport.payload_type(subscription.mid, packet.format);
-                        subscription.format = Some((packet.format, kind));
-                        kind
+        let (mut forwarded, mut is_awaited, mut is_waited_for) = (0, false, false);
+        for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
+            match subscription.forward(now, &arrived, connections) {
+                Outcome::Sent => forwarded += 1,
+                Outcome::Begun => {
+                    forwarded += 1;
+                    let stream = self
+                        .encodings
+                        .get(index)
+                        .and_then(|encoding| encoding.streams.get(place));
+                    for (packet, frame) in stream.into_iter().flat_map(|stream| stream.newer(packet.sequence)) {
+                        let newer = Arrived {
+                            packet: &packet,
+                            frame: Some(&frame),
+                            fields: fields(&packet, Some(&frame)),
+                            ..arrived
+                        };
+                        forwarded += u64::from(subscription.forward(now, &newer, connections) == Outcome::Sent);
                     }
-                };
-                if let Some(kind) = format {
-                    forwarded += u64::from(entry.transport.write(subscription.stream, kind, packet, &rewritten));
                 }
+                Outcome::Awaits => is_awaited = true,
+                Outcome::Waits => is_waited_for = true,
+                Outcome::Left => {}
             }
         }
+        let stream = self
+            .encodings
+            .get_mut(index)
+            .and_then(|encoding| encoding.streams.get_mut(place));
+        match stream {
+            Some(stream) if is_awaited || is_waited_for => stream.keep(packet, arrived.frame),
+            Some(stream) => stream.forget_kept(),
+            None => {}
+        }
         if is_awaited {
-            self.request_key_frame(now, layer, connections);
+            self.request_key_frame(now, (index, place), connections);
         }
         forwarded
     }
 
-    fn layer_of(&mut self, rid: Option<Rid>) -> Option<usize> {
-        if let Some(index) = self.layers.iter().position(|layer| layer.rid == rid) {
-            return Some(index);
-        }
-        if self.layers.len() >= MAX_LAYERS {
-            return None;
-        }
-        // A publisher that announced its layers nowhere.
-        let rank = |rid: Option<Rid>| rank(rid.as_ref().map_or("", Rid::as_str));
-        let index = self
-            .layers
-            .iter()
-            .position(|layer| rank(layer.rid) > rank(rid))
-            .unwrap_or(self.layers.len());
-        self.layers.insert(index, Layer::new(rid));
-        for subscription in &mut self.subscriptions {
-            let shift = |layer: usize| if layer >= index { layer + 1 } else { layer };
-            subscription.current = subscription.current.map(shift);
-            subscription.target = subscription.target.map(shift);
-        }
-        Some(index)
+    /// Whether layers have come since this was asked last: what everyone should get is to be decided anew.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// Adds a subscriber and asks for a key frame for it.
     pub fn subscribe(&mut self, now: Instant, subscription: Subscription, connections: &mut Connections) {
         self.subscriptions.push(subscription);
+        self.settle(connections);
         self.choose_layers(now);
         self.request_awaited(now, connections);
     }
@@ -235,7 +251,9 @@ impl Track {
             .subscriptions
             .iter()
             .position(|subscription| subscription.subscriber == *subscriber)?;
-        Some(self.subscriptions.swap_remove(index).rewriter)
+        let mut rewriter = self.subscriptions.swap_remove(index).rewriter;
+        rewriter.release();
+        Some(rewriter)
     }
 
     /// Changes how a subscriber wants it.
@@ -260,108 +278,209 @@ impl Track {
             .find(|subscription| subscription.subscriber == *subscriber)
     }
 
+    fn share(&self, subscriber: &ParticipantId) -> Option<&Subscription> {
+        self.subscriptions
+            .iter()
+            .find(|subscription| subscription.subscriber == *subscriber)
+    }
+
     /// Mutes or unmutes. After unmuting, every receiver begins with a key frame.
     pub fn set_muted(&mut self, now: Instant, muted: bool, connections: &mut Connections) {
         self.info.muted = muted;
-        for subscription in &mut self.subscriptions {
-            subscription.current = None;
-        }
+        self.stop();
         if !muted {
             self.request_awaited(now, connections);
         }
     }
 
-    /// Audio: whether it is among those that are forwarded. When it is again, everyone's stream goes on where it had stopped.
+    /// Audio: whether it is among those that are forwarded. When it is again, its receivers' streams go on where they were.
     pub fn set_selected(&mut self, is_selected: bool) {
-        self.is_selected = is_selected;
+        if std::mem::replace(&mut self.is_selected, is_selected) != is_selected {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
         for subscription in &mut self.subscriptions {
             subscription.current = None;
         }
     }
 
-    /// Decides anew which layer each subscriber should get.
-    pub fn choose_layers(&mut self, now: Instant) {
-        let states: Vec<LayerState> = (0..self.layers.len())
-            .map(|index| self.layer_state(now, index))
-            .collect();
-        for subscription in &mut self.subscriptions {
-            subscription.target = allocator::choose(&states, &subscription.preference);
-            if subscription.target.is_none() && !subscription.preference.enabled {
-                subscription.current = None;
-            }
+    /// The layers that there are for a subscriber, of the encoding that it gets, ascending.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn ladder(&self, now: Instant, subscriber: &ParticipantId) -> Vec<Rung> {
+        self.encoding_of(subscriber)
+            .map(|encoding| encoding.ladder(now, &self.info))
+            .unwrap_or_default()
+    }
+
+    /// What a subscriber gets from now on; none: nothing. Asks for a key frame if it needs one. The highest temporal layer that there is
+    /// stands for all that will come.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn set_target(
+        &mut self,
+        now: Instant,
+        subscriber: &ParticipantId,
+        target: Option<Layer>,
+        connections: &mut Connections,
+    ) {
+        let ladder = self.ladder(now, subscriber);
+        let Some(subscription) = self
+            .subscriptions
+            .iter_mut()
+            .find(|found| found.subscriber == *subscriber)
+        else {
+            return;
+        };
+        let Some(encoding) = self.encodings.get(subscription.encoding) else {
+            return;
+        };
+        let wanted = target.map(|target| wanted(encoding, &ladder, target));
+        if wanted != subscription.set_target(wanted) {
+            self.request_awaited(now, connections);
         }
     }
 
-    fn layer_state(&self, now: Instant, index: usize) -> LayerState {
-        let layer = &self.layers[index];
-        let active = layer
-            .last_packet
-            .is_some_and(|last| now.saturating_duration_since(last) < LAYER_TIMEOUT);
-        let said = layer
-            .rid
-            .and_then(|rid| self.info.layers.iter().find(|layer| layer.rid == rid.as_str()));
-        match said {
-            Some(said) if said.width > 0 => LayerState {
-                width: said.width,
-                height: said.height,
-                active,
+    /// What a subscriber gets at present; none: nothing.
+    #[allow(dead_code, reason = "for the allocation of the room")]
+    pub fn current(&self, now: Instant, subscriber: &ParticipantId) -> Option<Layer> {
+        let subscription = self.share(subscriber)?;
+        let (current, encoding) = (
+            subscription.current.as_ref()?,
+            self.encodings.get(subscription.encoding)?,
+        );
+        let layer = current.selection.cut().layer;
+        let top = encoding.top(now, current.stream);
+        Some(Layer {
+            spatial: if encoding.is_simulcast() {
+                current.stream as u8
+            } else {
+                layer.spatial.min(top.spatial)
             },
-            // The usual ladder: each layer has half the size of the next.
-            _ => {
-                let halvings = (self.layers.len() - 1 - index) as u32;
-                LayerState {
-                    width: self.info.width >> halvings,
-                    height: self.info.height >> halvings,
-                    active,
-                }
+            temporal: layer.temporal.min(top.temporal),
+        })
+    }
+
+    /// Decides anew which layer each subscriber should get. Sound has no layers: whoever wants it gets it.
+    pub fn choose_layers(&mut self, now: Instant) {
+        if self.info.kind == Kind::Audio {
+            for subscription in &mut self.subscriptions {
+                let is_wanted = subscription.preference.enabled;
+                let layer = selection::ALL;
+                subscription.set_target(is_wanted.then_some(Wanted { stream: 0, layer }));
+            }
+            return;
+        }
+        let ladders: Vec<Vec<Rung>> = self
+            .encodings
+            .iter()
+            .map(|encoding| encoding.ladder(now, &self.info))
+            .collect();
+        for subscription in &mut self.subscriptions {
+            let place = subscription.encoding;
+            let (Some(encoding), Some(ladder)) = (self.encodings.get(place), ladders.get(place)) else {
+                continue;
+            };
+            // The highest rung of each spatial layer.
+            let mut tops: Vec<Rung> = ladder.clone();
+            tops.reverse();
+            tops.dedup_by_key(|rung| rung.layer.spatial);
+            tops.reverse();
+            let state = |rung: &Rung| LayerState {
+                width: rung.width,
+                height: rung.height,
+                active: rung.is_active,
+            };
+            let states: Vec<LayerState> = tops.iter().map(state).collect();
+            let chosen = allocator::choose(&states, &subscription.preference);
+            let target = chosen.and_then(|index| tops.get(index)).map(|rung| rung.layer);
+            // While nothing arrives, nothing can be chosen, and what is under way may still come.
+            if target.is_some() || !subscription.preference.enabled {
+                subscription.set_target(target.map(|target| wanted(encoding, ladder, target)));
+            } else {
+                subscription.target = None;
             }
         }
     }
 
     /// Asks for the key frames that subscribers wait for.
     pub fn request_awaited(&mut self, now: Instant, connections: &mut Connections) {
-        for layer in 0..self.layers.len() {
-            let is_awaited = self.subscriptions.iter().any(|subscription| {
-                subscription.target == Some(layer)
-                    && subscription.current != Some(layer)
-                    && takes(connections, subscription)
-            });
-            if is_awaited {
-                self.request_key_frame(now, layer, connections);
+        if self.is_unsettled {
+            self.settle(connections);
+        }
+        let mut awaited = Vec::new();
+        for (place, encoding) in self.encodings.iter().enumerate() {
+            for (index, stream) in encoding.streams.iter().enumerate() {
+                let top = encoding.top(now, index);
+                let mut takers = self.subscriptions.iter_mut().filter(|found| found.encoding == place);
+                if takers.any(|taker| taker.has_receiver(connections) && taker.awaits(now, index, stream, top)) {
+                    awaited.push((place, index));
+                }
             }
+        }
+        for stream in awaited {
+            self.request_key_frame(now, stream, connections);
         }
     }
 
     /// A subscriber has lost its picture.
     pub fn key_frame_wanted(&mut self, now: Instant, subscriber: &ParticipantId, connections: &mut Connections) {
-        if let Some(layer) = self
-            .subscription(subscriber)
-            .and_then(|subscription| subscription.current)
+        if let Some(subscription) = self.share(subscriber)
+            && let Some(current) = &subscription.current
         {
-            self.request_key_frame(now, layer, connections);
+            let stream = (subscription.encoding, current.stream);
+            self.request_key_frame(now, stream, connections);
         }
     }
 
-    fn request_key_frame(&mut self, now: Instant, layer: usize, connections: &mut Connections) {
-        let Some(layer) = self
-            .layers
-            .get_mut(layer)
-            .filter(|_| self.info.kind == signalbox_protocol::room::Kind::Video)
-        else {
+    fn request_key_frame(&mut self, now: Instant, (encoding, stream): (usize, usize), connections: &mut Connections) {
+        let is_muted = self.info.muted || self.info.kind != Kind::Video;
+        let Some(encoding) = self.encodings.get_mut(encoding).filter(|_| !is_muted) else {
             return;
         };
-        let is_recent = layer
+        let (source, mid) = (encoding.source, encoding.mid);
+        let Some(stream) = encoding.streams.get_mut(stream) else {
+            return;
+        };
+        let is_recent = stream
             .last_request
             .is_some_and(|last| now.saturating_duration_since(last) < KEY_FRAME_INTERVAL);
-        if is_recent || self.info.muted {
+        if is_recent {
             return;
         }
-        let Some(entry) = connections.change(self.source).filter(|entry| entry.hears(self.mid)) else {
+        let Some(entry) = connections.change(source).filter(|entry| entry.hears(mid)) else {
             return;
         };
-        layer.last_request = Some(now);
-        entry.transport.request_key_frame(now, self.mid, layer.rid);
+        stream.last_request = Some(now);
+        entry.transport.request_key_frame(now, mid, stream.rid);
     }
+}
+
+fn fields(packet: &MediaPacket, frame: Option<&Frame>) -> Fields {
+    Fields {
+        sequence: packet.sequence,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
+        clock_rate: packet.clock_rate,
+        pictures: frame.map(|frame| frame.pictures).unwrap_or_default(),
+        frame_number: frame.and_then(|frame| Some(frame.descriptor()?.number)),
+    }
+}
+
+/// Where the layer is that a subscriber is to get.
+fn wanted(encoding: &Encoding, ladder: &[Rung], target: Layer) -> Wanted {
+    let top = ladder.last().map_or(0, |rung| rung.layer.spatial);
+    let mut layer = Layer {
+        spatial: target.spatial.min(top),
+        ..target
+    };
+    let of_spatial = ladder.iter().filter(|rung| rung.layer.spatial == layer.spatial);
+    let highest = of_spatial.map(|rung| rung.layer.temporal).max().unwrap_or_default();
+    if layer.temporal >= highest {
+        layer.temporal = u8::MAX;
+    }
+    let (stream, layer) = encoding.locate(layer);
+    Wanted { stream, layer }
 }
 
 /// Where a simulcast layer stands by its usual name, lowest first.
@@ -370,21 +489,5 @@ pub fn rank(rid: &str) -> u8 {
         "q" | "l" | "low" | "0" => 0,
         "h" | "m" | "mid" | "1" => 1,
         _ => 2,
-    }
-}
-
-/// Whether a subscriber's stream has somebody to arrive at.
-fn takes(connections: &Connections, subscription: &Subscription) -> bool {
-    let entry = connections.get(subscription.connection);
-    entry.is_some_and(|entry| entry.takes(subscription.stream))
-}
-
-impl Layer {
-    fn new(rid: Option<Rid>) -> Self {
-        Self {
-            rid,
-            last_packet: None,
-            last_request: None,
-        }
     }
 }

@@ -88,7 +88,6 @@ impl Transport {
     }
 
     /// Queues an empty packet of this number: it closes a gap of which the receiver must not wait for anything.
-    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
     pub fn write_empty(&mut self, stream: OutgoingStream, kind: PayloadType, sequence: u64, timestamp: u32) {
         match self {
             Self::Peer(connection) => connection.write_empty(stream, kind, sequence, timestamp),

@@ -7,7 +7,6 @@ use str0m::rtp::{ExtensionValues, RtpPacket};
 use super::negotiation::codec;
 use super::{Connection, PayloadFormat, dependency};
 use crate::clock;
-use crate::codec::Codec;
 use crate::packet::{MediaPacket, Mid, Rid};
 
 impl Connection {
@@ -26,6 +25,7 @@ impl Connection {
         let values = &packet.header.ext_vals;
         Some(MediaPacket {
             arrived: now,
+            ssrc: *packet.header.ssrc,
             sequence: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
@@ -40,8 +40,7 @@ impl Connection {
             rotation: values.video_orientation.map(|turn| turn as u8),
             playout_delay: playout_delay(values),
             capture_time: capture_time(values),
-            // Other codecs carry what a receiver needs in their payloads, where switches between layers are made good.
-            dependency: (codec == Codec::Av1).then(|| dependency::of(values)).flatten(),
+            dependency: dependency::of(values),
             payload: packet.payload,
         })
     }

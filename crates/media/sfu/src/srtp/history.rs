@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::rewrite::Vp8Rewritten;
+use crate::rewrite::PicturePatch;
 
 use crate::rtp::Header;
 
@@ -21,7 +21,7 @@ pub struct Sent {
     /// Its payload as the publisher sent it; shared with all who got it.
     pub payload: Arc<[u8]>,
     /// What is changed in it.
-    pub vp8: Option<Vp8Rewritten>,
+    pub pictures: PicturePatch,
     /// When it was sent last.
     pub at: Instant,
 }

@@ -154,6 +154,7 @@ impl Inbound {
             is_newly_proven: is_newly_proven && self.is_proven(),
             packet: payload.map(|payload| MediaPacket {
                 arrived: now,
+                ssrc: header.ssrc,
                 sequence: index,
                 timestamp: header.timestamp,
                 marker: header.marker,

@@ -8,7 +8,6 @@ use crate::codec::Codec;
 use crate::egress::red;
 use crate::packet::{MediaPacket, Mid};
 use crate::rewrite::Rewritten;
-use crate::vp8;
 
 use super::Refused;
 use super::guard::Guard;
@@ -176,7 +175,7 @@ impl Outbound {
                 length: HEADER_BYTES,
             },
             payload,
-            vp8: rewritten.vp8,
+            pictures: rewritten.pictures,
             at: now,
         };
         let bytes = self.seal(&sent)?;
@@ -197,8 +196,8 @@ impl Outbound {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + sent.payload.len() + 16);
         bytes.extend(sent.header.to_bytes());
         bytes.extend(&*sent.payload);
-        if let (Some(fields), Some(payload)) = (sent.vp8, bytes.get_mut(HEADER_BYTES..)) {
-            vp8::patch(payload, fields.picture_id, fields.tl0_pic_idx);
+        if let Some(payload) = bytes.get_mut(HEADER_BYTES..) {
+            sent.pictures.apply(payload);
         }
         let cipher = &self.sender.cipher;
         cipher.seal_rtp(&mut bytes, HEADER_BYTES, self.ssrc, sent.index).ok()?;
