@@ -1,9 +1,72 @@
 //! How much a connection's network takes: the estimate for what a node sends to one peer, from the peer's transport-wide feedback
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01), and the probes that look for more.
 //!
-//! Sans-IO, and without packets: its caller tells what leaves and what the peer says, and is told rates.
+//! Sans-IO, and without packets: its caller tells what leaves and what the peer says, and is told rates. The algorithm is libwebrtc's
+//! (draft-ietf-rmcat-gcc-02, with loss and probes as that has them), from the crate `goog_cc`. A peer without such feedback has a simpler
+//! estimate: see [`reports`].
 
+pub mod arrivals;
+pub mod history;
+pub mod reports;
+pub mod search;
+
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
+use goog_cc::transport::{
+    NetworkAvailability, NetworkControlUpdate, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket,
+    StreamsConfig, TargetRateConstraints, TransportPacketsFeedback,
+};
+use goog_cc::units::{DataRate, DataSize, Timestamp};
+use goog_cc::{GoogCcConfig, GoogCcNetworkController};
+
+use crate::window;
+
+use history::{History, Sent};
+use reports::FromReports;
+use search::Search;
+
+/// What is believed of a network of which nothing is known. Higher: whoever joins from a poor network gets more than it takes, until the
+/// first feedback. Lower: whoever joins sees a small picture first.
+const START_BPS: u64 = 1_000_000;
+
+/// No estimate is lower: sound goes on.
+const MIN_BPS: u64 = 50_000;
+
+/// No estimate is higher. Higher: more is probed for than a participant can look at.
+const MAX_BPS: u64 = 50_000_000;
+
+/// What is believed at least while packets get lost but do not queue: the path is a bad one, and not full. Higher: a path that polices
+/// loses more. Lower: whoever has a bad path has sound only.
+const LOSSY_BPS: u64 = 300_000;
+
+/// Packets queue if the round trip is so much longer than it has been of late.
+const QUEUE: Duration = Duration::from_millis(60);
+
+/// For how long a short round trip is remembered.
+const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(30);
+
+/// How often the estimate is looked at without feedback. Higher: probes begin later. Lower: more wake-ups for each peer.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// After so long without a packet nothing is measured, and there is no timer.
+const REST: Duration = Duration::from_secs(2);
+
+/// A peer that has given no feedback so long after the first packet gives none, whatever it has negotiated.
+const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Probes that wait to be sent at most; a later one knows more than an earlier one.
+const MAX_PROBES: usize = 4;
+
+/// How much faster than the estimate packets leave, so that a frame is not spread over the time until the next one (libwebrtc's factor).
+const PACING: f64 = 2.5;
+
+/// The unit of the peer's times.
+const TICK_US: i64 = 250;
+
+/// How far the peer's clock may run away from ours.
+const MAX_DRIFT_US: i64 = 60_000_000;
 
 /// What a packet carries, as far as the estimate cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,71 +94,382 @@ pub struct Probe {
 
 /// The estimate of one connection.
 pub struct Bandwidth {
+    begun: Instant,
+    now: Instant,
     wanted: u64,
+    controller: Option<Box<GoogCcNetworkController>>,
+    history: History,
+    target: u64,
+    pacing: u64,
+    probes: VecDeque<Probe>,
+    /// The probe that is being sent, and how much of it was.
+    sending: Option<(u32, u64)>,
+    /// Lost packets of which no arrived one has been told since: the controller takes none without the other.
+    lost: Vec<PacketResult>,
+    /// The last reference time that the peer has told, and what it was extended to, in 250 µs.
+    reference: Option<(u32, i64)>,
+    round_trip: Option<Duration>,
+    shortest: Option<(Duration, Instant)>,
+    first_sent: Option<Instant>,
+    last_sent: Option<Instant>,
+    has_feedback: bool,
+    from_reports: FromReports,
+    has_reports: bool,
+    next: Option<Instant>,
+    search: Search,
 }
 
 impl Bandwidth {
     /// An estimate that knows nothing yet.
-    pub fn new(_now: Instant) -> Self {
-        Self { wanted: 0 }
+    pub fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            now,
+            wanted: 0,
+            controller: None,
+            history: History::default(),
+            target: START_BPS,
+            pacing: (START_BPS as f64 * PACING) as u64,
+            probes: VecDeque::new(),
+            sending: None,
+            lost: Vec::new(),
+            reference: None,
+            round_trip: None,
+            shortest: None,
+            first_sent: None,
+            last_sent: None,
+            has_feedback: false,
+            from_reports: FromReports::new(now, START_BPS),
+            has_reports: false,
+            next: None,
+            search: Search::new(now),
+        }
     }
 
     /// A packet leaves. `sequence` is its transport-wide sequence number, extended past 16 bits, one higher with each; `bytes` is the
     /// datagram's length; `probe` names the probe that it is part of.
-    pub fn sent(&mut self, _now: Instant, _sequence: u64, _bytes: usize, _load: Load, _probe: Option<Probe>) {}
+    pub fn sent(&mut self, now: Instant, sequence: u64, bytes: usize, load: Load, probe: Option<Probe>) {
+        self.now = now;
+        self.first_sent.get_or_insert(now);
+        self.last_sent = Some(now);
+        let probe = probe.map(|probe| {
+            let before = self
+                .sending
+                .filter(|(id, _)| *id == probe.id)
+                .map_or(0, |(_, bytes)| bytes);
+            self.sending = Some((probe.id, before + bytes as u64));
+            (probe, before)
+        });
+        let sent = self.history.sent(now, sequence, bytes, load, probe);
+        let packet = self.packet(&sent);
+        // Before there is a picture, there is nothing to measure with.
+        if self.controller.is_none() && load == Load::Video {
+            self.begin(now);
+        }
+        if let Some(controller) = &mut self.controller {
+            let update = controller.on_sent_packet(packet);
+            self.update(update);
+            self.next.get_or_insert(now + INTERVAL);
+        }
+    }
 
-    /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs. What cannot be read is
-    /// ignored, and `false`.
-    pub fn feedback(&mut self, _now: Instant, _feedback: &[u8]) -> bool {
-        false
+    fn begin(&mut self, now: Instant) {
+        let at_time = self.time(now);
+        let config = NetworkControllerConfig {
+            constraints: TargetRateConstraints {
+                at_time,
+                min_data_rate: Some(rate(MIN_BPS)),
+                max_data_rate: Some(rate(MAX_BPS)),
+                starting_rate: Some(rate(START_BPS)),
+            },
+            stream_based_config: StreamsConfig {
+                at_time,
+                requests_alr_probing: Some(true),
+                pacing_factor: Some(PACING),
+                max_total_allocated_bitrate: (self.wanted > 0).then(|| rate(self.wanted)),
+                ..StreamsConfig::default()
+            },
+            ..NetworkControllerConfig::default()
+        };
+        let mut controller = GoogCcNetworkController::new(config, GoogCcConfig { feedback_only: true });
+        let available = NetworkAvailability {
+            at_time,
+            network_available: true,
+        };
+        let mut updates = vec![controller.on_network_availability(available)];
+        updates.push(controller.on_process_interval(ProcessInterval {
+            at_time,
+            pacer_queue: None,
+        }));
+        self.controller = Some(Box::new(controller));
+        for update in updates {
+            self.update(update);
+        }
+    }
+
+    /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs. What cannot be read, and
+    /// what is about packets that were never sent, is ignored, and `false`.
+    pub fn feedback(&mut self, now: Instant, feedback: &[u8]) -> bool {
+        self.now = now;
+        let (Some((head, rest)), Some(last)) = (arrivals::head(feedback), self.history.last()) else {
+            return false;
+        };
+        let first = window::nearest(last, head.first);
+        if head.count == 0 || first + u64::from(head.count) > last + 1 {
+            return false;
+        }
+        let reference = self.extend_reference(now, head.reference);
+        let (mut arrived, mut lost) = (Vec::new(), Vec::new());
+        let (history, mut newest) = (&mut self.history, None);
+        let is_whole = arrivals::read(head.count, rest, |place, ticks| {
+            if let Some(sent) = history.told(first + u64::from(place), ticks.is_some()) {
+                match ticks {
+                    Some(ticks) => {
+                        let time = (reference + ticks) * TICK_US;
+                        newest = newest.max(Some((time, sent.at)));
+                        arrived.push((sent, time));
+                    }
+                    None => lost.push(sent),
+                }
+            }
+        });
+        let results: Vec<PacketResult> = lost
+            .iter()
+            .map(|sent| PacketResult {
+                sent_packet: self.packet(sent),
+                ..PacketResult::default()
+            })
+            .collect();
+        self.lost.extend(results);
+        let Some((_, newest_sent)) = newest else {
+            return is_whole.is_some();
+        };
+        self.has_feedback = true;
+        let round_trip = now.saturating_duration_since(newest_sent);
+        self.round_trip = Some(round_trip);
+        let is_shortest = self.shortest.is_none_or(|(shortest, at)| {
+            round_trip <= shortest || now.saturating_duration_since(at) > ROUND_TRIP_MEMORY
+        });
+        if is_shortest {
+            self.shortest = Some((round_trip, now));
+        }
+        let mut packet_feedbacks = std::mem::take(&mut self.lost);
+        packet_feedbacks.extend(arrived.iter().map(|(sent, time)| PacketResult {
+            sent_packet: self.packet(sent),
+            receive_time: Timestamp::from_micros(*time),
+            ..PacketResult::default()
+        }));
+        packet_feedbacks.sort_by_key(|result| result.sent_packet.sequence_number);
+        let report = TransportPacketsFeedback {
+            feedback_time: self.time(now),
+            data_in_flight: size(self.history.in_flight()),
+            packet_feedbacks,
+            ..TransportPacketsFeedback::default()
+        };
+        if let Some(controller) = &mut self.controller {
+            let update = controller.on_transport_packets_feedback(report);
+            self.update(update);
+        }
+        is_whole.is_some()
     }
 
     /// The round trip that the last feedback tells, if it tells one.
     pub fn round_trip_of_feedback(&self) -> Option<Duration> {
-        None
+        self.round_trip
     }
 
-    /// Whether there is anything to tell by: feedback, an estimate of the peer's, or its reports.
+    /// Whether there is anything to tell by: packets of which the peer gives feedback, an estimate of its own, or its reports.
     pub fn is_informed(&self) -> bool {
-        false
+        self.first_sent.is_some() || self.has_reports
     }
 
     /// The peer has reported on one stream: so many of so many packets since its last report were lost. Used as long as there is no
     /// feedback.
-    pub fn lost(&mut self, _now: Instant, _lost: u32, _expected: u32) {}
+    pub fn lost(&mut self, now: Instant, lost: u32, expected: u32) {
+        self.now = now;
+        self.has_reports = true;
+        let wanted = if self.wanted > 0 { self.wanted } else { MAX_BPS };
+        self.from_reports.lost(now, lost, expected, wanted, (MIN_BPS, MAX_BPS));
+    }
 
-    /// A round trip was measured otherwise than by the feedback.
-    pub fn round_trip(&mut self, _now: Instant, _round_trip: Duration) {}
+    /// The peer's own estimate of what it can receive, in bits per second (draft-alvestrand-rmcat-remb-03). It bounds, as long as there
+    /// is no feedback. `false`: nobody can believe it.
+    pub fn peer_estimate(&mut self, now: Instant, bps: u64) -> bool {
+        self.now = now;
+        let is_believed = self.from_reports.peer_estimate(now, bps);
+        self.has_reports |= is_believed;
+        is_believed
+    }
 
-    /// The peer's own estimate of what it can receive, in bits per second (draft-alvestrand-rmcat-remb-03). It bounds.
-    pub fn peer_estimate(&mut self, _now: Instant, _bps: u64) {}
-
-    /// How much would be of use at most, in bits per second. Nothing beyond it is looked for.
-    pub fn set_wanted(&mut self, _now: Instant, bps: u64) {
+    /// How much would be of use at most, in bits per second. Nothing much beyond it is looked for.
+    pub fn set_wanted(&mut self, now: Instant, bps: u64) {
+        self.now = now;
+        let bps = bps.min(MAX_BPS);
+        if bps == self.wanted {
+            return;
+        }
         self.wanted = bps;
+        let at_time = self.time(now);
+        if let Some(controller) = &mut self.controller {
+            let update = controller.on_streams_config(StreamsConfig {
+                at_time,
+                max_total_allocated_bitrate: Some(rate(bps)),
+                ..StreamsConfig::default()
+            });
+            self.update(update);
+        }
     }
 
     /// What may be sent in all, in bits per second.
     pub fn estimate(&self) -> u64 {
-        u64::MAX
+        if self.gives_feedback() {
+            self.target.max(self.floor())
+        } else {
+            self.from_reports.estimate(self.now)
+        }
     }
 
     /// How fast packets may leave that are there, in bits per second; more than the estimate, so that a frame is not spread over the
     /// time until the next one.
     pub fn pacing(&self) -> u64 {
-        u64::MAX
+        if self.gives_feedback() {
+            self.pacing.max((self.floor() as f64 * PACING) as u64)
+        } else {
+            (self.estimate() as f64 * PACING) as u64
+        }
     }
 
     /// The next probe that is to be sent.
-    pub fn next_probe(&mut self, _now: Instant) -> Option<Probe> {
-        None
+    pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
+        self.now = now;
+        let probe = self.probes.pop_front().or_else(|| {
+            let may_look = self.has_feedback && !self.queues();
+            let wanted = self.wanted.min(MAX_BPS);
+            self.search.next(now, self.target, wanted).filter(|_| may_look)
+        });
+        if probe.is_some() {
+            self.search.probed(now);
+        }
+        probe
     }
 
     /// When [`Bandwidth::handle_timeout`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        None
+        self.next
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        if self.next.is_none_or(|due| due > now) {
+            return;
+        }
+        let rests = self
+            .last_sent
+            .is_none_or(|last| now.saturating_duration_since(last) >= REST);
+        self.next = (!rests).then(|| now + INTERVAL);
+        let at_time = self.time(now);
+        if let Some(controller) = &mut self.controller {
+            let update = controller.on_process_interval(ProcessInterval {
+                at_time,
+                pacer_queue: None,
+            });
+            self.update(update);
+        }
+    }
+
+    fn queues(&self) -> bool {
+        self.round_trip
+            .zip(self.shortest)
+            .is_some_and(|(now, (shortest, _))| now > shortest + QUEUE)
+    }
+
+    fn floor(&self) -> u64 {
+        if self.queues() { MIN_BPS } else { LOSSY_BPS }
+    }
+
+    /// Whether the peer gives feedback, or may still begin to.
+    fn gives_feedback(&self) -> bool {
+        let waited = self.first_sent.map(|first| self.now.saturating_duration_since(first));
+        self.has_feedback || waited.is_some_and(|waited| waited < FEEDBACK_TIMEOUT)
+    }
+
+    fn update(&mut self, update: NetworkControlUpdate) {
+        if let Some(target) = update.target_rate {
+            self.target = bps(target.target_rate).clamp(MIN_BPS, MAX_BPS);
+        }
+        if let Some(pacer) = update.pacer_config {
+            self.pacing = bps(pacer.data_rate()).max(MIN_BPS);
+        }
+        for cluster in update.probe_cluster_configs {
+            let (Ok(id), bps) = (u32::try_from(cluster.id), bps(cluster.target_data_rate)) else {
+                continue;
+            };
+            if self.probes.len() >= MAX_PROBES {
+                self.probes.pop_front();
+            }
+            self.probes.push_back(Probe {
+                id,
+                bps,
+                packets: cluster.target_probe_count.max(1) as u32,
+                bytes: bps * cluster.target_duration.us().max(0) as u64 / 8_000_000,
+            });
+        }
+    }
+
+    fn packet(&self, sent: &Sent) -> SentPacket {
+        let pacing_info = sent.probe.map_or_else(PacedPacketInfo::default, |(probe, before)| {
+            let mut info = PacedPacketInfo::new(probe.id as i32, probe.packets.into(), probe.bytes as i64);
+            info.send_bitrate = rate(probe.bps);
+            info.probe_cluster_bytes_sent = before as i64;
+            info
+        });
+        SentPacket {
+            send_time: self.time(sent.at),
+            size: size(sent.bytes),
+            prior_unacked_data: DataSize::default(),
+            pacing_info,
+            audio: sent.load == Load::Audio,
+            sequence_number: sent.sequence as i64,
+            data_in_flight: size(sent.in_flight),
+        }
+    }
+
+    /// The peer's clock has 24 bits of 64 ms; where it begins does not matter.
+    fn extend_reference(&mut self, now: Instant, reference: u32) -> i64 {
+        let ours = self.time(now).us() / TICK_US;
+        // A peer's clock does not run away from ours: one that does has begun anew, or lies.
+        let extended = self
+            .reference
+            .map(|(before, extended)| extended + i64::from(reference.wrapping_sub(before) as i32))
+            .filter(|extended| (extended - ours).abs() < MAX_DRIFT_US / TICK_US)
+            .unwrap_or(ours);
+        self.reference = Some((reference, extended));
+        extended
+    }
+
+    /// The controller's times must not be zero.
+    fn time(&self, now: Instant) -> Timestamp {
+        let since = now.saturating_duration_since(self.begun) + Duration::from_secs(100);
+        Timestamp::from_micros(since.as_micros() as i64)
+    }
 }
+
+fn rate(bps: u64) -> DataRate {
+    DataRate::from_bits_per_sec(bps as i64)
+}
+
+fn bps(rate: DataRate) -> u64 {
+    if rate.is_finite() {
+        rate.bps().max(0) as u64
+    } else {
+        MAX_BPS
+    }
+}
+
+fn size(bytes: usize) -> DataSize {
+    DataSize::from_bytes(bytes as i64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,8 @@ impl Egress {
                 self.bandwidth_changed(now);
             }
             Said::PeerEstimate(bps) => {
-                self.bandwidth.peer_estimate(now, bps);
+                let is_believed = self.bandwidth.peer_estimate(now, bps);
+                self.counters.bad_feedback += u64::from(!is_believed);
                 self.bandwidth_changed(now);
             }
             Said::SenderReport { .. } | Said::Goodbye { .. } => {}
@@ -105,7 +106,6 @@ impl Egress {
             && round_trip <= MAX_ROUND_TRIP
         {
             self.round_trip_measured(now, round_trip);
-            self.bandwidth.round_trip(now, round_trip);
         }
     }
 
