@@ -111,6 +111,7 @@ pub struct Bandwidth {
     round_trip: Option<Duration>,
     shortest: Option<(Duration, Instant)>,
     first_sent: Option<Instant>,
+    /// When something was sent that was not only to measure.
     last_sent: Option<Instant>,
     has_feedback: bool,
     from_reports: FromReports,
@@ -151,7 +152,9 @@ impl Bandwidth {
     pub fn sent(&mut self, now: Instant, sequence: u64, bytes: usize, load: Load, probe: Option<Probe>) {
         self.now = now;
         self.first_sent.get_or_insert(now);
-        self.last_sent = Some(now);
+        if load != Load::Padding {
+            self.last_sent = Some(now);
+        }
         let probe = probe.map(|probe| {
             let before = self
                 .sending
@@ -342,6 +345,10 @@ impl Bandwidth {
     /// The next probe that is to be sent.
     pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
         self.now = now;
+        if self.rests(now) {
+            self.probes.clear();
+            return None;
+        }
         let probe = self.probes.pop_front().or_else(|| {
             let may_look = self.has_feedback && !self.queues();
             let wanted = self.wanted.min(MAX_BPS);
@@ -364,10 +371,7 @@ impl Bandwidth {
         if self.next.is_none_or(|due| due > now) {
             return;
         }
-        let rests = self
-            .last_sent
-            .is_none_or(|last| now.saturating_duration_since(last) >= REST);
-        self.next = (!rests).then(|| now + INTERVAL);
+        self.next = (!self.rests(now)).then(|| now + INTERVAL);
         let at_time = self.time(now);
         if let Some(controller) = &mut self.controller {
             let update = controller.on_process_interval(ProcessInterval {
@@ -376,6 +380,12 @@ impl Bandwidth {
             });
             self.update(update);
         }
+    }
+
+    /// Whether nothing is going on that would be worth measuring for.
+    fn rests(&self, now: Instant) -> bool {
+        self.last_sent
+            .is_none_or(|last| now.saturating_duration_since(last) >= REST)
     }
 
     fn queues(&self) -> bool {

@@ -340,7 +340,6 @@ impl Egress {
             self.bandwidth.handle_timeout(now);
             self.bandwidth_changed(now);
         }
-        self.begin_probe(now);
         self.release(now);
     }
 
@@ -360,7 +359,6 @@ impl Egress {
     pub fn set_wanted(&mut self, now: Instant, bps: u64) {
         self.bandwidth.set_wanted(now, bps);
         self.bandwidth_changed(now);
-        self.begin_probe(now);
         self.release(now);
     }
 
@@ -388,3 +386,6 @@ impl Egress {
 
 /// An estimate that rose is told this often at most. Higher: less work for whoever divides it up. Lower: it is used sooner.
 const ESTIMATE_INTERVAL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,6 @@ impl Egress {
             Handled::InPart
         };
         self.scratch = plain;
-        self.begin_probe(now);
         self.release(now);
         handled
     }

@@ -68,6 +68,7 @@ impl Egress {
         self.pacer.refill(now, self.bandwidth.pacing());
         if self.pacer.may_pass() {
             self.send(now, index, packet);
+            self.begin_probe(now);
         } else {
             self.pacer.queue(Queued {
                 stream: index,
@@ -107,7 +108,11 @@ impl Egress {
 
     /// Sends what is due of a probe: what waits, else what was sent before, else padding.
     fn probe(&mut self, now: Instant) {
-        while self.probing.is_due(now) {
+        loop {
+            self.begin_probe(now);
+            if !self.probing.is_due(now) {
+                return;
+            }
             let before = self.probing.bytes();
             if let Some((stream, sequence)) = self.pacer.next_repair() {
                 self.repair(now, stream, sequence);
