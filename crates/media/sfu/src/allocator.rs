@@ -7,7 +7,7 @@
 //! 2. Tracks come in an order: by [`Preference::priority`], then by the size that they are shown at (in steps of twice the area; a shared
 //!    screen counts as large), then by who spoke last.
 //! 3. Every track gets its lowest rung before any gets a higher one. One whose lowest does not fit is paused, and those behind it that
-//!    do fit are not.
+//!    do fit are not; unless the subscriber is never to be paused.
 //! 4. Those of the same priority are then raised by a rung each, in order, again and again; those of the next priority with what is left.
 //! 5. What a track has it keeps as long as that fits. For a rung that it does not have, or after a pause, there has to be a
 //!    [margin](RISE_MARGIN_PERCENT), and it has to be its time ([`Demand::may_rise`]).
@@ -67,6 +67,8 @@ pub struct Budget {
     pub bps: Option<u64>,
     /// What is not for video: sound, and what is sent again. In bits per second.
     pub reserve: u64,
+    /// Every track gets its lowest rung, whether it fits or not.
+    pub never_pause: bool,
 }
 
 /// What a subscriber has of a track.
@@ -145,6 +147,7 @@ pub fn allocate(budget: Budget, demands: &[Demand], among: Among) -> Allocation 
     order.sort_by_key(|&index| demands.get(index).map(rank));
     let mut shared = Shared {
         room,
+        never_pause: budget.never_pause,
         used: 0,
         next: None,
     };
@@ -176,6 +179,7 @@ pub fn allocate(budget: Budget, demands: &[Demand], among: Among) -> Allocation 
 /// What is sent so far.
 struct Shared {
     room: u64,
+    never_pause: bool,
     used: u64,
     /// What the first rung that was refused needs.
     next: Option<u64>,
@@ -223,7 +227,8 @@ impl<'a> Candidate<'a> {
             total + total * RISE_MARGIN_PERCENT / 100
         };
         let is_its_time = is_kept || self.demand.may_rise;
-        if needed > shared.room || !is_its_time {
+        let must_be = shared.never_pause && self.height == 0;
+        if !must_be && (needed > shared.room || !is_its_time) {
             self.is_settled = true;
             shared.next = shared.next.or(Some(needed));
             return false;
@@ -275,51 +280,6 @@ fn pixels(demand: &Demand) -> u64 {
         shown.max(SCREEN_PIXELS)
     } else {
         shown
-    }
-}
-
-/// A layer as the allocator sees it, lowest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerState {
-    /// Width in pixels; 0: not known.
-    pub width: u32,
-    /// Height in pixels; 0: not known.
-    pub height: u32,
-    /// Whether packets of it arrive at present.
-    pub active: bool,
-}
-
-/// The index of the layer to send; `None`: nothing.
-///
-/// It is the best active layer that is not more than what is of use: by [`Preference::quality`], or else the smallest that fills the
-/// size that the track is shown at. When all that is active is more than that, the lowest active one.
-pub fn choose(layers: &[LayerState], preference: &Preference) -> Option<usize> {
-    if !preference.enabled {
-        return None;
-    }
-    let cap = cap(layers, preference);
-    let active = || {
-        layers
-            .iter()
-            .enumerate()
-            .filter(|(_, layer)| layer.active)
-            .map(|(index, _)| index)
-    };
-    active().filter(|&index| index <= cap).max().or_else(|| active().min())
-}
-
-/// The highest layer that is of use.
-fn cap(layers: &[LayerState], preference: &Preference) -> usize {
-    let top = layers.len().saturating_sub(1);
-    match preference.quality {
-        Some(Quality::Low) => 0,
-        Some(Quality::Medium) => top.min(1),
-        Some(Quality::High) => top,
-        None if preference.width == 0 && preference.height == 0 => top,
-        None => layers
-            .iter()
-            .position(|layer| layer.width >= preference.width && layer.height >= preference.height)
-            .unwrap_or(top),
     }
 }
 

@@ -9,6 +9,7 @@ use signalbox_protocol::control::{
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
+use crate::allocation::Receiver;
 use crate::one_offer::{self, Agreed};
 use crate::participant::{Negotiation, Participant};
 use crate::publish::{negotiate, no_participant, refused};
@@ -51,6 +52,9 @@ impl Room {
             auto_subscribe: join.auto_subscribe,
             wants: Default::default(),
             outlets: Vec::new(),
+            never_pause: join.never_pause,
+            limits: join.limits,
+            receiver: Receiver::default(),
             slots_wanted: (0, 0),
             srtp: None,
             negotiation: Negotiation::default(),
@@ -182,6 +186,7 @@ impl Room {
                 let mut snapshot = self.snapshot(id).ok_or_else(no_participant)?;
                 snapshot.media = Some(media);
                 self.refresh_subscriptions(cx, now, id);
+                self.repeat_allocation(cx, id);
                 return Ok(Reply::Snapshot(Box::new(snapshot)));
             }
             Command::Detach => participant.is_attached = false,
@@ -277,6 +282,7 @@ impl Room {
             self.speakers.muted(id);
             found.set_selected(self.loudest.muted(track));
         }
+        self.allocate_soon(track);
         if let Some(participant) = self.changed(id) {
             self.tell_about(
                 cx,
@@ -307,5 +313,6 @@ impl Room {
                 track.prefer(now, id, preference, &mut cx.connections);
             }
         }
+        self.allocate(cx, now, id);
     }
 }

@@ -43,8 +43,7 @@ impl Room {
                     track.key_frame_wanted(now, id, &mut cx.connections);
                 }
             }
-            // Whoever divides it up looks at it anew.
-            ConnectionEvent::Estimate => {}
+            ConnectionEvent::Estimate => self.allocate(cx, now, id),
             ConnectionEvent::StreamEnded(mid) => self.stream_ended(cx, now, key, id, mid),
             ConnectionEvent::ChannelOpen(channel, delivery) => {
                 if let Some(participant) = self.participants.get_mut(id) {
@@ -86,6 +85,7 @@ impl Room {
             return;
         };
         cx.stats.forwarded += track.forward(now, key, packet, &mut cx.connections);
+        let has_news = track.take_news();
         let is_first = track.encoding_on(key, packet.mid) == Some(0);
         let has_new_codec = is_first && track.info.mime_type != packet.codec.mime_type();
         if has_new_codec {
@@ -93,6 +93,10 @@ impl Room {
         }
         if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
             self.speakers.observe(now, id, level);
+        }
+        if has_news {
+            let track = track.id().clone();
+            self.allocate_soon(&track);
         }
         if has_new_codec {
             if let Some(participant) = self.changed(id) {

@@ -7,6 +7,7 @@
 //! Nothing here reads a clock, opens a socket or spawns: `now` is an argument everywhere, and never goes back.
 
 mod administer;
+pub mod allocation;
 pub mod allocator;
 pub mod api;
 pub mod bandwidth;
@@ -17,6 +18,7 @@ mod commands;
 mod connection;
 mod connections;
 pub mod data;
+pub mod dynacast;
 mod egress;
 mod events;
 mod ids;

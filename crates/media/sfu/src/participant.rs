@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use signalbox_protocol::control::{Preference, Transports};
+use signalbox_protocol::control::{ParticipantLimits, Preference, Transports};
 use signalbox_protocol::room::{
     ConnectionQuality, Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source,
 };
 use signalbox_protocol::srtp::SrtpSession;
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::allocation::Receiver;
 use crate::codec::Codec;
 use crate::connection::Channel;
 use crate::connections::Key;
@@ -49,6 +50,12 @@ pub struct Participant {
     pub wants: BTreeMap<TrackId, Want>,
     /// The m-lines that it receives on.
     pub outlets: Vec<Outlet>,
+    /// See [`Join::never_pause`](signalbox_protocol::control::Join::never_pause).
+    pub never_pause: bool,
+    /// What it may use.
+    pub limits: ParticipantLimits,
+    /// What it gets of its video tracks.
+    pub receiver: Receiver,
     /// Slots that were missing when it was last told.
     pub slots_wanted: (u32, u32),
     /// Its streams, if it has no peer connection, as it was told of them.

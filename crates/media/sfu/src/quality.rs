@@ -1,4 +1,5 @@
-//! How well a participant's connection does: a pure function of what its connections report and of how long it has been silent.
+//! How well a participant's connection does: a pure function of what its connections report, of how long it has been silent, and of what
+//! it gets of the pictures that it wants.
 
 mod room;
 
@@ -54,8 +55,31 @@ impl Report {
     }
 }
 
-/// How well a connection does that has reported this and was last heard so long ago; `before` is what was said the last time.
-pub fn rate(report: Report, silent: Duration, before: Option<ConnectionQuality>) -> ConnectionQuality {
+/// How much less of the pictures a participant gets than what is of use to it, because its network does not take more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shortfall {
+    /// All, or nearly.
+    #[default]
+    None,
+    /// A picture is more than one layer smaller.
+    Little,
+    /// A picture is missing.
+    Nothing,
+}
+
+impl Shortfall {
+    /// What lasts less is not counted: whoever has just come has to be measured first.
+    pub const LASTING: Duration = Duration::from_secs(5);
+}
+
+/// How well a connection does that has reported this, was last heard so long ago, and gets so much less than what is of use; `before`
+/// is what was said the last time.
+pub fn rate(
+    report: Report,
+    silent: Duration,
+    shortfall: Shortfall,
+    before: Option<ConnectionQuality>,
+) -> ConnectionQuality {
     if silent >= LOST_AFTER {
         return ConnectionQuality::Lost;
     }
@@ -66,9 +90,10 @@ pub fn rate(report: Report, silent: Duration, before: Option<ConnectionQuality>)
             .is_some_and(|found| found * 100.0 >= loss * f32::from(percent))
             || report.rtt.is_some_and(|found| found * 100 >= rtt * u32::from(percent))
     };
-    if silent >= POOR_AFTER || reaches(POOR_LOSS, POOR_RTT, ConnectionQuality::Poor) {
+    if silent >= POOR_AFTER || shortfall == Shortfall::Nothing || reaches(POOR_LOSS, POOR_RTT, ConnectionQuality::Poor)
+    {
         ConnectionQuality::Poor
-    } else if reaches(GOOD_LOSS, GOOD_RTT, ConnectionQuality::Good) {
+    } else if shortfall == Shortfall::Little || reaches(GOOD_LOSS, GOOD_RTT, ConnectionQuality::Good) {
         ConnectionQuality::Good
     } else {
         ConnectionQuality::Excellent
@@ -133,8 +158,29 @@ mod tests {
                 loss: loss.map(|percent: u8| f32::from(percent) / 100.0),
                 rtt: rtt.map(Duration::from_millis),
             };
-            let found = rate(report, Duration::from_millis(silent), before);
+            let found = rate(report, Duration::from_millis(silent), Shortfall::None, before);
             assert_eq!(found, expected, "{report:?}, {silent} ms, {before:?}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_small_or_missing_shows_though_nothing_is_lost() {
+        // Loss in percent, silence in ms, what is missing, the quality.
+        let table = [
+            (0, 100, Shortfall::None, Excellent),
+            (0, 100, Shortfall::Little, Good),
+            (0, 100, Shortfall::Nothing, Poor),
+            (5, 100, Shortfall::Nothing, Poor),
+            (20, 100, Shortfall::Little, Poor),
+            (0, 9_000, Shortfall::Nothing, Lost),
+        ];
+        for (loss, silent, shortfall, expected) in table {
+            let report = Report {
+                loss: Some(loss as f32 / 100.0),
+                rtt: None,
+            };
+            let found = rate(report, Duration::from_millis(silent), shortfall, None);
+            assert_eq!(found, expected, "{loss}%, {silent} ms, {shortfall:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId}
 use crate::api::{Limits, Output, ShardStats};
 use crate::clock::Clock;
 use crate::connections::{Connections, Key};
+use crate::dynacast::Wanted;
 use crate::ids::Ids;
 use crate::loudest::Loudest;
 use crate::packet::Mid;
@@ -69,6 +70,8 @@ pub struct Room {
     pub tracks: BTreeMap<TrackId, Track>,
     /// The track that each source's packets were last found to belong to: an index, checked before it is believed.
     pub by_source: HashMap<(Key, Mid), TrackId>,
+    /// What the publishers of video tracks were asked for.
+    pub wanted: BTreeMap<TrackId, Wanted>,
     /// Who speaks.
     pub speakers: Speakers,
     /// Whose microphones are forwarded.
@@ -102,6 +105,7 @@ impl Room {
             by_identity: HashMap::new(),
             tracks: BTreeMap::new(),
             by_source: HashMap::new(),
+            wanted: BTreeMap::new(),
             speakers: Speakers::default(),
             loudest: Loudest::new(limits.loudest_audio),
             departed: VecDeque::new(),

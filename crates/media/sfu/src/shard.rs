@@ -11,6 +11,7 @@ use signalbox_protocol::room::MediaAddress;
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
 
+use crate::allocation;
 use crate::api::{Output, ShardConfig, ShardStats};
 use crate::clock::Clock;
 use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
@@ -41,6 +42,7 @@ pub struct Shard {
     cx: Context,
     next_tick: Instant,
     next_rating: Instant,
+    next_allocation: Instant,
 }
 
 impl Shard {
@@ -63,6 +65,7 @@ impl Shard {
             cx,
             next_tick: now,
             next_rating: now,
+            next_allocation: now,
         }
     }
 
@@ -220,6 +223,12 @@ impl Shard {
 
     /// Does what is due. Call it when [`Shard::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if now >= self.next_allocation {
+            self.next_allocation = now + allocation::TICK;
+            for (_, room) in &mut self.rooms {
+                room.allocate_due(&mut self.cx, now);
+            }
+        }
         if now < self.next_tick {
             return;
         }
@@ -230,9 +239,9 @@ impl Shard {
         }
         for (_, room) in &mut self.rooms {
             for track in room.tracks.values_mut() {
-                track.choose_layers(now);
                 track.request_awaited(now, &mut self.cx.connections);
             }
+            room.ask_for_all_encodings(&mut self.cx, now);
             let speakers = room.speakers.tick(now);
             if !speakers.is_empty() {
                 room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
@@ -269,7 +278,7 @@ impl Shard {
 
     /// When to call [`Shard::handle_timeout`]; `None`: not before the next `handle_*`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let tick = (!self.rooms.is_empty()).then_some(self.next_tick);
+        let tick = (!self.rooms.is_empty()).then_some(self.next_tick.min(self.next_allocation));
         tick.into_iter().chain(self.cx.connections.next_due()).min()
     }
 
@@ -309,6 +318,7 @@ impl Shard {
         }
         if self.rooms.is_empty() {
             self.next_tick = now;
+            self.next_allocation = now;
         }
         let (id, now_ms) = (self.cx.ids.room(), self.unix_ms(now));
         let entry = self.rooms.vacant_entry();

@@ -68,6 +68,7 @@ impl Room {
                 self.offer_lines(cx, id, desired);
             }
         }
+        self.allocate(cx, now, id);
     }
 
     fn fill_slots(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, desired: Vec<Desired>) {

@@ -14,7 +14,7 @@ use signalbox_protocol::control::Preference;
 use signalbox_protocol::room::{Kind, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
-use crate::allocator::{self, Layer, LayerState, Rung};
+use crate::allocator::{Layer, Rung};
 use crate::codec::Codec;
 use crate::connections::{Connections, Key};
 use crate::layers::Frame;
@@ -87,7 +87,6 @@ impl Track {
     }
 
     /// The encoding that a subscriber gets.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn encoding_of(&self, subscriber: &ParticipantId) -> Option<&Encoding> {
         self.encodings.get(self.share(subscriber)?.encoding)
     }
@@ -189,7 +188,6 @@ impl Track {
         }
         if is_new || is_new_layer || !was_active {
             self.has_news = true;
-            self.choose_layers(now);
         }
         let (mut forwarded, mut is_awaited, mut is_waited_for) = (0, false, false);
         for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
@@ -232,7 +230,6 @@ impl Track {
     }
 
     /// Whether layers have come since this was asked last: what everyone should get is to be decided anew.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
@@ -241,7 +238,7 @@ impl Track {
     pub fn subscribe(&mut self, now: Instant, subscription: Subscription, connections: &mut Connections) {
         self.subscriptions.push(subscription);
         self.settle(connections);
-        self.choose_layers(now);
+        self.choose_sound();
         self.request_awaited(now, connections);
     }
 
@@ -266,7 +263,7 @@ impl Track {
     ) {
         if let Some(subscription) = self.subscription(subscriber) {
             subscription.preference = preference;
-            self.choose_layers(now);
+            self.choose_sound();
             self.request_awaited(now, connections);
         }
     }
@@ -276,6 +273,11 @@ impl Track {
         self.subscriptions
             .iter_mut()
             .find(|subscription| subscription.subscriber == *subscriber)
+    }
+
+    /// Whether a participant is subscribed to it.
+    pub fn is_subscribed(&self, subscriber: &ParticipantId) -> bool {
+        self.share(subscriber).is_some()
     }
 
     fn share(&self, subscriber: &ParticipantId) -> Option<&Subscription> {
@@ -307,7 +309,6 @@ impl Track {
     }
 
     /// The layers that there are for a subscriber, of the encoding that it gets, ascending.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn ladder(&self, now: Instant, subscriber: &ParticipantId) -> Vec<Rung> {
         self.encoding_of(subscriber)
             .map(|encoding| encoding.ladder(now, &self.info))
@@ -316,7 +317,6 @@ impl Track {
 
     /// What a subscriber gets from now on; none: nothing. Asks for a key frame if it needs one. The highest temporal layer that there is
     /// stands for all that will come.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn set_target(
         &mut self,
         now: Instant,
@@ -361,44 +361,13 @@ impl Track {
         })
     }
 
-    /// Decides anew which layer each subscriber should get. Sound has no layers: whoever wants it gets it.
-    pub fn choose_layers(&mut self, now: Instant) {
+    /// Sound has no layers: whoever wants it gets it.
+    fn choose_sound(&mut self) {
         if self.info.kind == Kind::Audio {
             for subscription in &mut self.subscriptions {
                 let is_wanted = subscription.preference.enabled;
                 let layer = selection::ALL;
                 subscription.set_target(is_wanted.then_some(Wanted { stream: 0, layer }));
-            }
-            return;
-        }
-        let ladders: Vec<Vec<Rung>> = self
-            .encodings
-            .iter()
-            .map(|encoding| encoding.ladder(now, &self.info))
-            .collect();
-        for subscription in &mut self.subscriptions {
-            let place = subscription.encoding;
-            let (Some(encoding), Some(ladder)) = (self.encodings.get(place), ladders.get(place)) else {
-                continue;
-            };
-            // The highest rung of each spatial layer.
-            let mut tops: Vec<Rung> = ladder.clone();
-            tops.reverse();
-            tops.dedup_by_key(|rung| rung.layer.spatial);
-            tops.reverse();
-            let state = |rung: &Rung| LayerState {
-                width: rung.width,
-                height: rung.height,
-                active: rung.is_active,
-            };
-            let states: Vec<LayerState> = tops.iter().map(state).collect();
-            let chosen = allocator::choose(&states, &subscription.preference);
-            let target = chosen.and_then(|index| tops.get(index)).map(|rung| rung.layer);
-            // While nothing arrives, nothing can be chosen, and what is under way may still come.
-            if target.is_some() || !subscription.preference.enabled {
-                subscription.set_target(target.map(|target| wanted(encoding, ladder, target)));
-            } else {
-                subscription.target = None;
             }
         }
     }

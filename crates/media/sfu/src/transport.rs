@@ -97,13 +97,11 @@ impl Transport {
     }
 
     /// What may be sent to the client in all, in bits per second; none: nobody measures it, so everything fits.
-    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
     pub fn estimate(&self) -> Option<u64> {
         self.peer().and_then(Connection::estimate)
     }
 
     /// How much would be of use at most, in bits per second. Nothing beyond it is probed for.
-    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
     pub fn set_wanted(&mut self, now: Instant, bps: u64) {
         if let Some(connection) = self.peer_mut() {
             connection.set_wanted(now, bps);
@@ -111,7 +109,6 @@ impl Transport {
     }
 
     /// Bits per second of sound and of repair that were sent to the client lately.
-    #[allow(dead_code, reason = "for whoever divides up what a connection takes")]
     pub fn overhead(&self, now: Instant) -> u64 {
         self.peer().map_or(0, |connection| connection.overhead(now))
     }

@@ -8,6 +8,7 @@ mod sfu {
     pub mod world;
 
     mod administration;
+    mod allocation;
     mod forwarding;
     mod input;
     mod loudest;

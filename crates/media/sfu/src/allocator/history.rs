@@ -17,12 +17,17 @@ const FAILED_WITHIN: Duration = Duration::from_secs(5);
 /// After this time without a failure, the next one counts as the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(20);
 
+/// What is wanted from now on needs not wait for so long: a viewer who comes gets the best soon.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// What has happened to one track of one subscriber.
 #[derive(Debug, Clone, Copy)]
 pub struct History {
     standing: Standing,
     /// Since when there has been room for more.
     fits_since: Option<Instant>,
+    /// Until when it needs not wait.
+    fresh_until: Option<Instant>,
     hold: Duration,
     raised: Option<Instant>,
     failed: Option<Instant>,
@@ -33,6 +38,7 @@ impl Default for History {
         Self {
             standing: Standing::New,
             fits_since: None,
+            fresh_until: None,
             hold: HOLD,
             raised: None,
             failed: None,
@@ -46,28 +52,35 @@ impl History {
         self.standing
     }
 
+    /// The layer that it has.
+    pub fn layer(&self) -> Option<Layer> {
+        match self.standing {
+            Standing::Given(layer) => Some(layer),
+            Standing::New | Standing::Paused => None,
+        }
+    }
+
     /// Whether it is time for it to get more, given whether there is room for that now.
     pub fn may_rise(&mut self, now: Instant, fits: bool) -> bool {
+        let fresh_until = *self.fresh_until.get_or_insert(now + FRESH);
+        if self.standing == Standing::New {
+            return true;
+        }
         if !fits {
             self.fits_since = None;
-            self.hold = self.hold.max(HOLD);
-            return self.standing == Standing::New;
+            return false;
         }
         let since = *self.fits_since.get_or_insert(now);
-        self.standing == Standing::New || now.saturating_duration_since(since) >= self.hold
+        now < fresh_until || now.saturating_duration_since(since) >= self.hold
     }
 
     /// It got this. None: nothing, because it does not fit.
     pub fn gave(&mut self, now: Instant, layer: Option<Layer>) {
-        let before = match self.standing {
-            Standing::Given(layer) => Some(layer),
-            Standing::New | Standing::Paused => None,
-        };
+        let before = self.layer();
         if layer > before {
             self.raised = Some(now);
-            self.fits_since = None;
-            self.hold = self.hold.max(HOLD);
         } else if layer < before {
+            self.fits_since = None;
             self.lowered(now);
         }
         self.standing = layer.map_or(Standing::Paused, Standing::Given);
@@ -82,16 +95,16 @@ impl History {
                 HOLD * 2
             };
             self.failed = Some(now);
+            self.fresh_until = Some(now);
         } else if !within(self.failed, FORGIVEN_AFTER) {
             self.hold = HOLD;
         }
     }
 
-    /// It is wanted otherwise from now on. If there is room for more at once, it needs not wait.
+    /// It is wanted otherwise from now on.
     pub fn wanted_anew(&mut self) {
         *self = Self {
             standing: self.standing,
-            hold: Duration::ZERO,
             ..Self::default()
         };
     }
@@ -110,33 +123,37 @@ mod tests {
         temporal: 0,
     });
 
-    /// How long there has to be room until it may rise, in steps of 100 ms.
-    fn wait(history: &mut History, now: &mut Instant) -> Duration {
-        let begin = *now;
-        while !history.may_rise(*now, true) {
-            *now += Duration::from_millis(100);
-        }
-        *now - begin
-    }
-
     #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
     fn start() -> Instant {
         Instant::now()
     }
 
-    #[test]
-    fn what_is_new_need_not_wait_and_what_is_given_has_to() {
-        let (mut history, mut now) = (History::default(), start());
-        assert!(history.may_rise(now, false));
+    /// One that has been given the lowest layer for a long time.
+    fn given() -> (History, Instant) {
+        let (mut history, now) = (History::default(), start());
+        assert!(history.may_rise(now, false), "what is new need not wait");
         history.gave(now, LOW);
-        assert!(!history.may_rise(now, true));
-        assert_eq!(wait(&mut history, &mut now), HOLD);
+        (history, now + FORGIVEN_AFTER)
+    }
+
+    /// How long there has to be room until it may rise, in steps of 100 ms.
+    fn wait(history: &mut History, now: &mut Instant) -> u128 {
+        let begin = *now;
+        while !history.may_rise(*now, true) {
+            *now += Duration::from_millis(100);
+        }
+        (*now - begin).as_millis()
+    }
+
+    #[test]
+    fn what_is_given_has_to_fit_for_a_while() {
+        let (mut history, mut now) = given();
+        assert_eq!(wait(&mut history, &mut now), 700);
     }
 
     #[test]
     fn what_fits_now_and_then_does_not_count() {
-        let (mut history, mut now) = (History::default(), start());
-        history.gave(now, LOW);
+        let (mut history, mut now) = given();
         for index in 0..100 {
             assert!(!history.may_rise(now, index % 5 != 4), "after {index} steps");
             now += Duration::from_millis(100);
@@ -144,12 +161,24 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_makes_it_wait_longer_until_it_is_forgiven() {
-        let (mut history, mut now) = (History::default(), start());
+    fn who_comes_need_not_wait_unless_it_was_too_early() {
+        let (mut history, now) = (History::default(), start());
+        history.may_rise(now, false);
         history.gave(now, LOW);
+        let mut later = now + FRESH / 2;
+        assert!(!history.may_rise(later, false));
+        assert!(history.may_rise(later, true));
+        history.gave(later, HIGH);
+        history.gave(later, LOW);
+        assert_eq!(wait(&mut history, &mut later), 1_400);
+    }
+
+    #[test]
+    fn each_failure_makes_it_wait_longer_until_it_is_forgiven() {
+        let (mut history, mut now) = given();
         let mut waits = Vec::new();
         for _ in 0..5 {
-            waits.push(wait(&mut history, &mut now).as_millis());
+            waits.push(wait(&mut history, &mut now));
             history.gave(now, HIGH);
             now += Duration::from_secs(1);
             history.gave(now, LOW);
@@ -161,26 +190,16 @@ mod tests {
         history.gave(now, LOW);
         assert_eq!(
             wait(&mut history, &mut now),
-            HOLD,
+            700,
             "that it was kept for long is no failure"
         );
     }
 
     #[test]
     fn what_is_wanted_more_need_not_wait() {
-        let (mut history, mut now) = (History::default(), start());
-        history.gave(now, LOW);
+        let (mut history, now) = given();
+        assert!(!history.may_rise(now, true));
         history.wanted_anew();
         assert!(history.may_rise(now, true));
-        history.gave(now, HIGH);
-        history.gave(now, LOW);
-        assert!(wait(&mut history, &mut now) >= HOLD);
-        history.wanted_anew();
-        assert!(!history.may_rise(now, false));
-        assert_eq!(
-            wait(&mut history, &mut now),
-            HOLD,
-            "if there is no room at once, it has to"
-        );
     }
 }

@@ -79,6 +79,7 @@ fn budget(bps: u64) -> Budget {
     Budget {
         bps: Some(bps),
         reserve: 0,
+        never_pause: false,
     }
 }
 
@@ -105,12 +106,20 @@ fn bps(demand: &Demand, share: &Share) -> u64 {
 proptest! {
     #[test]
     fn the_budget_is_never_exceeded(demands in demands(), bps_in_all in 0u64..8_000_000, reserve in 0u64..500_000) {
-        let budget = Budget { bps: Some(bps_in_all), reserve };
+        let budget = Budget { bps: Some(bps_in_all), reserve, never_pause: false };
         let found = allocate(budget, &demands, Among::Active);
         let sent: u64 = demands.iter().zip(&found.shares).map(|(demand, share)| bps(demand, share)).sum();
         prop_assert_eq!(sent, found.used);
         prop_assert!(sent <= bps_in_all.saturating_sub(reserve));
         prop_assert!(found.used + reserve <= found.wanted);
+    }
+
+    #[test]
+    fn who_is_never_paused_exceeds_the_budget_by_nothing_but_lowest_rungs(demands in demands(), bps in 0u64..2_000_000) {
+        let found = allocate(Budget { never_pause: true, ..budget(bps) }, &demands, Among::Active);
+        prop_assert!(!found.shares.iter().any(|share| share.is_paused()));
+        let lowest = allocate(Budget { never_pause: true, ..budget(0) }, &demands, Among::Active);
+        prop_assert!(found.used <= bps.max(lowest.used));
     }
 
     #[test]

@@ -131,6 +131,7 @@ fn check<const N: usize>(rows: [(&str, u64, Vec<Demand>, &str); N]) {
         let budget = Budget {
             bps: Some(kbps * 1_000),
             reserve: 0,
+            never_pause: false,
         };
         let found = allocate(budget, &demands, Among::Active);
         assert_eq!(text(&found, &demands), expected, "{what}, {kbps} kbps");
@@ -148,7 +149,11 @@ fn a_single_track_gets_the_best_that_fits() {
         ("no track", 1_000, vec![], ""),
     ]);
     let demands = [camera(), camera(), camera()];
-    let unbounded = Budget { bps: None, reserve: 0 };
+    let unbounded = Budget {
+        bps: None,
+        reserve: 0,
+        never_pause: false,
+    };
     assert_eq!(text(&allocate(unbounded, &demands, Among::Active), &demands), "f f f");
 }
 
@@ -392,6 +397,7 @@ fn sound_and_repair_are_reserved_for() {
     let budget = |kbps: u64| Budget {
         bps: Some(kbps * 1_000),
         reserve: 100_000,
+        never_pause: false,
     };
     let found = |kbps| text(&allocate(budget(kbps), &[camera()], Among::Active), &[camera()]);
     assert_eq!(
@@ -405,6 +411,7 @@ fn it_says_what_would_be_of_use_and_what_the_next_step_needs() {
     let budget = |kbps: u64| Budget {
         bps: Some(kbps * 1_000),
         reserve: 50_000,
+        never_pause: false,
     };
     let demands = [camera(), camera().shown(600, 300), camera().hidden()];
     let found = allocate(budget(400), &demands, Among::Active);
@@ -424,6 +431,7 @@ fn what_could_be_sent_is_told_beside_what_is_sent() {
     let budget = |kbps: u64| Budget {
         bps: Some(kbps * 1_000),
         reserve: 0,
+        never_pause: false,
     };
     let found = |kbps, among| text(&allocate(budget(kbps), &demands, among), &demands);
     assert_eq!(found(9_000, Among::Active), "q");
@@ -432,4 +440,18 @@ fn what_could_be_sent_is_told_beside_what_is_sent() {
     let nobody_sends = [camera().only(&[])];
     let found = allocate(budget(600), &nobody_sends, Among::All);
     assert_eq!(text(&found, &nobody_sends), "h");
+}
+
+#[test]
+fn who_is_never_to_be_paused_gets_the_lowest_of_all_and_no_more_than_fits() {
+    let demands = [camera(), camera().paused().waits(), camera()];
+    let found = |kbps: u64| {
+        let budget = Budget {
+            bps: Some(kbps * 1_000),
+            reserve: 0,
+            never_pause: true,
+        };
+        text(&allocate(budget, &demands, Among::Active), &demands)
+    };
+    assert_eq!([found(10), found(450), found(920)], ["q q q", "q q q", "h q q"]);
 }

@@ -28,7 +28,8 @@ impl Room {
                 .map(|entry| entry.transport.report())
                 .fold(Report::default(), Report::worse);
             let silent = now.saturating_duration_since(heard);
-            let quality = rate(report, silent, participant.quality);
+            let shortfall = participant.receiver.shortfall(now);
+            let quality = rate(report, silent, shortfall, participant.quality);
             if participant.quality.replace(quality) != Some(quality) {
                 let told = ParticipantQuality {
                     participant: participant.info.id.clone(),

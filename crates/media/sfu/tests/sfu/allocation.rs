@@ -1,0 +1,173 @@
+//! What subscribers want decides what publishers are asked for, and what the network takes decides what subscribers get.
+
+use std::time::Duration;
+
+use signalbox_protocol::TrackId;
+use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Preference, Quality};
+use signalbox_protocol::room::Kind;
+
+use crate::sfu::link::Impairment;
+use crate::sfu::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Ann publishes three layers, and the others watch.
+fn call(seed: u64, viewers: usize) -> (World, TrackId) {
+    let mut world = World::new(seed, Impairment::NONE);
+    world.join("ann", false, &["q", "h", "f"], (0, 0));
+    for index in 1..=viewers {
+        world.join(&format!("viewer-{index}"), false, &[], (0, 1));
+    }
+    world.connect();
+    world.run_for(2 * SECOND);
+    let track = world.slots(1)[0].track.clone().unwrap().track;
+    (world, track)
+}
+
+fn quality(quality: Quality) -> Preference {
+    Preference {
+        quality: Some(quality),
+        ..Preference::default()
+    }
+}
+
+fn hidden() -> Preference {
+    Preference {
+        enabled: false,
+        ..Preference::default()
+    }
+}
+
+fn prefer(world: &mut World, viewer: usize, track: &TrackId, preference: Preference) {
+    let tracks = vec![track.clone()];
+    world.command(viewer, Command::Prefer { tracks, preference }).unwrap();
+}
+
+/// What ann was told, each time.
+fn asked(world: &World) -> Vec<Option<Quality>> {
+    let ann = world.id(0);
+    let asked = world.events.iter().filter_map(|(to, event)| match event {
+        Event::EncodingsWanted { codecs, .. } => {
+            assert_eq!(to, std::slice::from_ref(&ann), "nobody else is told");
+            assert_eq!(codecs.len(), 1);
+            Some(codecs[0].up_to)
+        }
+        _ => None,
+    });
+    asked.collect()
+}
+
+fn layer(world: &World, viewer: usize) -> u8 {
+    world.received(viewer, 0, Kind::Video).last().unwrap().layer
+}
+
+#[test]
+fn a_publisher_is_asked_for_what_somebody_watches_and_no_more() {
+    let (mut world, track) = call(1, 3);
+    world.run_for(10 * SECOND);
+    assert_eq!(asked(&world), [], "somebody watches all of it");
+    prefer(&mut world, 1, &track, quality(Quality::Low));
+    prefer(&mut world, 2, &track, hidden());
+    prefer(&mut world, 3, &track, quality(Quality::Medium));
+    world.run_for(4 * SECOND);
+    assert_eq!(asked(&world), [], "not at once");
+    world.run_for(2 * SECOND);
+    assert_eq!(asked(&world), [Some(Quality::Medium)]);
+    prefer(&mut world, 3, &track, hidden());
+    world.run_for(6 * SECOND);
+    prefer(&mut world, 1, &track, hidden());
+    world.run_for(6 * SECOND);
+    assert_eq!(asked(&world), [Some(Quality::Medium), Some(Quality::Low), None]);
+}
+
+#[test]
+fn what_is_shown_again_is_asked_for_at_once_and_begins_with_a_key_frame() {
+    let (mut world, track) = call(2, 1);
+    prefer(&mut world, 1, &track, hidden());
+    world.run_for(6 * SECOND);
+    assert_eq!(asked(&world), [None]);
+    for rid in ["q", "h", "f"] {
+        world.members[0].client.pause_layer(rid, true);
+    }
+    world.run_for(3 * SECOND);
+    let before = world.received(1, 0, Kind::Video).len();
+    prefer(&mut world, 1, &track, Preference::default());
+    assert_eq!(asked(&world), [None, Some(Quality::High)], "at once");
+    for rid in ["q", "h", "f"] {
+        world.members[0].client.pause_layer(rid, false);
+    }
+    world.run_for(SECOND);
+    let video = &world.received(1, 0, Kind::Video)[before..];
+    assert!(video[0].begins_key_frame);
+    assert_eq!(video.last().unwrap().layer, 2);
+}
+
+#[test]
+fn a_layer_that_is_turned_off_because_nobody_watches_it_comes_back_when_somebody_does() {
+    let (mut world, track) = call(3, 1);
+    prefer(&mut world, 1, &track, quality(Quality::Low));
+    world.run_for(6 * SECOND);
+    assert_eq!(asked(&world), [Some(Quality::Low)]);
+    world.members[0].client.pause_layer("h", true);
+    world.members[0].client.pause_layer("f", true);
+    world.run_for(10 * SECOND);
+    assert_eq!(layer(&world, 1), 0);
+    prefer(&mut world, 1, &track, quality(Quality::High));
+    assert_eq!(asked(&world), [Some(Quality::Low), Some(Quality::High)]);
+    world.members[0].client.pause_layer("h", false);
+    world.members[0].client.pause_layer("f", false);
+    world.run_for(SECOND);
+    assert_eq!(layer(&world, 1), 2);
+}
+
+#[test]
+fn who_leaves_or_unsubscribes_watches_nothing() {
+    let (mut world, track) = call(4, 2);
+    let tracks = vec![track];
+    let unsubscribe = Command::Subscribe {
+        tracks,
+        subscribed: false,
+    };
+    world.command(1, unsubscribe).unwrap();
+    world.command(2, Command::Leave).unwrap();
+    world.run_for(6 * SECOND);
+    assert_eq!(asked(&world), [None]);
+    world.join("late", false, &[], (0, 1));
+    assert_eq!(asked(&world), [None, Some(Quality::High)]);
+}
+
+#[test]
+fn a_publisher_that_attaches_again_is_told_again() {
+    let (mut world, track) = call(5, 1);
+    prefer(&mut world, 1, &track, quality(Quality::Low));
+    world.run_for(6 * SECOND);
+    world.events.clear();
+    world.command(0, Command::Attach).unwrap();
+    assert_eq!(asked(&world), [Some(Quality::Low)]);
+}
+
+#[test]
+fn nobody_gets_more_than_its_token_allows() {
+    let mut world = World::new(6, Impairment::NONE);
+    world.join("ann", false, &["q", "h", "f"], (0, 0));
+    let mut client = world.new_client();
+    let limits = ParticipantLimits {
+        receive_quality: Some(Quality::Medium),
+        ..ParticipantLimits::default()
+    };
+    let join = Join {
+        offer: Some(client.offer(false, &[], (0, 1))),
+        limits,
+        ..World::request("bob")
+    };
+    let joined = world.admit(join).unwrap();
+    client.answer(joined.answer.as_deref().unwrap());
+    let bob = world.add("bob", client, joined);
+    world.connect();
+    world.run_for(3 * SECOND);
+    let track = world.slots(bob)[0].track.clone().unwrap().track;
+    prefer(&mut world, bob, &track, quality(Quality::High));
+    world.run_for(3 * SECOND);
+    let video = world.received(bob, 0, Kind::Video);
+    assert_eq!(video.iter().map(|packet| packet.layer).max(), Some(1));
+}
