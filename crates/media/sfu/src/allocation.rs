@@ -53,6 +53,8 @@ pub struct Decision {
     pub targets: Vec<(TrackId, Option<Layer>)>,
     /// Tracks that are paused for lack of room from now on, and those that are no longer.
     pub paused: Vec<(TrackId, bool)>,
+    /// Tracks of which it desires another quality than before.
+    pub desires: Vec<TrackId>,
     /// What would be of use in all, in bits per second.
     pub wanted: u64,
 }
@@ -72,7 +74,7 @@ pub struct Receiver {
 struct Held {
     history: History,
     wish: Option<(Preference, Option<Quality>)>,
-    desire: Option<Quality>,
+    desire: Option<Option<Quality>>,
     is_paused: bool,
     short: Option<(Instant, Shortfall)>,
 }
@@ -111,7 +113,10 @@ impl Receiver {
             // As long as nothing arrives, what is asked for decides.
             let share = if given.ideal.is_some() { given } else { aim };
             let is_wanted = request.preference.enabled;
-            held.desire = desire(request, *aim);
+            let desired = desire(request, *aim);
+            if held.desire.replace(desired) != Some(desired) {
+                decision.desires.push(request.track.clone());
+            }
             if !is_wanted {
                 held.history = History::default();
             } else if given.ideal.is_some() {
@@ -148,7 +153,8 @@ impl Receiver {
     /// The best quality that it would receive of a track if its publisher sent it; none: it receives nothing of it. Until that was
     /// decided: the best.
     pub fn desire(&self, track: &TrackId) -> Option<Quality> {
-        self.tracks.get(track).map_or(Some(Quality::High), |held| held.desire)
+        let held = self.tracks.get(track).and_then(|held| held.desire);
+        held.unwrap_or(Some(Quality::High))
     }
 }
 

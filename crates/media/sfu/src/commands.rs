@@ -52,6 +52,7 @@ impl Room {
             auto_subscribe: join.auto_subscribe,
             wants: Default::default(),
             outlets: Vec::new(),
+            undecodable: Default::default(),
             never_pause: join.never_pause,
             limits: join.limits,
             receiver: Receiver::default(),
@@ -182,6 +183,7 @@ impl Room {
                 participant.absent_since = None;
                 // Whatever was said before may have been lost.
                 participant.slots_wanted = (0, 0);
+                participant.undecodable.clear();
                 self.repeat_offer(cx, id);
                 let mut snapshot = self.snapshot(id).ok_or_else(no_participant)?;
                 snapshot.media = Some(media);

@@ -1,6 +1,6 @@
 //! One participant of a room: its connections, what it is about to publish, what it wants to receive and on which m-lines.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use signalbox_protocol::control::{ParticipantLimits, Preference, Transports};
@@ -50,6 +50,8 @@ pub struct Participant {
     pub wants: BTreeMap<TrackId, Want>,
     /// The m-lines that it receives on.
     pub outlets: Vec<Outlet>,
+    /// Tracks that it wants and can take in none of their codecs, as it was told.
+    pub undecodable: BTreeSet<TrackId>,
     /// See [`Join::never_pause`](signalbox_protocol::control::Join::never_pause).
     pub never_pause: bool,
     /// What it may use.

@@ -69,6 +69,7 @@ impl Room {
             }
         }
         self.allocate(cx, now, id);
+        self.tell_of_codecs(cx, id);
     }
 
     fn fill_slots(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, desired: Vec<Desired>) {

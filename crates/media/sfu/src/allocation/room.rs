@@ -108,6 +108,8 @@ impl Room {
             if let Some(track) = self.tracks.get_mut(&track) {
                 track.set_target(now, id, target, &mut cx.connections);
             }
+        }
+        for track in decision.desires {
             self.ask_for_encodings(cx, now, &track);
         }
         self.tell_stream_states(cx, id, decision.paused);

@@ -1,12 +1,20 @@
-//! Looks what a room's subscribers receive of a track, and tells its publisher.
+//! Looks what a room's subscribers receive of a track and in which codec, and tells its publisher, or them if there is none that will do.
 
 use std::time::Instant;
 
-use signalbox_protocol::TrackId;
-use signalbox_protocol::control::{Event, Quality};
+use signalbox_protocol::control::{Event, Quality, SubscriptionFault, Transports};
 use signalbox_protocol::room::Kind;
+use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::codec::Codec;
+use crate::participant::{Outlet, Participant};
 use crate::room::{Context, Room};
+use crate::track::Track;
+
+/// The codecs that a track is or can be received in, best first; none: not known yet.
+fn codecs(track: &Track) -> Vec<Option<Codec>> {
+    vec![Codec::from_mime_type(&track.info.mime_type)]
+}
 
 impl Room {
     /// Looks whether the publishers should send something else than they were asked for.
@@ -23,17 +31,28 @@ impl Room {
         let Some(track) = self.tracks.get(id).filter(|track| track.info.kind == Kind::Video) else {
             return;
         };
-        let mime_type = track.info.mime_type.as_str();
-        if mime_type.is_empty() {
+        let codecs = codecs(track);
+        let mut received: Vec<(&str, Option<Quality>)> = codecs
+            .iter()
+            .map(|codec| (codec.map_or("", Codec::mime_type), None))
+            .collect();
+        if received.iter().any(|(mime_type, _)| mime_type.is_empty()) {
             return;
         }
-        let desires = track.subscriptions.iter().map(|subscription| {
-            let subscriber = self.participants.get(&subscription.subscriber);
-            subscriber.map_or(Some(Quality::High), |subscriber| subscriber.receiver.desire(id))
-        });
-        let received = desires.max().flatten();
+        for subscription in &track.subscriptions {
+            let Some(entry) = cx.connections.get(subscription.connection) else {
+                continue;
+            };
+            let mut codecs = codecs.iter();
+            let best = codecs.position(|codec| entry.transport.can_take(subscription.mid, *codec));
+            if let Some((_, quality)) = best.and_then(|best| received.get_mut(best)) {
+                let subscriber = self.participants.get(&subscription.subscriber);
+                let desire = subscriber.map_or(Some(Quality::High), |subscriber| subscriber.receiver.desire(id));
+                *quality = desire.max(*quality);
+            }
+        }
         let wanted = self.wanted.entry(id.clone()).or_default();
-        if !wanted.update(now, &[(mime_type, received)]) {
+        if !wanted.update(now, &received) {
             return;
         }
         let (codecs, publisher) = (wanted.told(), &track.publisher);
@@ -46,4 +65,59 @@ impl Room {
             cx.tell_one(publisher, Event::EncodingsWanted { track, codecs });
         }
     }
+
+    /// Tells a participant which of the tracks that it wants are in no codec that it can take, once for each.
+    pub fn tell_of_codecs(&mut self, cx: &mut Context, id: &ParticipantId) {
+        let Some(participant) = self.participants.get(id).filter(|participant| participant.is_attached) else {
+            return;
+        };
+        let wanted = self
+            .tracks
+            .values()
+            .filter(|track| track.publisher != *id && participant.wants(track.id()));
+        let failed: Vec<(ParticipantId, TrackId)> = wanted
+            .filter(|track| !can_decode(cx, participant, track))
+            .map(|track| (track.publisher.clone(), track.id().clone()))
+            .collect();
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let told = &mut participant.undecodable;
+        told.retain(|track| failed.iter().any(|(_, failed)| failed == track));
+        let news: Vec<_> = failed
+            .into_iter()
+            .filter(|(_, track)| told.insert(track.clone()))
+            .collect();
+        for (participant, track) in news {
+            let event = Event::SubscriptionFailed {
+                participant,
+                track,
+                reason: SubscriptionFault::Codec,
+            };
+            cx.tell_one(id, event);
+        }
+    }
+}
+
+/// Whether a participant can take a track on the m-line that carries it, or, if none does, on one that is free. Without any such m-line
+/// nothing is known.
+fn can_decode(cx: &Context, participant: &Participant, track: &Track) -> bool {
+    // Slots without a peer connection are of the codec that their owner asked for.
+    let connection = participant.outgoing().and_then(|key| cx.connections.get(key));
+    let (Some(entry), Transports::Single | Transports::Dual) = (connection, participant.transports) else {
+        return true;
+    };
+    let lines = participant
+        .outlets
+        .iter()
+        .filter(|outlet| outlet.is_open && outlet.kind == track.info.kind);
+    let carries = |outlet: &&Outlet| outlet.track.as_ref() == Some(track.id());
+    let carrying = lines.clone().find(carries);
+    let mut candidates = lines.filter(|outlet| match carrying {
+        Some(line) => line.mid == outlet.mid,
+        None => outlet.track.is_none(),
+    });
+    let codecs = codecs(track);
+    let takes = |outlet: &Outlet| codecs.iter().any(|codec| entry.transport.can_take(outlet.mid, *codec));
+    candidates.clone().next().is_none() || candidates.any(takes)
 }

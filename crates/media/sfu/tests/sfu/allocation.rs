@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::TrackId;
-use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Preference, Quality};
+use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Preference, Quality, SubscriptionFault};
 use signalbox_protocol::room::Kind;
+use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::sfu::link::Impairment;
+use crate::sfu::one_offer::only_h264;
 use crate::sfu::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -170,4 +171,35 @@ fn nobody_gets_more_than_its_token_allows() {
     world.run_for(3 * SECOND);
     let video = world.received(bob, 0, Kind::Video);
     assert_eq!(video.iter().map(|packet| packet.layer).max(), Some(1));
+}
+
+/// Whom was told that a track is in no codec that it can take.
+fn undecodable(world: &World) -> Vec<ParticipantId> {
+    let told = world.events.iter().filter_map(|(to, event)| match event {
+        Event::SubscriptionFailed { reason, .. } => {
+            assert_eq!(*reason, SubscriptionFault::Codec);
+            Some(to.clone())
+        }
+        _ => None,
+    });
+    told.flatten().collect()
+}
+
+#[test]
+fn who_can_decode_none_of_a_tracks_codecs_is_told_once() {
+    let (mut world, _) = call(7, 1);
+    let mut client = only_h264(&world);
+    let offer = client.offer(false, &[], (0, 1));
+    let joined = world.try_join("bob", Some(offer)).unwrap();
+    client.answer(joined.answer.as_deref().unwrap());
+    let bob = world.add("bob", client, joined);
+    assert_eq!(undecodable(&world), [world.id(bob)]);
+    world.join("carl", false, &["f"], (0, 1));
+    world.join("dora", true, &[], (0, 0));
+    world.run_for(2 * SECOND);
+    let both = [world.id(bob), world.id(bob)];
+    assert_eq!(undecodable(&world), both, "ann's track and carl's, once each");
+    world.events.clear();
+    world.command(bob, Command::Attach).unwrap();
+    assert_eq!(undecodable(&world), both, "whatever was said before may have been lost");
 }

@@ -280,7 +280,7 @@ fn candidates_may_come_with_the_credentials_that_they_belong_to() {
     );
 }
 
-fn only_h264(world: &World) -> Client {
+pub fn only_h264(world: &World) -> Client {
     let mut client = world.new_client();
     let mut rtc = Rtc::builder()
         .set_rtp_mode(true)
