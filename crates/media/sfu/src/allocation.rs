@@ -120,7 +120,7 @@ impl Receiver {
             if !is_wanted {
                 held.history = History::default();
             } else if given.ideal.is_some() {
-                held.history.gave(now, given.layer);
+                held.history.gave(now, given.layer, budget);
             }
             held.set_short(now, *given);
             let target = share.layer.or((is_wanted && share.ideal.is_none()).then_some(ANYTHING));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Layer, Standing};
+use super::{Budget, Layer, Standing};
 
 /// How long something has to fit before it is given. Higher: good pictures come later. Lower: they come and go with each short peak of
 /// the estimate.
@@ -75,10 +75,11 @@ impl History {
     }
 
     /// It got this. None: nothing, because it does not fit.
-    pub fn gave(&mut self, now: Instant, layer: Option<Layer>) {
+    pub fn gave(&mut self, now: Instant, layer: Option<Layer>, budget: Budget) {
         let before = self.layer();
         if layer > before {
-            self.raised = Some(now);
+            // What is given before anything was measured is no mistake when it is taken back.
+            self.raised = budget.bps.is_some().then_some(now);
         } else if layer < before {
             self.fits_since = None;
             self.lowered(now);
@@ -123,6 +124,12 @@ mod tests {
         temporal: 0,
     });
 
+    const BUDGET: Budget = Budget {
+        bps: Some(0),
+        reserve: 0,
+        never_pause: false,
+    };
+
     #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
     fn start() -> Instant {
         Instant::now()
@@ -132,7 +139,7 @@ mod tests {
     fn given() -> (History, Instant) {
         let (mut history, now) = (History::default(), start());
         assert!(history.may_rise(now, false), "what is new need not wait");
-        history.gave(now, LOW);
+        history.gave(now, LOW, BUDGET);
         (history, now + FORGIVEN_AFTER)
     }
 
@@ -164,12 +171,12 @@ mod tests {
     fn who_comes_need_not_wait_unless_it_was_too_early() {
         let (mut history, now) = (History::default(), start());
         history.may_rise(now, false);
-        history.gave(now, LOW);
+        history.gave(now, LOW, BUDGET);
         let mut later = now + FRESH / 2;
         assert!(!history.may_rise(later, false));
         assert!(history.may_rise(later, true));
-        history.gave(later, HIGH);
-        history.gave(later, LOW);
+        history.gave(later, HIGH, BUDGET);
+        history.gave(later, LOW, BUDGET);
         assert_eq!(wait(&mut history, &mut later), 1_400);
     }
 
@@ -179,20 +186,28 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..5 {
             waits.push(wait(&mut history, &mut now));
-            history.gave(now, HIGH);
+            history.gave(now, HIGH, BUDGET);
             now += Duration::from_secs(1);
-            history.gave(now, LOW);
+            history.gave(now, LOW, BUDGET);
         }
         assert_eq!(waits, [700, 1_400, 2_800, 4_000, 4_000]);
         wait(&mut history, &mut now);
-        history.gave(now, HIGH);
+        history.gave(now, HIGH, BUDGET);
         now += FORGIVEN_AFTER;
-        history.gave(now, LOW);
+        history.gave(now, LOW, BUDGET);
         assert_eq!(
             wait(&mut history, &mut now),
             700,
             "that it was kept for long is no failure"
         );
+    }
+
+    #[test]
+    fn what_is_given_before_anything_is_measured_is_no_failure_when_it_is_taken_back() {
+        let (mut history, mut now) = given();
+        history.gave(now, HIGH, Budget { bps: None, ..BUDGET });
+        history.gave(now, LOW, BUDGET);
+        assert_eq!(wait(&mut history, &mut now), 700);
     }
 
     #[test]
