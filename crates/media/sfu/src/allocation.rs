@@ -3,7 +3,7 @@
 
 mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::TrackId;
@@ -18,6 +18,13 @@ pub const INTERVAL: Duration = Duration::from_millis(300);
 
 /// How often the room looks whose turn it is, so that not all are at once.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// Only what has been sent for so long beside the pictures is reserved for: a burst of repair is over before its room would be of use.
+/// Higher: pictures take part of the room that repair needs. Lower: one burst of losses pauses them.
+const RESERVED_AFTER: Duration = Duration::from_secs(3);
+
+/// The largest part of a budget that is reserved, in percent.
+const MAX_RESERVE_PERCENT: u64 = 50;
 
 /// A target for a track of which nothing has arrived: whatever comes first.
 const ANYTHING: Layer = Layer {
@@ -66,6 +73,8 @@ pub struct Receiver {
     pub due: Option<Instant>,
     /// What was last said to be of use in all.
     pub wanted: Option<u64>,
+    /// What was sent beside the pictures, lately and when.
+    reserves: VecDeque<(Instant, u64)>,
     tracks: BTreeMap<TrackId, Held>,
 }
 
@@ -82,6 +91,10 @@ struct Held {
 impl Receiver {
     /// Decides what it gets of each track that it is subscribed to. Those that it does not name are forgotten.
     pub fn decide(&mut self, now: Instant, budget: Budget, requests: &[Request]) -> Decision {
+        let budget = Budget {
+            reserve: self.reserve(now, budget),
+            ..budget
+        };
         self.tracks
             .retain(|track, _| requests.iter().any(|request| request.track == *track));
         let requests: Vec<&Request> = requests.iter().filter(|request| !request.is_muted).collect();
@@ -131,6 +144,26 @@ impl Receiver {
             self.tracks.insert(request.track.clone(), held);
         }
         decision
+    }
+
+    /// What is to be reserved, given what has been sent of late beside the pictures.
+    fn reserve(&mut self, now: Instant, budget: Budget) -> u64 {
+        let is_old = |at: Instant| now.saturating_duration_since(at) > RESERVED_AFTER;
+        while self.reserves.front().is_some_and(|(at, _)| is_old(*at)) {
+            self.reserves.pop_front();
+        }
+        // Of what was larger before, nothing will be asked.
+        while self
+            .reserves
+            .back()
+            .is_some_and(|(_, before)| *before >= budget.reserve)
+        {
+            self.reserves.pop_back();
+        }
+        self.reserves.push_back((now, budget.reserve));
+        let lowest = self.reserves.front().map_or(0, |(_, reserve)| *reserve);
+        let most = budget.bps.map_or(u64::MAX, |bps| bps * MAX_RESERVE_PERCENT / 100);
+        lowest.min(most)
     }
 
     /// The tracks that are paused for lack of room.

@@ -28,6 +28,7 @@ struct Viewer {
     receiver: Receiver,
     now: Instant,
     requests: Vec<Request>,
+    reserve: u64,
     /// Pauses and their ends, as they were told.
     told: Vec<(String, bool)>,
 }
@@ -39,6 +40,7 @@ impl Viewer {
             receiver: Receiver::default(),
             now: Instant::now(),
             requests,
+            reserve: 0,
             told: Vec::new(),
         }
     }
@@ -49,7 +51,7 @@ impl Viewer {
         loop {
             let budget = Budget {
                 bps: Some(kbps * 1_000),
-                reserve: 0,
+                reserve: self.reserve,
                 never_pause: false,
             };
             let decision = self.receiver.decide(self.now, budget, &self.requests);
@@ -217,4 +219,20 @@ fn a_muted_track_needs_no_room_and_one_that_is_gone_is_forgotten() {
     viewer.requests.clear();
     viewer.run(0, 100);
     assert_eq!(viewer.receiver.paused().count(), 0);
+}
+
+#[test]
+fn a_burst_of_repair_pauses_nothing_and_what_lasts_is_reserved_for() {
+    let mut viewer = Viewer::new(vec![request("a", &[0, 1, 2])]);
+    viewer.run(10_000, 700);
+    viewer.reserve = 600_000;
+    assert_eq!(viewer.run(2_900, 700), [Some(1)]);
+    viewer.reserve = 0;
+    assert_eq!(viewer.run(100, 700), [Some(1)]);
+    viewer.reserve = 250_000;
+    assert_eq!(viewer.run(3_200, 700), [Some(0)]);
+    viewer.reserve = 600_000;
+    assert_eq!(viewer.run(10_000, 700), [Some(0)], "half of it at most");
+    viewer.reserve = 0;
+    assert_eq!(viewer.run(2_000, 700), [Some(1)]);
 }

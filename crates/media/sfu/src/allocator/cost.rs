@@ -8,6 +8,10 @@ use super::Rung;
 /// are tried when there is no room for them.
 const MILLIBITS_PER_PIXEL: u64 = 70;
 
+/// The most that the lowest rung is taken for, in bits per second, until it is measured. Higher: a network that is narrow, or not yet
+/// known, shows nothing of it. Lower: it is begun and then paused.
+const MAX_FIRST_BPS: u64 = 150_000;
+
 /// The size of a picture that nobody has said the size of, as the top layer, in pixels.
 const USUAL_PIXELS: u64 = 1280 * 720;
 
@@ -34,6 +38,8 @@ pub fn fill_costs(rungs: &mut [Rung], info: &TrackInfo) {
             Some(said) if said > 0 => u64::from(said),
             _ => usual(rung, top),
         };
+        let is_lowest = known.first().is_some_and(|lowest| lowest.layer == rung.layer);
+        let full = if is_lowest { full.min(MAX_FIRST_BPS) } else { full };
         let mut bps = (0..above).fold(full, |bps, _| bps * TEMPORAL_PERCENT / 100);
         // Never less than what is measured of a part of it.
         for part in beside().filter(|other| other.layer.temporal < rung.layer.temporal) {
@@ -113,9 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_measured_is_worth_a_try() {
+        assert_eq!(filled(&[(0, 0, 1280, 720, 0)], &[1_700_000]), [150_000]);
+        assert_eq!(
+            filled(&[(0, 0, 1280, 720, 0), (0, 1, 1280, 720, 0)], &[1_000_000]),
+            [97_500, 1_000_000]
+        );
+    }
+
+    #[test]
     fn fewer_pictures_cost_less_but_no_part_costs_more_than_the_whole() {
         let rungs = [(0, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 2, 0, 0, 0)];
-        assert_eq!(filled(&rungs, &[1_000_000]), [422_500, 650_000, 1_000_000]);
+        assert_eq!(filled(&rungs, &[100_000]), [42_250, 65_000, 100_000]);
         let rungs = [(0, 0, 0, 0, 900_000), (0, 1, 0, 0, 0)];
         assert_eq!(filled(&rungs, &[500_000]), [900_000, 900_001]);
     }

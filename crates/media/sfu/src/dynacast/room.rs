@@ -13,7 +13,7 @@ use crate::track::Track;
 
 /// The codecs that a track is or can be received in, best first; none: not known yet.
 fn codecs(track: &Track) -> Vec<Option<Codec>> {
-    vec![Codec::from_mime_type(&track.info.mime_type)]
+    track.encodings().iter().map(|encoding| encoding.codec).collect()
 }
 
 impl Room {
