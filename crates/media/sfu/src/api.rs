@@ -34,6 +34,11 @@ pub struct Limits {
     /// Audio tracks of a room that are forwarded at a time: those of the loudest; 0: all. Higher: more packets for everyone in big
     /// rooms. Lower: of many who speak at once, some are not heard.
     pub loudest_audio: usize,
+    /// Data messages that one participant may send in a second. Higher: one that sends too much costs more. Lower: files sent in
+    /// pieces lose some.
+    pub data_messages_per_second: u64,
+    /// The same in bytes.
+    pub data_bytes_per_second: u64,
     /// How long a participant stays that has neither signaling nor media.
     pub departure: Duration,
     /// How long a stream without a peer connection, or a participant that has no others and no signaling, stays without any sign of
@@ -50,6 +55,8 @@ impl Default for Limits {
             tracks_per_participant: 16,
             media_lines: 128,
             loudest_audio: 10,
+            data_messages_per_second: 1_000,
+            data_bytes_per_second: 4 * 1024 * 1024,
             departure: Duration::from_secs(15),
             srtp_idle: Duration::from_secs(60),
             empty_room: Duration::from_secs(20),
@@ -118,8 +125,12 @@ pub struct ShardStats {
     pub dropped_replayed: u64,
     /// Authentic RTP of another payload type than its stream's.
     pub dropped_payload_type: u64,
-    /// Data messages that were dropped: malformed, not permitted, or for a receiver whose queue was full.
+    /// Data messages that were dropped: malformed, too long, or not permitted.
     pub dropped_data: u64,
+    /// Data messages that were dropped since their sender sent too many.
+    pub dropped_data_rate: u64,
+    /// Data messages that were dropped on the way to one receiver, which takes them too slowly or has no data channels.
+    pub dropped_data_slow: u64,
     /// Connections that were ended because of an error or a panic in them.
     pub failed_connections: u64,
 }

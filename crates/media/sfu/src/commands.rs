@@ -10,6 +10,7 @@ use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, ParticipantS
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use crate::allocation::Receiver;
+use crate::data;
 use crate::one_offer::{self, Agreed};
 use crate::participant::{Negotiation, Participant};
 use crate::publish::{negotiate, no_participant, refused};
@@ -60,8 +61,7 @@ impl Room {
             srtp: None,
             negotiation: Negotiation::default(),
             channels: Vec::new(),
-            backlog: Default::default(),
-            backlog_bytes: 0,
+            data: data::Flow::new(&cx.limits, join.transports == Transports::Dual),
             quality: None,
             absent_since: None,
         };

@@ -349,10 +349,14 @@ impl Connection {
         }
     }
 
-    /// Queues a message. `Ok(false)`: the channel's buffer is full, or the channel is closed.
-    pub fn send(&mut self, channel: Channel, message: &[u8]) -> Result<bool, Fault> {
+    /// Queues a message, unless more than so many bytes wait on the channel. `Ok(false)`: it has, or the connection's buffer is full, or
+    /// the channel is closed.
+    pub fn send(&mut self, channel: Channel, message: &[u8], at_most: usize) -> Result<bool, Fault> {
         self.guard(|rtc| match rtc.channel(channel.0) {
             Some(mut open) => {
+                if open.buffered_amount() > at_most {
+                    return Ok(false);
+                }
                 let is_queued = open.write(true, message)?;
                 if !is_queued {
                     open.set_buffered_amount_low_threshold(32 * 1024);

@@ -1,5 +1,6 @@
 //! What happens on connections: media to forward, data to deliver, and connections that come and go.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use signalbox_protocol::ParticipantId;
@@ -10,7 +11,7 @@ use crate::connection::{Channel, ConnectionEvent};
 use crate::connections::Key;
 use crate::data::{self, Delivery};
 use crate::packet::{MediaPacket, Mid};
-use crate::participant::MAX_BACKLOG_BYTES;
+use crate::participant::Participant;
 use crate::room::{Context, Room};
 use crate::track::Track;
 use crate::transport::Transport;
@@ -52,7 +53,7 @@ impl Room {
                         .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
                     participant.channels.push((key, channel, delivery));
                 }
-                self.drain_backlog(cx, id);
+                self.drain(cx, id);
             }
             ConnectionEvent::ChannelClosed(channel) => {
                 if let Some(participant) = self.participants.get_mut(id) {
@@ -61,8 +62,8 @@ impl Room {
                         .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
                 }
             }
-            ConnectionEvent::ChannelDrained => self.drain_backlog(cx, id),
-            ConnectionEvent::Message(channel, message) => self.message(cx, key, id, channel, &message),
+            ConnectionEvent::ChannelDrained => self.drain(cx, id),
+            ConnectionEvent::Message(channel, message) => self.message(cx, now, key, id, channel, &message),
         }
     }
 
@@ -152,73 +153,100 @@ impl Room {
         }
     }
 
-    fn message(&mut self, cx: &mut Context, key: Key, id: &ParticipantId, channel: Channel, message: &[u8]) {
-        let Some(sender) = self.participants.get(id) else {
+    fn message(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        key: Key,
+        id: &ParticipantId,
+        channel: Channel,
+        message: &[u8],
+    ) {
+        let Some(sender) = self.participants.get_mut(id) else {
             return;
         };
-        let delivery = sender
-            .channels
-            .iter()
-            .find(|(owner, open, _)| (*owner, *open) == (key, channel))
-            .map(|(_, _, found)| *found);
+        let mut channels = sender.channels.iter();
+        let delivery = channels.find(|(owner, open, _)| (*owner, *open) == (key, channel));
+        let delivery = delivery.map(|(_, _, delivery)| *delivery);
+        let is_reliable = u64::from(delivery == Some(Delivery::Reliable));
+        // Counted before it is looked at: what is garbage costs as well.
+        if !sender.data.may_send(now, message.len()) {
+            cx.stats.dropped_data_rate += 1;
+            sender.data.lost_sent += is_reliable;
+            return;
+        }
         let (Some(delivery), Some(routing), true) = (delivery, data::routing(message), sender.grants().publish_data)
         else {
             cx.stats.dropped_data += 1;
+            sender.data.lost_sent += is_reliable;
             return;
         };
         let stamped = data::stamped(message, &sender.info.identity, id);
-        let to: Vec<ParticipantId> = self
-            .participants
-            .values()
-            .filter(|receiver| receiver.info.id != *id && receiver.transports != Transports::Srtp)
-            .filter(|receiver| {
-                routing.destination_identities.is_empty()
-                    || routing
-                        .destination_identities
-                        .iter()
-                        .any(|to| to == receiver.info.identity.as_str())
-            })
-            .map(|receiver| receiver.info.id.clone())
-            .collect();
-        for receiver in to {
-            self.deliver(cx, &receiver, delivery, &stamped);
-        }
-    }
-
-    /// Gives a message to one receiver. A slow one loses lossy messages at once, and reliable ones when its queue is full; nobody else
-    /// notices.
-    fn deliver(&mut self, cx: &mut Context, id: &ParticipantId, delivery: Delivery, message: &[u8]) {
-        let Some(receiver) = self.participants.get_mut(id) else {
-            return;
-        };
-        let must_wait = delivery == Delivery::Reliable && !receiver.backlog.is_empty();
-        if !must_wait && send(cx, receiver, delivery, message) {
-            return;
-        }
-        if delivery == Delivery::Reliable && receiver.backlog_bytes + message.len() <= MAX_BACKLOG_BYTES {
-            receiver.backlog_bytes += message.len();
-            receiver.backlog.push_back(message.to_vec());
-        } else {
-            cx.stats.dropped_data += 1;
-        }
-    }
-
-    fn drain_backlog(&mut self, cx: &mut Context, id: &ParticipantId) {
-        let Some(receiver) = self.participants.get_mut(id) else {
-            return;
-        };
-        while let Some(message) = receiver.backlog.pop_front() {
-            if !send(cx, receiver, Delivery::Reliable, &message) {
-                receiver.backlog.push_front(message);
-                return;
+        for receiver in self.participants.values_mut() {
+            let is_other = receiver.info.id != *id && receiver.transports != Transports::Srtp;
+            if is_other && routing.is_for(&receiver.info.identity) {
+                deliver(cx, receiver, delivery, &stamped);
             }
-            receiver.backlog_bytes -= message.len();
+        }
+    }
+
+    fn drain(&mut self, cx: &mut Context, id: &ParticipantId) {
+        if let Some(receiver) = self.participants.get_mut(id) {
+            drain_backlog(cx, receiver);
+        }
+    }
+
+    /// Sends what waits, and tells whoever has lost messages. For the case that a connection has not said that there is room again:
+    /// what filled its buffer may have been another channel's.
+    pub fn tend_data(&mut self, cx: &mut Context) {
+        let mut told = Vec::new();
+        for (id, participant) in &mut self.participants {
+            if participant.data.is_waiting() {
+                drain_backlog(cx, participant);
+            }
+            let (sent, received) = (participant.data.lost_sent, participant.data.lost_received);
+            if (sent, received) != (0, 0) && participant.is_attached {
+                (participant.data.lost_sent, participant.data.lost_received) = (0, 0);
+                told.push((id.clone(), Event::DataLost { sent, received }));
+            }
+        }
+        for (id, event) in told {
+            cx.tell_one(&id, event);
         }
     }
 }
 
+/// Gives a message to one receiver. A slow one loses lossy messages at once, and reliable ones when its queue is full; nobody else
+/// notices.
+fn deliver(cx: &mut Context, receiver: &mut Participant, delivery: Delivery, message: &Arc<[u8]>) {
+    // One that has no data channels takes part without them, and has lost nothing.
+    if !receiver.data.has_channels {
+        return;
+    }
+    let is_reliable = delivery == Delivery::Reliable;
+    let must_wait = is_reliable && receiver.data.is_waiting();
+    if !must_wait && send(cx, receiver, delivery, message) {
+        return;
+    }
+    if !is_reliable {
+        cx.stats.dropped_data_slow += 1;
+    } else if !receiver.data.wait(message) {
+        cx.stats.dropped_data_slow += 1;
+        receiver.data.lost_received += 1;
+    }
+}
+
+fn drain_backlog(cx: &mut Context, receiver: &mut Participant) {
+    while let Some(message) = receiver.data.first() {
+        if !send(cx, receiver, Delivery::Reliable, message) {
+            return;
+        }
+        receiver.data.sent();
+    }
+}
+
 /// Puts a message on a receiver's channel; false: it has none, or there is no room.
-fn send(cx: &mut Context, receiver: &crate::participant::Participant, delivery: Delivery, message: &[u8]) -> bool {
+fn send(cx: &mut Context, receiver: &Participant, delivery: Delivery, message: &[u8]) -> bool {
     let wanted = match receiver.transports {
         Transports::Single | Transports::Srtp => Target::Publisher,
         Transports::Dual => Target::Subscriber,
@@ -229,9 +257,13 @@ fn send(cx: &mut Context, receiver: &crate::participant::Participant, delivery: 
     let Some((key, channel, _)) = channel else {
         return false;
     };
+    let at_most = match delivery {
+        Delivery::Reliable => usize::MAX,
+        Delivery::Lossy => data::MAX_LOSSY_BUFFER,
+    };
     // A fault shows itself again when the connection is polled, and is handled there.
     cx.connections
         .change(*key)
         .and_then(|entry| entry.transport.peer_mut())
-        .is_some_and(|connection| connection.send(*channel, message).unwrap_or(false))
+        .is_some_and(|connection| connection.send(*channel, message, at_most).unwrap_or(false))
 }

@@ -11,6 +11,7 @@ pub mod allocation;
 pub mod allocator;
 pub mod api;
 pub mod bandwidth;
+mod budget;
 mod cipher;
 mod clock;
 pub mod codec;

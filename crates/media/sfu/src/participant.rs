@@ -1,6 +1,6 @@
 //! One participant of a room: its connections, what it is about to publish, what it wants to receive and on which m-lines.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use signalbox_protocol::control::{ParticipantLimits, Preference, Transports};
@@ -14,13 +14,9 @@ use crate::allocation::Receiver;
 use crate::codec::Codec;
 use crate::connection::Channel;
 use crate::connections::Key;
-use crate::data::Delivery;
+use crate::data::{self, Delivery};
 use crate::packet::Mid;
 use crate::rewrite::Rewriter;
-
-/// Reliable messages that wait for a slow receiver, in bytes. Higher: more memory per slow receiver. Lower: it loses messages
-/// sooner.
-pub const MAX_BACKLOG_BYTES: usize = 1024 * 1024;
 
 /// Tracks that were announced and have no m-line yet.
 pub const MAX_PENDING_TRACKS: usize = 32;
@@ -66,10 +62,8 @@ pub struct Participant {
     pub negotiation: Negotiation,
     /// Open data channels.
     pub channels: Vec<(Key, Channel, Delivery)>,
-    /// Reliable messages that its connection has no room for.
-    pub backlog: VecDeque<Vec<u8>>,
-    /// Their bytes.
-    pub backlog_bytes: usize,
+    /// Its data messages.
+    pub data: data::Flow,
     /// How well its connection does, as everyone was told last.
     pub quality: Option<ConnectionQuality>,
     /// Since when it has neither signaling nor media.

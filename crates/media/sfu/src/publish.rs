@@ -64,6 +64,9 @@ impl Room {
             self.set_inlet(cx, now, id, key, receives, inlet(&line));
         }
         if is_single {
+            if let Some(participant) = self.participants.get_mut(id) {
+                participant.data.has_channels = sdp::has_data(offer);
+            }
             for subscription in self.tracks.values_mut().filter_map(|track| track.subscription(id)) {
                 subscription.renegotiated();
             }

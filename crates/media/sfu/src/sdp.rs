@@ -58,6 +58,14 @@ pub fn count_media_lines(sdp: &str) -> usize {
     sdp.lines().filter(|line| line.starts_with("m=")).count()
 }
 
+/// Whether there is an m-line for data channels (RFC 8841), which is not rejected.
+pub fn has_data(sdp: &str) -> bool {
+    sdp.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("m=application") && words.next().is_some_and(|port| port != "0")
+    })
+}
+
 /// Every audio and video m-line, in order.
 pub fn media_lines(sdp: &str) -> Vec<MediaLine<'_>> {
     let mut lines: Vec<MediaLine<'_>> = Vec::new();
@@ -282,6 +290,8 @@ mod tests {
             ]
         );
         assert_eq!(count_media_lines(sdp), 3);
+        assert!(has_data(sdp));
+        assert!(!has_data(&sdp.replace("m=application 9", "m=application 0")));
     }
 
     #[test]

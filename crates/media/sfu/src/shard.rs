@@ -249,6 +249,7 @@ impl Shard {
             if rates_qualities {
                 room.rate_qualities(&mut self.cx, now);
             }
+            room.tend_data(&mut self.cx);
             remove_absent(room, &mut self.cx, now);
             room.forget_departed(now);
             let is_over = room

@@ -9,6 +9,7 @@ mod sfu {
 
     mod administration;
     mod allocation;
+    mod data;
     mod forwarding;
     mod input;
     mod loudest;

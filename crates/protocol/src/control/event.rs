@@ -85,6 +85,14 @@ pub enum Event {
         /// Why.
         reason: SubscriptionFault,
     },
+    /// To one participant: reliable data messages were dropped by the node since it was last told; they will not arrive. At most every
+    /// 300 ms.
+    DataLost {
+        /// Of those that it sent: it sends too much, or what nobody can take.
+        sent: u64,
+        /// Of those that were for it: it takes them too slowly.
+        received: u64,
+    },
     /// Not with [`Transports::Dual`](super::Transports::Dual): these slots carry something else than before.
     Slots {
         /// The changed ones.

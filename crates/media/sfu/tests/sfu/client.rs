@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
@@ -33,6 +34,12 @@ pub struct Client {
     pub codec: Option<Codec>,
     /// How loud its sound claims to be, in dBov; none: it does not say.
     pub audio_level: Option<i8>,
+    /// Whether its offer has data channels.
+    pub has_data: bool,
+    /// Its open data channels by label.
+    pub channels: BTreeMap<String, ChannelId>,
+    /// What arrived on data channels, with the label.
+    pub messages: Vec<(String, Vec<u8>)>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -63,6 +70,9 @@ impl Client {
             is_connected: false,
             codec: None,
             audio_level: None,
+            has_data: false,
+            channels: BTreeMap::new(),
+            messages: Vec::new(),
             key_frames_wanted: Vec::new(),
             pending: None,
             senders: Vec::new(),
@@ -75,6 +85,15 @@ impl Client {
     pub fn offer(&mut self, audio: bool, video: &[&str], slots: (usize, usize)) -> String {
         let now = self.started;
         let mut api = self.rtc.sdp_api();
+        if self.has_data {
+            api.add_channel("_reliable".to_owned());
+            api.add_channel_with_config(ChannelConfig {
+                label: "_lossy".to_owned(),
+                ordered: false,
+                reliability: Reliability::MaxRetransmits { retransmits: 0 },
+                ..ChannelConfig::default()
+            });
+        }
         let mut new = Vec::new();
         if audio {
             new.push((
@@ -164,6 +183,12 @@ impl Client {
         self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
     }
 
+    /// Sends a message on an open data channel. False: there is no room for it now.
+    pub fn send(&mut self, label: &str, message: &[u8]) -> bool {
+        let id = self.channels[label];
+        self.rtc.channel(id).unwrap().write(true, message).unwrap()
+    }
+
     /// Asks for a key frame of what arrives on an m-line.
     pub fn want_key_frame(&mut self, mid: Mid) {
         self.rtc
@@ -217,6 +242,13 @@ impl Client {
                         sender.needs_key_frame[index] = true;
                     }
                 }
+            }
+            Event::ChannelOpen(id, label) => {
+                self.channels.insert(label, id);
+            }
+            Event::ChannelData(data) => {
+                let label = self.channels.iter().find(|(_, id)| **id == data.id);
+                self.messages.push((label.unwrap().0.clone(), data.data));
             }
             Event::RtpPacket(packet) => {
                 let mut api = self.rtc.direct_api();

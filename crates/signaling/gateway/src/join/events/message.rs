@@ -110,6 +110,13 @@ pub(super) enum Told {
         /// The changed ones.
         participants: Vec<ParticipantQuality>,
     },
+    /// Reliable data messages were dropped by the node since this was last told; they will not arrive.
+    DataLost {
+        /// Of those that the participant sent: it sends too much, or what nobody can take.
+        sent: u64,
+        /// Of those that were for it: it takes them too slowly.
+        received: u64,
+    },
     /// The room has moved: media goes to another address from now on. Of a client without a peer connection, its streams are there already.
     /// If `closed` follows, the client has to join there anew.
     Moved {
@@ -188,6 +195,7 @@ impl Told {
             Event::Slots { slots } => Self::Slots { slots },
             Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
             Event::Quality { participants } => Self::Quality { participants },
+            Event::DataLost { sent, received } => Self::DataLost { sent, received },
             Event::Closed { reason } => Self::Closed { reason },
             Event::EncodingsWanted { track, codecs } => Self::EncodingsWanted { track, codecs },
             Event::StreamStates { streams } => Self::StreamStates { streams },
@@ -221,6 +229,7 @@ impl Told {
             Self::StreamStates { .. } => "stream_states",
             Self::SubscriptionFailed { .. } => "subscription_failed",
             Self::Quality { .. } => "quality",
+            Self::DataLost { .. } => "data_lost",
             Self::Moved { .. } => "moved",
             Self::Closed { .. } => "closed",
         }
