@@ -27,8 +27,15 @@ pub struct ShardConfig {
 pub struct Limits {
     /// Participants. Higher: more load before the orchestrator is told to look elsewhere.
     pub participants: usize,
-    /// Tracks that one participant publishes.
+    /// Tracks that one participant publishes, unless its token says fewer.
     pub tracks_per_participant: usize,
+    /// Bits per second that one participant publishes, of payloads, all its tracks together, unless its token says less; 0: no
+    /// limit. Beyond it layers and then whole pictures are not forwarded. Higher: one participant can fill the links of all
+    /// others. Lower: large screens are not seen sharp.
+    pub publish_bps: u64,
+    /// Datagrams per second that one connection may send, STUN not counted; those of more are dropped before they are decrypted. 0:
+    /// no limit. Higher: a flood from within the room costs more. Lower: bursts of legitimate packets are lost.
+    pub packets_per_second: u64,
     /// m-lines in an offer. Each costs time with every packet sent.
     pub media_lines: usize,
     /// Audio tracks of a room that are forwarded at a time: those of the loudest; 0: all. Higher: more packets for everyone in big
@@ -53,6 +60,8 @@ impl Default for Limits {
         Self {
             participants: 2_000,
             tracks_per_participant: 16,
+            publish_bps: 20_000_000,
+            packets_per_second: 5_000,
             media_lines: 128,
             loudest_audio: 10,
             data_messages_per_second: 1_000,
@@ -125,6 +134,10 @@ pub struct ShardStats {
     pub dropped_replayed: u64,
     /// Authentic RTP of another payload type than its stream's.
     pub dropped_payload_type: u64,
+    /// Datagrams of a connection that were dropped since it sent more than [`Limits::packets_per_second`].
+    pub dropped_flood: u64,
+    /// RTP packets that were not forwarded since their publisher sent more than [`Limits::publish_bps`] or its token allow.
+    pub dropped_bitrate: u64,
     /// Data messages that were dropped: malformed, too long, or not permitted.
     pub dropped_data: u64,
     /// Data messages that were dropped since their sender sent too many.

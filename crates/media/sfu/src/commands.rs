@@ -3,16 +3,18 @@
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    CloseReason, Command, Event, Join, Joined, ParticipantUpdate, Preference, Refusal, RefusalReason, Reply, Target,
-    Transports,
+    CloseReason, Command, Event, Join, Joined, ParticipantLimits, ParticipantUpdate, Preference, Refusal,
+    RefusalReason, Reply, Target, Transports,
 };
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use crate::allocation::Receiver;
+use crate::api::Limits;
 use crate::data;
 use crate::one_offer::{self, Agreed};
 use crate::participant::{Negotiation, Participant};
+use crate::policer::Policer;
 use crate::publish::{negotiate, no_participant, refused};
 use crate::room::{Context, Room};
 
@@ -57,6 +59,7 @@ impl Room {
             never_pause: join.never_pause,
             limits: join.limits,
             receiver: Receiver::default(),
+            policer: Policer::new(publish_cap(&cx.limits, &join.limits)),
             slots_wanted: (0, 0),
             srtp: None,
             negotiation: Negotiation::default(),
@@ -72,8 +75,10 @@ impl Room {
             );
             return Err(Refusal::new(RefusalReason::NotPermitted, detail));
         }
-        if join.publish.len() > cx.limits.tracks_per_participant {
-            return Err(Refusal::new(RefusalReason::Full, "Too many tracks; publish fewer."));
+        let most = participant.max_tracks(&cx.limits);
+        if join.publish.len() > most {
+            let detail = format!("Too many tracks; publish at most {most}.");
+            return Err(Refusal::new(RefusalReason::Full, detail));
         }
         // All that can fail comes first, so that a join that is refused changes nothing.
         let (mut negotiated, mut streams, mut countered) = (None, None, None);
@@ -317,4 +322,10 @@ impl Room {
         }
         self.allocate(cx, now, id);
     }
+}
+
+/// How many bits per second a participant may publish, by the node's limits and its own; 0: no limit.
+fn publish_cap(node: &Limits, own: &ParticipantLimits) -> u64 {
+    let node = Some(node.publish_bps).filter(|bps| *bps > 0);
+    node.into_iter().chain(own.publish_bps).min().unwrap_or(0)
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::room::Kind;
+use str0m::bwe::Bitrate;
 use str0m::change::SdpPendingOffer;
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert};
@@ -346,6 +347,14 @@ impl Connection {
         if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid.as_str().into(), rid) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
             self.stack_due = None;
+        }
+    }
+
+    /// Asks the peer to send no more than so many bits per second in all, in the name of one of its layers.
+    pub fn limit_incoming(&mut self, mid: Mid, rid: Option<Rid>, bps: u64) {
+        let rid = rid.map(|rid| rid.as_str().into());
+        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid.as_str().into(), rid) {
+            stream.request_remb(Bitrate::bps(bps));
         }
     }
 

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::Target;
 use slab::Slab;
 
+use crate::budget::Budget;
 use crate::connection::{Connection, Fault, OutgoingStream, Stack};
 use crate::ids::Ids;
 use crate::packet::Mid;
@@ -22,6 +23,9 @@ use crate::transport::Transport;
 
 /// Addresses that one connection may use at a time (a client checks from each of its interfaces); the oldest is forgotten first.
 const MAX_ADDRESSES: usize = 8;
+
+/// How long a connection can save up datagrams that it may send.
+const PACKETS_SAVED: Duration = Duration::from_secs(1);
 
 /// A connection's key in its shard. Keys are used again; whoever holds one must let it go before the connection is closed.
 pub type Key = usize;
@@ -42,6 +46,7 @@ pub struct Entry {
     pub last_heard: Option<Instant>,
     ufrag: String,
     addresses: Vec<SocketAddr>,
+    packets: Budget,
     due: Instant,
     is_dirty: bool,
 }
@@ -81,6 +86,7 @@ pub enum Route {
 /// All connections.
 pub struct Connections {
     stack: Stack,
+    packets_per_second: u64,
     entries: Slab<Entry>,
     by_ufrag: HashMap<String, Key>,
     by_address: HashMap<SocketAddr, Key>,
@@ -90,10 +96,11 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(stack: Stack) -> Self {
+    /// None yet; each may send so many datagrams per second, 0: any number.
+    pub fn new(stack: Stack, packets_per_second: u64) -> Self {
         Self {
             stack,
+            packets_per_second,
             entries: Slab::new(),
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
@@ -152,6 +159,7 @@ impl Connections {
             last_heard: None,
             ufrag,
             addresses: Vec::new(),
+            packets: Budget::new(self.packets_per_second, PACKETS_SAVED),
             due: now,
             is_dirty: false,
         });
@@ -265,6 +273,19 @@ impl Connections {
             self.bind(key, source);
         }
         Route::To(key)
+    }
+
+    /// Whether one more datagram of a connection's client is to be looked at.
+    pub fn may_send(&mut self, now: Instant, key: Key) -> bool {
+        self.entries.get_mut(key).is_none_or(|entry| entry.packets.take(now, 1))
+    }
+
+    /// Whether a datagram for a stream comes from the address that has been proven for it.
+    pub fn is_proven(&self, key: Key, stream: Stream, source: SocketAddr) -> bool {
+        match self.entries.get(key).map(|entry| &entry.transport) {
+            Some(Transport::Srtp(endpoint)) => endpoint.is_proven(stream, source),
+            Some(Transport::Peer(_)) | None => false,
+        }
     }
 
     fn route_by_ssrc(&self, datagram: &[u8]) -> Route {

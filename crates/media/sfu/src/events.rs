@@ -74,6 +74,13 @@ impl Room {
         let Some(track_id) = self.by_source.get(&(key, packet.mid)) else {
             return;
         };
+        let kind = self.tracks.get(track_id).map_or(Kind::Video, |track| track.info.kind);
+        let publisher = self.participants.get_mut(id);
+        let policer = publisher.map(|publisher| &mut publisher.policer);
+        if policer.is_some_and(|policer| !policer.admit(now, kind, packet.mid, packet.rid, packet.payload.len())) {
+            cx.stats.dropped_bitrate += 1;
+            return;
+        }
         let is_heard = |track: &Track| track.info.kind == Kind::Audio && !track.info.muted;
         if self.tracks.get(track_id).is_some_and(is_heard) {
             for (changed, is_selected) in self.loudest.observe(now, track_id, packet.audio_level) {
@@ -187,6 +194,30 @@ impl Room {
             if is_other && routing.is_for(&receiver.info.identity) {
                 deliver(cx, receiver, delivery, &stamped);
             }
+        }
+    }
+
+    /// Looks at what everyone has published lately: asks those near their cap to send no more, and tells those who do anyway.
+    pub fn police(&mut self, cx: &mut Context, now: Instant) {
+        let mut told = Vec::new();
+        for (id, participant) in &mut self.participants {
+            let Some(review) = participant.policer.review(now) else {
+                continue;
+            };
+            let limit_bps = participant.policer.cap_bps();
+            if review.ask
+                && let Some((mid, rid)) = participant.policer.pictures().next()
+                && let Some(entry) = participant.publisher.and_then(|key| cx.connections.change(key))
+            {
+                entry.transport.limit_incoming(mid, rid, limit_bps);
+            }
+            if review.tell {
+                tracing::warn!(participant = %id, limit_bps, "a participant publishes more than it may; some of it is dropped");
+                told.push((id.clone(), Event::PublishLimited { limit_bps }));
+            }
+        }
+        for (id, event) in told {
+            self.tell(cx, event, |told| *told == id);
         }
     }
 

@@ -29,6 +29,7 @@ mod loudest;
 mod one_offer;
 pub mod packet;
 mod participant;
+mod policer;
 mod publish;
 pub mod quality;
 mod reporter;

@@ -264,11 +264,11 @@ fn check(
     if lines.is_empty() {
         return bad("The offer has no audio or video m-line; offer what is to be published.".to_owned());
     }
-    if lines.len() > cx.limits.tracks_per_participant {
+    let most = participant.max_tracks(&cx.limits);
+    if lines.len() > most {
         return bad(format!(
-            "The offer publishes {} tracks; publish at most {}.",
-            lines.len(),
-            cx.limits.tracks_per_participant
+            "The offer publishes {} tracks; publish at most {most}.",
+            lines.len()
         ));
     }
     match lines

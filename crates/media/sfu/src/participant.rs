@@ -11,11 +11,13 @@ use signalbox_protocol::srtp::SrtpSession;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::allocation::Receiver;
+use crate::api::Limits;
 use crate::codec::Codec;
 use crate::connection::Channel;
 use crate::connections::Key;
 use crate::data::{self, Delivery};
 use crate::packet::Mid;
+use crate::policer::Policer;
 use crate::rewrite::Rewriter;
 
 /// Tracks that were announced and have no m-line yet.
@@ -54,6 +56,8 @@ pub struct Participant {
     pub limits: ParticipantLimits,
     /// What it gets of its video tracks.
     pub receiver: Receiver,
+    /// Keeps what it publishes below its cap.
+    pub policer: Policer,
     /// Slots that were missing when it was last told.
     pub slots_wanted: (u32, u32),
     /// Its streams, if it has no peer connection, as it was told of them.
@@ -123,6 +127,15 @@ impl Participant {
     /// What it may do.
     pub fn grants(&self) -> &Grants {
         &self.info.grants
+    }
+
+    /// How many tracks it may publish, on a node with these limits.
+    pub fn max_tracks(&self, limits: &Limits) -> usize {
+        let own = self
+            .limits
+            .tracks
+            .map(|tracks| usize::try_from(tracks).unwrap_or(usize::MAX));
+        own.unwrap_or(usize::MAX).min(limits.tracks_per_participant)
     }
 
     /// The connection that media goes out on.

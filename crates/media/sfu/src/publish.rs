@@ -175,7 +175,7 @@ impl Room {
                 "An SRTP participant publishes what its join names; join again with this track in `publish`.",
             ));
         }
-        if published + participant.pending.len() >= cx.limits.tracks_per_participant.min(MAX_PENDING_TRACKS) {
+        if published + participant.pending.len() >= participant.max_tracks(&cx.limits).min(MAX_PENDING_TRACKS) {
             return Err(Refusal::new(
                 RefusalReason::Full,
                 "Too many tracks; unpublish one first.",
@@ -201,7 +201,11 @@ impl Room {
         (track, mut said): (TrackId, PublishTrack),
     ) {
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
-        if published >= cx.limits.tracks_per_participant {
+        let most = self
+            .participants
+            .get(id)
+            .map(|participant| participant.max_tracks(&cx.limits));
+        if most.is_some_and(|most| published >= most) {
             return;
         }
         if said.layers.is_empty() {

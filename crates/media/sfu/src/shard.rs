@@ -50,7 +50,7 @@ impl Shard {
     pub fn new(config: ShardConfig, now: Instant) -> Self {
         let clock = Clock::new(now, config.unix_ms);
         let cx = Context {
-            connections: Connections::new(Stack::new(config.public, clock)),
+            connections: Connections::new(Stack::new(config.public, clock), config.limits.packets_per_second),
             outputs: VecDeque::new(),
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
@@ -90,6 +90,10 @@ impl Shard {
             Route::UnknownSsrc => return self.cx.stats.dropped_ssrc += 1,
             Route::Stream(key, stream) => return self.handle_srtp(now, source, datagram, key, stream),
         };
+        // STUN has been authenticated by now, which is most of what it costs, and keeps the connection up.
+        if protocol != Protocol::Stun && !self.cx.connections.may_send(now, key) {
+            return self.cx.stats.dropped_flood += 1;
+        }
         if self.cx.connections.take_dirty(key) {
             self.poll_connection(now, key);
         }
@@ -110,6 +114,10 @@ impl Shard {
     /// Takes a datagram that names a stream without a peer connection. Dropping one that is not authentic must cost little: nothing is
     /// done but to count it.
     fn handle_srtp(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], key: Key, stream: Stream) {
+        // From any other address only so many may fail ([`crate::srtp::guard`]); those must not use up what is the client's own.
+        if self.cx.connections.is_proven(key, stream, source) && !self.cx.connections.may_send(now, key) {
+            return self.cx.stats.dropped_flood += 1;
+        }
         let Some(entry) = self.cx.connections.polled(key) else {
             return;
         };
@@ -249,6 +257,7 @@ impl Shard {
             if rates_qualities {
                 room.rate_qualities(&mut self.cx, now);
             }
+            room.police(&mut self.cx, now);
             room.tend_data(&mut self.cx);
             remove_absent(room, &mut self.cx, now);
             room.forget_departed(now);

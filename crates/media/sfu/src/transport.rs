@@ -121,6 +121,15 @@ impl Transport {
         }
     }
 
+    /// Asks the client to send no more than so many bits per second in all (draft-alvestrand-rmcat-remb), in the name of one of its layers.
+    pub fn limit_incoming(&mut self, mid: Mid, rid: Option<Rid>, bps: u64) {
+        match self {
+            Self::Peer(connection) => connection.limit_incoming(mid, rid, bps),
+            // What sends plain RTP has no congestion control that it could tell.
+            Self::Srtp(_) => {}
+        }
+    }
+
     /// What it has reported last of how well it does.
     pub fn report(&self) -> Report {
         match self {

@@ -12,6 +12,7 @@ mod sfu {
     mod data;
     mod forwarding;
     mod input;
+    mod limits;
     mod loudest;
     mod membership;
     mod one_offer;

@@ -85,6 +85,11 @@ pub enum Event {
         /// Why.
         reason: SubscriptionFault,
     },
+    /// To one participant: it publishes more than its cap, and some of its layers or tracks are not forwarded. At most once a minute.
+    PublishLimited {
+        /// The cap in bits per second, all its tracks together.
+        limit_bps: u64,
+    },
     /// To one participant: reliable data messages were dropped by the node since it was last told; they will not arrive. At most every
     /// 300 ms.
     DataLost {

@@ -136,6 +136,20 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Whether a datagram for a stream comes from the address that has been proven for it.
+    pub fn is_proven(&self, stream: Stream, source: SocketAddr) -> bool {
+        match stream {
+            Stream::Published(place) => {
+                let stream = self.inbound.get(place).and_then(Option::as_ref);
+                stream.is_some_and(|stream| stream.is_at(source))
+            }
+            Stream::Feedback(place) | Stream::Received(place) => {
+                let stream = self.outbound.get(place);
+                stream.is_some_and(|stream| stream.is_at(source))
+            }
+        }
+    }
+
     /// Ends a published stream; its SSRC.
     pub fn end_published(&mut self, mid: Mid) -> Option<u32> {
         let stream = self

@@ -99,6 +99,11 @@ impl Inbound {
         self.address.is_some()
     }
 
+    /// Whether this is the address that has been proven.
+    pub fn is_at(&self, source: SocketAddr) -> bool {
+        self.address == Some(source)
+    }
+
     /// How many packets were to come in the last [`REPORT_INTERVAL`], and which share of them was lost.
     pub fn loss(&self) -> (u64, f32) {
         self.loss

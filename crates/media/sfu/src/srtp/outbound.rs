@@ -139,6 +139,11 @@ impl Outbound {
         self.address.is_some()
     }
 
+    /// Whether this is the address that has been proven.
+    pub fn is_at(&self, source: SocketAddr) -> bool {
+        self.address == Some(source)
+    }
+
     /// A datagram that proves the address that it is sent from, once.
     pub fn proof(&self) -> Option<Vec<u8>> {
         let mut bytes = Compound::receiver_report(self.feedback_ssrc, None).into_bytes();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
@@ -34,6 +35,10 @@ pub struct Client {
     pub codec: Option<Codec>,
     /// How loud its sound claims to be, in dBov; none: it does not say.
     pub audio_level: Option<i8>,
+    /// Bytes that each of its pictures' packets has more.
+    pub padding: usize,
+    /// What it was asked to send at most, in bits per second.
+    pub asked_bps: Vec<u64>,
     /// Whether its offer has data channels.
     pub has_data: bool,
     /// Its open data channels by label.
@@ -70,6 +75,8 @@ impl Client {
             is_connected: false,
             codec: None,
             audio_level: None,
+            padding: 0,
+            asked_bps: Vec::new(),
             has_data: false,
             channels: BTreeMap::new(),
             messages: Vec::new(),
@@ -243,6 +250,7 @@ impl Client {
                     }
                 }
             }
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) => self.asked_bps.push(estimate.as_u64()),
             Event::ChannelOpen(id, label) => {
                 self.channels.insert(label, id);
             }
@@ -309,6 +317,7 @@ impl Client {
                         payload.extend((0x8000 | picture).to_be_bytes());
                         payload.extend([frame as u8, 0x20, u8::from(!is_key)]);
                         payload.extend([0; 200]);
+                        payload.resize(payload.len() + self.padding, 0);
                         payload.extend([layer as u8, 0, 0, 0]);
                         payload
                     }

@@ -184,8 +184,8 @@ pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
                 err: translate::subscription_error(reason).into(),
             })]
         }
-        // The protocol has no word for it; receivers see a gap in the senders' sequence numbers.
-        Event::DataLost { .. } => Vec::new(),
+        // The protocol has no word for them; receivers see a gap in the senders' sequence numbers.
+        Event::DataLost { .. } | Event::PublishLimited { .. } => Vec::new(),
         Event::Offer { id, sdp } => {
             return Told::Offer(lk::SessionDescription {
                 r#type: "offer".to_owned(),

@@ -110,6 +110,11 @@ pub(super) enum Told {
         /// The changed ones.
         participants: Vec<ParticipantQuality>,
     },
+    /// The participant publishes more than it may, and some of its layers or tracks are not forwarded. At most once a minute.
+    PublishLimited {
+        /// Bits per second that it may publish, all its tracks together.
+        limit_bps: u64,
+    },
     /// Reliable data messages were dropped by the node since this was last told; they will not arrive.
     DataLost {
         /// Of those that the participant sent: it sends too much, or what nobody can take.
@@ -195,6 +200,7 @@ impl Told {
             Event::Slots { slots } => Self::Slots { slots },
             Event::SlotsWanted { audio, video } => Self::SlotsWanted { audio, video },
             Event::Quality { participants } => Self::Quality { participants },
+            Event::PublishLimited { limit_bps } => Self::PublishLimited { limit_bps },
             Event::DataLost { sent, received } => Self::DataLost { sent, received },
             Event::Closed { reason } => Self::Closed { reason },
             Event::EncodingsWanted { track, codecs } => Self::EncodingsWanted { track, codecs },
@@ -229,6 +235,7 @@ impl Told {
             Self::StreamStates { .. } => "stream_states",
             Self::SubscriptionFailed { .. } => "subscription_failed",
             Self::Quality { .. } => "quality",
+            Self::PublishLimited { .. } => "publish_limited",
             Self::DataLost { .. } => "data_lost",
             Self::Moved { .. } => "moved",
             Self::Closed { .. } => "closed",
