@@ -1,12 +1,14 @@
 //! `signalbox token`: signs an access token. It talks to nobody.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
 use jsonwebtoken::{EncodingKey, Header};
-use signalbox_protocol::token::{AccessClaims, VideoGrant};
+use signalbox_protocol::control::Quality;
+use signalbox_protocol::token::{AccessClaims, LimitsClaim, VideoGrant};
 use signalbox_protocol::{Identity, RoomName, Secret};
 
 use crate::exit::Usage;
@@ -65,6 +67,18 @@ pub struct Token {
     /// Do not show it to the others.
     #[arg(long)]
     hidden: bool,
+    /// How many bits per second it may publish, all its tracks together: a number, or one with k or M, such as 500k or 2M.
+    #[arg(long, value_name = "BITRATE", value_parser = parse_bitrate)]
+    max_publish_bitrate: Option<NonZeroU64>,
+    /// How many tracks it may publish at a time.
+    #[arg(long, value_name = "COUNT")]
+    max_tracks: Option<NonZeroU32>,
+    /// How many bits per second it may receive, all tracks together.
+    #[arg(long, value_name = "BITRATE", value_parser = parse_bitrate)]
+    max_receive_bitrate: Option<NonZeroU64>,
+    /// The highest quality that it may receive of any track.
+    #[arg(long, value_name = "QUALITY", value_parser = parse_quality)]
+    max_receive_quality: Option<Quality>,
     /// Let it manage the room.
     #[arg(long)]
     admin: bool,
@@ -109,6 +123,12 @@ impl Token {
                 can_update_own_metadata: self.can_update_own_metadata.then_some(true),
                 hidden: self.hidden,
                 ..VideoGrant::default()
+            },
+            limits: LimitsClaim {
+                max_publish_bitrate: self.max_publish_bitrate,
+                max_tracks: self.max_tracks,
+                max_receive_bitrate: self.max_receive_bitrate,
+                max_receive_quality: self.max_receive_quality,
             },
             ..AccessClaims::default()
         };
@@ -163,6 +183,27 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
         return Err("must be longer than nothing".to_owned());
     }
     Ok(Duration::from_secs(u64::from(seconds) * unit))
+}
+
+fn parse_bitrate(text: &str) -> Result<NonZeroU64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'M']) {
+        Some(number) if text.ends_with('k') => (number, 1_000),
+        Some(number) => (number, 1_000_000),
+        None => (text, 1),
+    };
+    let bitrate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bitrate
+        .and_then(NonZeroU64::new)
+        .ok_or_else(|| "must be bits per second above 0, such as 800000, 800k or 2M".to_owned())
+}
+
+fn parse_quality(text: &str) -> Result<Quality, String> {
+    match text {
+        "low" => Ok(Quality::Low),
+        "medium" => Ok(Quality::Medium),
+        "high" => Ok(Quality::High),
+        _ => Err("must be low, medium or high".to_owned()),
+    }
 }
 
 fn parse_attribute(text: &str) -> Result<(String, String), String> {
@@ -256,6 +297,27 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_taken_over() {
+        let args = ["--room", "r", "--identity", "i", "--keys", "k:0123456789abcdef"];
+        let claim = claims(&args, "0123456789abcdef").limits;
+        assert!(claim.is_empty());
+        let limits = [
+            "--max-publish-bitrate=2M",
+            "--max-tracks=3",
+            "--max-receive-bitrate=500k",
+        ];
+        let claim = claims(
+            &[&args[..], &limits, &["--max-receive-quality=medium"]].concat(),
+            "0123456789abcdef",
+        )
+        .limits;
+        assert_eq!(claim.max_publish_bitrate.map(NonZeroU64::get), Some(2_000_000));
+        assert_eq!(claim.max_tracks.map(NonZeroU32::get), Some(3));
+        assert_eq!(claim.max_receive_bitrate.map(NonZeroU64::get), Some(500_000));
+        assert_eq!(claim.max_receive_quality, Some(Quality::Medium));
+    }
+
+    #[test]
     fn wrong_arguments_are_refused() {
         let required = ["token", "--room", "r", "--identity", "i"];
         for wrong in [
@@ -264,6 +326,11 @@ mod tests {
             &["--attribute", "novalue"],
             &["--source", "kitchen"],
             &["--room", ""],
+            &["--max-tracks", "0"],
+            &["--max-publish-bitrate", "0"],
+            &["--max-publish-bitrate", "2G"],
+            &["--max-receive-bitrate", "99999999999999999999M"],
+            &["--max-receive-quality", "best"],
         ] {
             assert!(Line::try_parse_from([&required, wrong].concat()).is_err(), "{wrong:?}");
         }

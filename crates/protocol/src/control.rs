@@ -183,6 +183,9 @@ pub struct Snapshot {
     /// With [`Transports::Srtp`], its streams, without proofs: what a gateway needs to put it back into its room at another node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp: Option<Box<SrtpSession>>,
+    /// What the participant may use, as its join said: a gateway that puts it back into its room at another node has to repeat it.
+    #[serde(default, skip_serializing_if = "ParticipantLimits::is_none")]
+    pub limits: ParticipantLimits,
     /// Who left within the last minute: a client that lost its signaling meanwhile was not told, and a gateway that did not serve it
     /// before cannot know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

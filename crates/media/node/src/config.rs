@@ -141,6 +141,42 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(5..)
     )]
     pub srtp_idle_seconds: u32,
+
+    /// How many bits per second a participant may publish, all its tracks together, unless its token says less; 0: any number. Of one that
+    /// sends more, the highest layers are not forwarded, then its pictures. Higher: larger and sharper screens; lower: one
+    /// participant takes less of everybody's link.
+    #[arg(
+        long,
+        env = "SIGNALBOX_MAX_PUBLISH_BITRATE",
+        value_name = "BITS",
+        default_value_t = 20_000_000
+    )]
+    pub max_publish_bitrate: u64,
+
+    /// How many tracks a participant may publish, unless its token says fewer.
+    #[arg(
+        long,
+        env = "SIGNALBOX_MAX_TRACKS",
+        value_name = "COUNT",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=32)
+    )]
+    pub max_tracks: u16,
+
+    /// How many datagrams per second a connection may send to the node; those of more are dropped before they are decrypted. 0: any number.
+    /// Higher: floods from within rooms cost more; lower: bursts of large pictures lose packets.
+    #[arg(
+        long,
+        env = "SIGNALBOX_MAX_PACKETS_PER_SECOND",
+        value_name = "COUNT",
+        default_value_t = 5_000
+    )]
+    pub max_packets_per_second: u32,
+
+    /// How many microphones of a room are forwarded at a time: those of the loudest. 0: all. Rooms with no more are not affected. Higher: more
+    /// packets for everyone in big rooms; lower: of many who speak at once, some are not heard.
+    #[arg(long, env = "SIGNALBOX_LOUDEST_AUDIO", value_name = "COUNT", default_value_t = 10)]
+    pub loudest_audio: u16,
 }
 
 impl Config {
@@ -358,6 +394,17 @@ mod tests {
         let error = config(&["--track=nightly"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("stable, canary"), "{error}");
+    }
+
+    #[test]
+    fn the_limits_default_to_those_of_the_core() {
+        let (config, core) = (config(&[]).unwrap(), signalbox_sfu::Limits::default());
+        assert_eq!(config.max_publish_bitrate, core.publish_bps);
+        assert_eq!(usize::from(config.max_tracks), core.tracks_per_participant);
+        assert_eq!(u64::from(config.max_packets_per_second), core.packets_per_second);
+        assert_eq!(usize::from(config.loudest_audio), core.loudest_audio);
+        assert!(self::config(&["--max-tracks=0"]).is_err());
+        assert_eq!(self::config(&["--loudest-audio=0"]).unwrap().loudest_audio, 0);
     }
 
     #[test]

@@ -104,8 +104,26 @@ pub fn render(node: &Node) -> String {
         ("rate_limited", core.dropped_limited),
         ("replayed", core.dropped_replayed),
         ("payload_type", core.dropped_payload_type),
+        ("flood", core.dropped_flood),
     ] {
         page.line("datagrams_dropped_total", &[("reason", reason)], count as f64);
+    }
+    page.counter(
+        "packets_over_bitrate_total",
+        "RTP packets not forwarded since their publisher sends more than it may.",
+        core.dropped_bitrate,
+    );
+    page.head(
+        "data_messages_dropped_total",
+        "counter",
+        "Data messages that were dropped.",
+    );
+    for (reason, count) in [
+        ("refused", core.dropped_data),
+        ("rate_limited", core.dropped_data_rate),
+        ("slow_receiver", core.dropped_data_slow),
+    ] {
+        page.line("data_messages_dropped_total", &[("reason", reason)], count as f64);
     }
     page.counter(
         "failed_connections_total",

@@ -155,7 +155,11 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         dropped_limited,
         dropped_replayed,
         dropped_payload_type,
+        dropped_flood,
+        dropped_bitrate,
         dropped_data,
+        dropped_data_rate,
+        dropped_data_slow,
         failed_connections,
     } = one.core;
     let core = &mut total.core;
@@ -175,7 +179,11 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.dropped_limited += dropped_limited;
     core.dropped_replayed += dropped_replayed;
     core.dropped_payload_type += dropped_payload_type;
+    core.dropped_flood += dropped_flood;
+    core.dropped_bitrate += dropped_bitrate;
     core.dropped_data += dropped_data;
+    core.dropped_data_rate += dropped_data_rate;
+    core.dropped_data_slow += dropped_data_slow;
     core.failed_connections += failed_connections;
     let SocketStats {
         received,

@@ -78,6 +78,10 @@ pub async fn run(
                     departure: Duration::from_secs(config.departure_seconds.into()),
                     srtp_idle: Duration::from_secs(config.srtp_idle_seconds.into()),
                     empty_room: Duration::from_secs(config.empty_room_seconds.into()),
+                    tracks_per_participant: config.max_tracks.into(),
+                    publish_bps: config.max_publish_bitrate,
+                    packets_per_second: config.max_packets_per_second.into(),
+                    loudest_audio: config.loudest_audio.into(),
                     ..Limits::default()
                 },
             },

@@ -162,6 +162,7 @@ impl Room {
             qualities: self.qualities(id),
             media: None,
             srtp: participant.srtp.clone(),
+            limits: participant.limits,
             departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
     }

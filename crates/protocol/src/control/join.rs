@@ -72,6 +72,13 @@ pub struct ParticipantLimits {
     pub receive_bps: Option<u64>,
 }
 
+impl ParticipantLimits {
+    /// Whether the node's own limits alone count.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
+use signalbox_protocol::control::ParticipantLimits;
 use signalbox_protocol::room::{Grants, Source};
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use signalbox_protocol::{Identity, RoomName, Secret};
@@ -126,6 +127,10 @@ impl Keys {
                 ErrorKind::MissingRequiredClaim(claim) => {
                     ApiError::TokenInvalid(format!("The access token has no `{claim}` claim."))
                 }
+                // Its signer has to learn which claim it is.
+                ErrorKind::Json(error) => {
+                    ApiError::TokenInvalid(format!("The access token's claims cannot be read: {error}."))
+                }
                 _ => ApiError::TokenInvalid("The access token's claims cannot be read.".into()),
             })
     }
@@ -162,6 +167,8 @@ pub struct Access {
     pub attributes: BTreeMap<String, String>,
     /// What it may do in its room.
     pub grants: Grants,
+    /// What it may use there.
+    pub limits: ParticipantLimits,
     /// All of it.
     pub claims: AccessClaims,
 }
@@ -210,6 +217,7 @@ impl State {
             metadata: claims.metadata.clone(),
             attributes: claims.attributes.clone(),
             grants: grants(&claims.video),
+            limits: (&claims.limits).into(),
             claims,
         })
     }

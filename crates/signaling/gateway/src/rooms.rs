@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use signalbox_protocol::control::{
-    Command, Join, Joined, OneOffer, RefusalReason, Reply, Request, RoomCommand, Snapshot, Transports,
+    Command, Join, Joined, OneOffer, ParticipantLimits, RefusalReason, Reply, Request, RoomCommand, Snapshot,
+    Transports,
 };
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::{Grants, MediaAddress, PublishTrack};
@@ -53,6 +54,8 @@ pub struct JoinSpec {
     pub attributes: BTreeMap<String, String>,
     /// See [`Join::grants`].
     pub grants: Grants,
+    /// See [`Join::limits`].
+    pub limits: ParticipantLimits,
     /// See [`Join::transports`].
     pub transports: Transports,
     /// See [`Join::auto_subscribe`].
@@ -77,7 +80,7 @@ impl JoinSpec {
     fn with_ticket(&self, ticket: &str) -> Join {
         let spec = self.clone();
         Join {
-            limits: Default::default(),
+            limits: spec.limits,
             ticket: ticket.to_owned(),
             room: spec.room,
             identity: spec.identity,

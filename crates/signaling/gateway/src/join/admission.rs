@@ -204,6 +204,7 @@ async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequ
             metadata: access.metadata,
             attributes: access.attributes,
             grants: access.grants,
+            limits: access.limits,
             transports: Transports::Single,
             auto_subscribe: request.subscribe,
             never_pause: false,

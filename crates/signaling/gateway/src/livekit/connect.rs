@@ -61,6 +61,7 @@ async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> 
             metadata: access.metadata,
             attributes: access.attributes,
             grants: access.grants,
+            limits: access.limits,
             transports: Transports::Dual,
             auto_subscribe: query.flag("auto_subscribe").unwrap_or(true),
             never_pause: query.flag("subscriber_allow_pause") == Some(false),

@@ -118,6 +118,7 @@ mod tests {
 
     fn snapshot(others: &[(&str, &str)]) -> Snapshot {
         Snapshot {
+            limits: Default::default(),
             room: RoomInfo {
                 name: "daily".parse().unwrap(),
                 id: "RM_a".into(),

@@ -137,6 +137,7 @@ pub(crate) fn spec(join: SrtpJoin, room: RoomName, access: Access, name: String)
         metadata: access.metadata,
         attributes: access.attributes,
         grants: access.grants,
+        limits: access.limits,
         transports: Transports::Srtp,
         auto_subscribe: receive_present || !receive.is_empty(),
         never_pause: false,

@@ -92,6 +92,7 @@ pub(super) fn spec(access: Access, room: &RoomName, purpose: OneOffer, offer: St
         metadata: access.metadata,
         attributes: access.attributes,
         grants: access.grants,
+        limits: access.limits,
         transports: Transports::Single,
         auto_subscribe: true,
         never_pause: false,

@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalbox_protocol::control::{
-    Command, CounterOffer, Event, Joined, NodeFrame, Outcome, PATH, Refusal, RefusalReason, Reply, Request,
-    RequestFrame, RoomCommand, Snapshot,
+    Command, CounterOffer, Event, Joined, NodeFrame, Outcome, PATH, ParticipantLimits, Refusal, RefusalReason, Reply,
+    Request, RequestFrame, RoomCommand, Snapshot,
 };
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
@@ -53,6 +53,8 @@ struct Inner {
     generation: AtomicU64,
     /// The streams of those without a peer connection.
     streams: Mutex<HashMap<ParticipantId, SrtpSession>>,
+    /// What those may use.
+    limits: Mutex<HashMap<ParticipantId, ParticipantLimits>>,
     /// Who offered once, and whether it has left.
     sessions: Mutex<BTreeMap<ParticipantId, bool>>,
 }
@@ -73,6 +75,7 @@ impl FakeNode {
             members: Mutex::default(),
             generation: AtomicU64::new(1),
             streams: Mutex::default(),
+            limits: Mutex::default(),
             sessions: Mutex::default(),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
@@ -187,6 +190,7 @@ impl FakeNode {
                 if let Some(session) = &srtp {
                     let mut streams = self.0.streams.lock().unwrap();
                     streams.insert(id.clone(), session.clone());
+                    self.0.limits.lock().unwrap().insert(id.clone(), join.limits);
                 }
                 if join.one_offer.is_some() {
                     self.0.sessions.lock().unwrap().insert(id.clone(), false);
@@ -218,7 +222,9 @@ impl FakeNode {
             } => match command {
                 Command::Attach => {
                     let srtp = self.0.streams.lock().unwrap().get(&participant).cloned();
+                    let limits = self.0.limits.lock().unwrap().get(&participant).copied();
                     let mut snapshot = snapshot(room, identity, participant, String::new());
+                    snapshot.limits = limits.unwrap_or_default();
                     snapshot.media = Some(media);
                     let published = srtp.iter().flat_map(|session| &session.publish);
                     snapshot.participant.tracks = published.map(published_track).collect();
@@ -327,6 +333,7 @@ fn session(publish: &[PublishTrack], asked: &SrtpRequest) -> SrtpSession {
 
 fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String) -> Snapshot {
     Snapshot {
+        limits: Default::default(),
         room: RoomInfo {
             name: room,
             id: "RM_a".into(),

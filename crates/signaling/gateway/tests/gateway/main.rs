@@ -14,5 +14,6 @@ mod orchestrators;
 mod reports;
 mod resuming;
 mod srtp;
+mod token_limits;
 mod whep;
 mod whip;

@@ -281,6 +281,7 @@ impl Inner {
 fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &ParticipantInfo) -> Snapshot {
     let others: Vec<_> = participants.values().filter(|p| p.id != me.id).cloned().collect();
     Snapshot {
+        limits: Default::default(),
         room: RoomInfo {
             name: "daily".parse().unwrap(),
             id: "RM_a".into(),

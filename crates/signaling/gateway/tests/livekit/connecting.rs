@@ -51,6 +51,18 @@ async fn the_first_message_is_the_join_response() {
     assert_eq!(asked.transports, Transports::Dual);
     assert!(asked.attach);
     assert!(!asked.auto_subscribe && !asked.never_pause);
+    assert!(asked.limits.is_none());
+}
+
+#[tokio::test]
+async fn what_a_token_limits_is_told_to_the_node() {
+    let mut cluster = Cluster::start().await;
+    let token = token_with(|claims| claims.limits.max_tracks = std::num::NonZeroU32::new(3));
+    let _ann = Client::connect(cluster.address, &token, "").await;
+    let Request::Join(asked) = cluster.node.request().await else {
+        panic!("ann joins");
+    };
+    assert_eq!(asked.limits.tracks, Some(3));
 }
 
 #[tokio::test]

@@ -163,6 +163,7 @@ impl Relay {
                 self.media = Some(joined.media);
                 self.resumption = Resumption::of(&joined.snapshot);
                 let snapshot = Snapshot {
+                    limits: Default::default(),
                     media: self.media,
                     ..joined.snapshot
                 };

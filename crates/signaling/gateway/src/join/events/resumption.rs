@@ -4,7 +4,7 @@
 //! new ones, since a new node would use a keystream twice (RFC 3711 section 9.1). Owns what is remembered for that, and nothing of how the
 //! node is found.
 
-use signalbox_protocol::control::{Event, Snapshot, Transports};
+use signalbox_protocol::control::{Event, ParticipantLimits, Snapshot, Transports};
 use signalbox_protocol::room::{ParticipantInfo, PublishTrack, TrackInfo};
 use signalbox_protocol::srtp::{SrtpRequest, SrtpResume, SrtpSession, SrtpStream, SrtpWanted};
 
@@ -15,6 +15,7 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(super) struct Resumption {
     participant: ParticipantInfo,
+    limits: ParticipantLimits,
     streams: SrtpSession,
 }
 
@@ -24,6 +25,7 @@ impl Resumption {
         let streams = snapshot.srtp.as_deref()?.clone();
         Some(Self {
             participant: snapshot.participant.clone(),
+            limits: snapshot.limits,
             streams,
         })
     }
@@ -64,6 +66,7 @@ impl Resumption {
             metadata: own.metadata.clone(),
             attributes: own.attributes.clone(),
             grants: own.grants.clone(),
+            limits: self.limits,
             transports: Transports::Srtp,
             auto_subscribe: !self.streams.receive.is_empty(),
             never_pause: false,
