@@ -1,6 +1,6 @@
 //! A client of the HTTP join: one offer, slots, and the event stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -8,11 +8,12 @@ use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use signalbox_protocol::ParticipantId;
+use signalbox_protocol::control::{CodecWanted, StreamState};
 use signalbox_protocol::room::{
     ConnectionQuality, Kind, LayerInfo, MediaAddress, ParticipantInfo, ParticipantQuality, PublishTrack, RoomInfo,
     Slot, Source, Speaker, TrackInfo,
 };
+use signalbox_protocol::{ParticipantId, TrackId};
 use str0m::change::SdpApi;
 use str0m::media::{Direction, MediaKind, Mid, Simulcast, SimulcastLayer};
 use tokio::sync::watch;
@@ -109,6 +110,12 @@ pub struct View {
     pub speakers: BTreeMap<ParticipantId, Speaker>,
     /// How well connections do.
     pub qualities: BTreeMap<ParticipantId, ConnectionQuality>,
+    /// What its publisher is to send of each of its own tracks, where that was said.
+    pub encodings_wanted: BTreeMap<TrackId, Vec<CodecWanted>>,
+    /// The tracks that are paused for lack of room.
+    pub paused: BTreeSet<TrackId>,
+    /// The tracks that cannot be received.
+    pub failed: BTreeSet<TrackId>,
     /// Where media goes, as it was said last.
     pub media: Option<MediaAddress>,
     /// The last `slots_wanted`.
@@ -170,6 +177,24 @@ impl View {
             "speakers" => self.set_speakers(&message["speakers"])?,
             "slots" => self.set_slots(&message["slots"])?,
             "quality" => self.set_qualities(&message["participants"])?,
+            "encodings_wanted" => {
+                let track = serde_json::from_value(message["track"].clone())?;
+                let codecs = serde_json::from_value(message["codecs"].clone())?;
+                self.encodings_wanted.insert(track, codecs);
+            }
+            "stream_states" => {
+                let streams: Vec<StreamState> = serde_json::from_value(message["streams"].clone())?;
+                for state in streams {
+                    if state.paused {
+                        self.paused.insert(state.track);
+                    } else {
+                        self.paused.remove(&state.track);
+                    }
+                }
+            }
+            "subscription_failed" => {
+                self.failed.insert(serde_json::from_value(message["track"].clone())?);
+            }
             "moved" => self.media = Some(serde_json::from_value(message["media"].clone())?),
             "slots_wanted" => {
                 let count = |kind: &str| message[kind].as_u64().unwrap_or_default();
