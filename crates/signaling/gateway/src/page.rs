@@ -22,13 +22,14 @@ struct Asset {
     content: &'static str,
 }
 
-static ASSETS: [Asset; 11] = [
+static ASSETS: [Asset; 12] = [
     asset("/", HTML, include_str!("../web/index.html")),
     asset("/style.css", CSS, include_str!("../web/style.css")),
     asset("/app.js", JAVASCRIPT, include_str!("../web/app.js")),
     asset("/call.js", JAVASCRIPT, include_str!("../web/call.js")),
     asset("/http.js", JAVASCRIPT, include_str!("../web/http.js")),
     asset("/media.js", JAVASCRIPT, include_str!("../web/media.js")),
+    asset("/sight.js", JAVASCRIPT, include_str!("../web/sight.js")),
     asset("/view.js", JAVASCRIPT, include_str!("../web/view.js")),
     asset("/docs", HTML, include_str!("../web/docs.html")),
     asset("/docs.css", CSS, include_str!("../web/docs.css")),

@@ -25,7 +25,7 @@ let drawing = false;
 
 function idle() { return { track: null, on: false, deviceId: '', problem: '' }; }
 
-const view = new View({ join, toggle, leave, copyLink, pick, resized });
+const view = new View({ join, toggle, leave, copyLink, pick, seen });
 
 // Devices.
 
@@ -262,7 +262,8 @@ function drawCall() {
 function tilesOf(participant) {
   const screens = participant.tracks.filter((track) => track.source === 'screen_share' && !track.muted);
   return [tileOf(participant, false), ...screens.map((track) => ({
-    ...tileOf(participant, false), key: track.id, screen: true, muted: false, speaking: false, camera: true, stream: call.streamOf(track.id),
+    ...tileOf(participant, false), key: track.id, screen: true, muted: false, speaking: false, camera: true,
+    stream: call.streamOf(track.id), trouble: call.troubleOf(track.id),
   }))];
 }
 
@@ -282,6 +283,7 @@ function tileOf(participant, local) {
     speaking: call.isSpeaking(id),
     camera: local ? own !== null : Boolean(camera) && !camera.muted,
     stream: local ? own && ownStream(own) : camera ? call.streamOf(camera.id) : null,
+    trouble: local || !camera ? null : call.troubleOf(camera.id),
   };
 }
 
@@ -295,10 +297,10 @@ function ownStream(track) {
   return ownStreams.get(track);
 }
 
-function resized(key, width, height) {
+function seen(key, size) {
   for (const { id, tracks } of call?.others ?? []) {
     const track = tracks.find((one) => (id === key ? isCamera(one) : one.id === key));
-    if (track) call.prefer(track.id, width, height);
+    if (track) call.prefer(track.id, size);
   }
 }
 

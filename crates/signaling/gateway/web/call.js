@@ -7,7 +7,7 @@
 // Events: `change` (anything that the page shows), `phase` ({phase, reason, detail, media}), `presence` ({kind, participant}).
 
 import { RequestError, request } from './http.js';
-import { KINDS, announcement, encodings, slim } from './media.js';
+import { KINDS, announcement, encodings, sendUpTo, slim } from './media.js';
 
 const INITIAL_SLOTS = 4;
 const SPARE_SLOTS = 2;
@@ -38,7 +38,8 @@ export class Call extends EventTarget {
   #slots = new Map();
   #speaking = new Set();
   #streams = new WeakMap();
-  #preferred = new Map();
+  #preferences = new Map();
+  #troubles = new Map();
   #slotsWanted = { audio: INITIAL_SLOTS, video: INITIAL_SLOTS };
   #exchanges = Promise.resolve();
   #wake = () => {};
@@ -65,6 +66,9 @@ export class Call extends EventTarget {
     const slot = [...this.#slots.values()].find((one) => one.track?.track === trackId);
     return slot ? this.#streamAt(slot.mid) : null;
   }
+
+  /** What keeps a remote track's picture from arriving: `no_room` on this connection, `unsupported` by this browser, or null. */
+  troubleOf(trackId) { return this.#troubles.get(trackId) ?? null; }
 
   /** Every slot that carries sound: `[{mid, stream}]`. */
   get sounds() {
@@ -112,13 +116,13 @@ export class Call extends EventTarget {
     this.#syncMuted();
   }
 
-  /** Tells how large a remote track is shown, in pixels, so that no larger layer is sent than is of use. */
-  prefer(trackId, width, height) {
-    const size = `${width}x${height}`;
-    if (this.#phase !== 'joined' || this.#preferred.get(trackId) === size) return;
-    this.#preferred.set(trackId, size);
-    this.#api('PATCH', `/subscriptions/${encodeURIComponent(trackId)}`, { width, height })
-      .catch((error) => error.status === 0 && this.#preferred.delete(trackId));
+  /** Tells at what `{width, height}` a remote track is shown, in pixels, or, null, that nobody can see it: no more is sent than is of use. */
+  prefer(trackId, size) {
+    if (this.#phase !== 'joined') return;
+    const preference = this.#preferences.get(trackId) ?? { wanted: '', told: '', telling: false };
+    this.#preferences.set(trackId, preference);
+    preference.wanted = JSON.stringify(size ?? { enabled: false });
+    if (!preference.telling) this.#tellPreference(trackId, preference);
   }
 
   /** The network may be back: tries again now instead of after the pause. */
@@ -177,7 +181,7 @@ export class Call extends EventTarget {
       this.#paths = { self, events: joined.events };
       this.#gone = false;
       this.media = joined.media;
-      this.#preferred.clear();
+      this.#preferences.clear();
       this.#apply(joined);
       await pc.setRemoteDescription({ type: 'answer', sdp: joined.answer });
       this.#changed();
@@ -266,6 +270,14 @@ export class Call extends EventTarget {
       case 'speakers': event.speakers.forEach((speaker) => this.#setSpeaker(speaker)); break;
       case 'slots': event.slots.forEach((slot) => this.#slots.set(slot.mid, slot)); break;
       case 'slots_wanted': this.#wantSlots(event); break;
+      case 'encodings_wanted': this.#sendWanted(event); break;
+      case 'stream_states':
+        for (const { track, paused } of event.streams) {
+          if (paused) this.#troubles.set(track, 'no_room');
+          else this.#troubles.delete(track);
+        }
+        break;
+      case 'subscription_failed': this.#troubles.set(event.track, 'unsupported'); break;
       case 'closed':
         this.#gone = true;
         if (REJOIN_AFTER.has(event.reason)) this.#recover();
@@ -283,6 +295,7 @@ export class Call extends EventTarget {
     this.#me = participant;
     this.#others = new Map(participants.map((one) => [one.id, one]));
     this.#slots = new Map(slots.map((slot) => [slot.mid, slot]));
+    this.#troubles.clear();
     this.#speaking.clear();
     speakers.forEach((speaker) => this.#setSpeaker(speaker));
   }
@@ -309,6 +322,28 @@ export class Call extends EventTarget {
       this.#slotsWanted[kind] = Math.max(this.#slotsWanted[kind], target);
     }
     if (more) this.#renegotiate();
+  }
+
+  /** Encodes only what somebody watches. */
+  #sendWanted({ track, codecs }) {
+    const mid = this.#me.tracks.find((one) => one.id === track)?.mid;
+    const own = Object.values(this.#sources).find(({ transceiver }) => transceiver && transceiver.mid === mid);
+    // There is one codec, the one that was negotiated.
+    if (own) sendUpTo(own.transceiver.sender, codecs[0]?.up_to ?? null);
+  }
+
+  /** One request at a time for a track: two of them could overtake each other. */
+  async #tellPreference(trackId, preference) {
+    preference.telling = true;
+    while (preference.told !== preference.wanted) {
+      const { wanted } = preference;
+      const failed = await this.#api('PATCH', `/subscriptions/${encodeURIComponent(trackId)}`, JSON.parse(wanted))
+        .then(() => null, (error) => error);
+      // Without an answer it is told when the page says it again; a refusal would be repeated for ever.
+      if (failed?.status === 0) break;
+      preference.told = wanted;
+    }
+    preference.telling = false;
   }
 
   #syncMuted() {

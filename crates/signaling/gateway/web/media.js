@@ -11,6 +11,17 @@ const LAYERS = [
 /** The simulcast layers of a camera, as a sender wants them. */
 export function encodings() { return LAYERS.map((layer) => ({ ...layer })); }
 
+const QUALITIES = ['low', 'medium', 'high'];
+
+/** Encodes the layers up to a quality, or, null, none. A source without layers is sent or not. */
+export function sendUpTo(sender, quality) {
+  const parameters = sender.getParameters();
+  const highest = QUALITIES.indexOf(quality);
+  parameters.encodings.forEach((encoding, layer) => { encoding.active = layer <= highest; });
+  // It fails only when the sender is stopped, or negotiated anew, which turns everything on.
+  sender.setParameters(parameters).catch(() => {});
+}
+
 /** The `publish` of a join: what the sources that are in this offer are. */
 export function announcement(sources, sdp) {
   return Object.entries(sources).filter(([, own]) => own.track && own.transceiver?.mid).map(([name, own]) => {

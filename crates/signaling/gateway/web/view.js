@@ -3,12 +3,21 @@
 // `app.js` hands over complete lists (tiles, sounds); this module changes only what differs, so that a playing video element is
 // never replaced.
 
+import { Sight } from './sight.js';
+
 const GAP = 12;
 const SMALLEST_TILE = { width: 150, height: 112 };
 // A picture that has not moved for this long is shown as paused.
 const STILL_MS = 4_000;
 const LOOK_EVERY_MS = 1_000;
 const TOAST_MS = 4_000;
+// What a tile says in place of a picture.
+const NOTES = {
+  waiting: 'Waiting for video…',
+  paused: 'Video paused',
+  no_room: 'Paused: your connection is too slow',
+  unsupported: 'This browser cannot show this picture',
+};
 
 const $ = (id) => document.getElementById(id);
 
@@ -16,12 +25,17 @@ export class View {
   #handlers;
   #tiles = new Map();
   #sounds = new Map();
+  #sight;
   #invite = null;
   #toastTimer = 0;
 
-  /** `handlers`: join({name, room, token}), toggle(source), leave(), copyLink(), pick(source, deviceId), resized(key, width, height). */
+  /**
+   * `handlers`: join({name, room, token}), toggle(source), leave(), copyLink(), pick(source, deviceId), and seen(key, size): a tile is seen
+   * at `{width, height}`, or, null, by nobody.
+   */
   constructor(handlers) {
     this.#handlers = handlers;
+    this.#sight = new Sight(handlers.seen);
     $('form').addEventListener('submit', (event) => {
       event.preventDefault();
       this.#submit();
@@ -125,14 +139,16 @@ export class View {
   }
 
   /**
-   * Everyone in the room: `[{key, participantId, identity, name, local, screen, muted, speaking, camera, stream}]`, where `camera` says
-   * whether a picture is being published and `stream` is it, or null while none is received.
+   * Everyone in the room: `[{key, participantId, identity, name, local, screen, muted, speaking, camera, stream, trouble}]`, where `camera`
+   * says whether a picture is being published, `stream` is it, or null while none is received, and `trouble` is what keeps it from
+   * arriving, by its name in NOTES, or null.
    */
   setTiles(tiles) {
     const keys = new Set(tiles.map((tile) => tile.key));
     for (const [key, tile] of this.#tiles) {
       if (keys.has(key)) continue;
       tile.video.srcObject = null;
+      this.#sight.forget(tile.element);
       tile.element.remove();
       this.#tiles.delete(key);
     }
@@ -141,6 +157,7 @@ export class View {
       this.#updateTile(this.#tiles.get(data.key), data);
     }
     this.#layOut();
+    this.#sight.repeat();
   }
 
   /** The empty room's invitation under a heading; without a link none. */
@@ -212,16 +229,18 @@ export class View {
     Object.assign(element.dataset, { participant: identity, participantId, local, screen, video: 'off' });
     const hue = [...identity].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
     element.style.setProperty('--hue', hue);
-    const tile = { key, element, video: element.querySelector('video'), frames: 0, movedAt: 0, size: '' };
+    const tile = { element, video: element.querySelector('video'), frames: 0, movedAt: 0, trouble: null };
     tile.video.addEventListener('loadeddata', () => this.#moved(tile));
     if (this.#invite) this.#invite.before(element);
     else $('grid').append(element);
+    this.#sight.watch(key, element);
     return tile;
   }
 
   #updateTile(tile, data) {
     const { element, video } = tile;
-    const { name, local, screen, muted, speaking, camera, stream } = data;
+    const { name, local, screen, muted, speaking, camera, stream, trouble } = data;
+    tile.trouble = trouble;
     const who = `${name}${screen ? '’s screen' : ''}${local ? ' (you)' : ''}`;
     const text = element.querySelector('.who');
     if (text.textContent !== who) text.textContent = who;
@@ -236,21 +255,23 @@ export class View {
     }
     if (!camera) this.#setVideo(tile, 'off');
     else if (!stream) this.#setVideo(tile, 'waiting');
+    else if (trouble) this.#setVideo(tile, 'paused');
     else if (local) this.#setVideo(tile, 'on');
     else if (element.dataset.video === 'off') this.#setVideo(tile, 'waiting');
   }
 
   #setVideo(tile, state) {
     const { element, video } = tile;
+    element.querySelector('.tile-note').textContent = NOTES[state === 'paused' && tile.trouble ? tile.trouble : state] ?? '';
     if (element.dataset.video === state) return;
     element.dataset.video = state;
-    element.querySelector('.tile-note').textContent = { waiting: 'Waiting for video…', paused: 'Video paused' }[state] ?? '';
     video.setAttribute('aria-hidden', state !== 'on');
     if (state === 'waiting') video.requestVideoFrameCallback?.(() => this.#moved(tile));
   }
 
   #moved(tile) {
     tile.movedAt = performance.now();
+    if (tile.trouble) return;
     if (['waiting', 'paused'].includes(tile.element.dataset.video)) this.#setVideo(tile, 'on');
   }
 
@@ -295,14 +316,6 @@ export class View {
     }
     grid.style.setProperty('--tile-width', `${Math.floor(best.width)}px`);
     grid.style.setProperty('--tile-height', `${Math.floor(best.height)}px`);
-    this.#report(best);
-  }
-
-  #report({ width, height }) {
-    const scale = window.devicePixelRatio || 1;
-    // In coarse steps, so that dragging a window's edge does not ask for a new layer at every pixel.
-    const step = (length) => Math.ceil((length * scale) / 160) * 160;
-    for (const key of this.#tiles.keys()) this.#handlers.resized(key, step(width), step(height));
   }
 }
 
