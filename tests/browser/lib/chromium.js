@@ -30,3 +30,8 @@ export async function newPage(browser, viewport = { width: 1280, height: 800 }) 
 export function received(page) {
   return page.evaluate(() => window.watched.received());
 }
+
+/** The entries of a type (`inbound-rtp`, `outbound-rtp`) about video, with their codec as `mimeType`. */
+export function videoStatistics(page, type) {
+  return page.evaluate((wanted) => window.watched.statistics(wanted), type);
+}

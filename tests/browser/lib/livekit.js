@@ -14,7 +14,7 @@ const FILES = {
 /** Serves the application on a free port of 127.0.0.1: `{url, close()}`. */
 export async function serveLivekitPage() {
   const server = createServer(async (request, response) => {
-    const [file, type] = FILES[request.url] ?? [];
+    const [file, type] = FILES[request.url.split('?')[0]] ?? [];
     if (!file) return response.writeHead(404).end();
     response.writeHead(200, { 'Content-Type': `${type}; charset=utf-8` }).end(await readFile(new URL(file, import.meta.url)));
   }).listen(0, '127.0.0.1');
@@ -34,9 +34,9 @@ export class LivekitClient {
     this.identity = identity;
   }
 
-  /** Opens the application and connects it. */
-  static async connect(page, site, cluster, room, identity) {
-    await page.goto(site.url);
+  /** Opens the application, with these options of the SDK's `Room`, and connects it. */
+  static async connect(page, site, cluster, room, identity, options = {}) {
+    await page.goto(`${site.url}?${new URLSearchParams({ options: JSON.stringify(options) })}`);
     await page.waitForFunction(() => window.client);
     const client = new LivekitClient(page, identity);
     await client.#run('connect', cluster.webSocketUrl, await cluster.token(room, identity));
@@ -48,6 +48,14 @@ export class LivekitClient {
   }
 
   publish() { return this.#run('publish'); }
+  /** Publishes the camera alone: as the SDK's `VideoCaptureOptions` and `TrackPublishOptions` say. */
+  publishCamera(capture, publish) {
+    return this.page.evaluate(
+      (options) => window.client.room.localParticipant.setCameraEnabled(true, ...options).then(() => null),
+      [capture, publish],
+    );
+  }
+
   mute(on) { return this.#run('mute', on); }
   send(text, reliable) { return this.#run('send', text, reliable); }
   leave() { return this.#run('leave'); }

@@ -18,7 +18,16 @@ export function watchMedia() {
 
   const open = () => connections.filter((one) => one.connectionState !== 'closed');
 
+  /** The statistics of one type of all open connections, with each entry's codec as `mimeType`. */
+  const statistics = async (type) => {
+    const reports = await Promise.all(open().map((connection) => connection.getStats()));
+    return reports.flatMap((report) => [...report.values()]
+      .filter((entry) => entry.type === type && entry.kind === 'video')
+      .map((entry) => ({ ...entry, mimeType: report.get(entry.codecId)?.mimeType })));
+  };
+
   window.watched = {
+    statistics,
     connections,
     sockets,
     /** Whether a received picture can be seen: one of its frames is decoded and in a video element. */

@@ -4,7 +4,8 @@
 const { Room, RoomEvent } = window.LivekitClient;
 const decoder = new TextDecoder();
 
-const room = new Room();
+// `?options=` is what an application would say to the SDK, as JSON.
+const room = new Room(JSON.parse(new URLSearchParams(location.search).get('options') ?? '{}'));
 const events = [];
 const data = [];
 const note = (type, participant, more = {}) => events.push({ type, identity: participant?.identity, ...more });
@@ -19,6 +20,8 @@ room
     document.body.append(track.attach());
   })
   .on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
+  .on(RoomEvent.TrackStreamStateChanged, (publication, state, participant) => note(`stream ${state}`, participant, { kind: publication.kind }))
+  .on(RoomEvent.TrackSubscriptionFailed, (sid, participant) => note('subscription failed', participant, { sid }))
   .on(RoomEvent.ActiveSpeakersChanged, (speakers) => speakers.forEach((speaker) => note('speaks', speaker)))
   .on(RoomEvent.SignalReconnecting, () => note('resuming'))
   .on(RoomEvent.Reconnecting, () => note('restarting'))
