@@ -21,6 +21,7 @@ mod connections;
 pub mod data;
 pub mod dynacast;
 mod egress;
+mod encodings;
 mod events;
 mod ids;
 mod keys;

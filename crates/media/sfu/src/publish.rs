@@ -38,8 +38,10 @@ impl Room {
     pub fn with_codecs(&self, key: Key, offer: &str, answer: &str) -> String {
         sdp::with_codec_order(offer, answer, |mid| {
             let mut tracks = self.tracks.values();
-            let track = tracks.find(|track| track.encoding_on(key, Mid::from(mid)).is_some())?;
-            Some(track.info.mime_type.clone())
+            tracks.find_map(|track| match track.encoding_on(key, Mid::from(mid))? {
+                0 => Some(track.info.mime_type.clone()),
+                further => Some(track.encodings().get(further)?.codec?.mime_type().to_owned()),
+            })
         })
     }
 
@@ -107,7 +109,7 @@ impl Room {
                     participant.unclaimed.push(line);
                 }
             }
-            (false, Some(track)) => self.end_track(cx, now, &track),
+            (false, Some(track)) => self.end_encoding(cx, now, &track, key, line.mid),
             (true, Some(_)) | (false, None) => {}
         }
     }
@@ -145,6 +147,9 @@ impl Room {
         id: &ParticipantId,
         said: PublishTrack,
     ) -> Result<Reply, Refusal> {
+        if let Some(of) = said.encoding_of.clone() {
+            return self.announce_encoding(cx, now, id, &of, said);
+        }
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
         let live = self
             .tracks
@@ -200,6 +205,9 @@ impl Room {
         line: &UnclaimedLine,
         (track, mut said): (TrackId, PublishTrack),
     ) {
+        if let Some(of) = &said.encoding_of {
+            return self.add_encoding(cx, now, key, line, of, &said);
+        }
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
         let most = self
             .participants
@@ -223,6 +231,8 @@ impl Room {
             info.mime_type = codec.mime_type().to_owned();
         }
         let mut published = Track::new(info, id.clone(), key, mid, said.cid);
+        let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
+        published.backup = backup.filter(|codec| codec.kind() == said.kind);
         if said.kind == Kind::Audio {
             // Shared sound has no pauses of speech.
             let is_steady = said.source == Source::ScreenShareAudio;
@@ -266,6 +276,9 @@ impl Room {
         }
         for participant in self.participants.values_mut() {
             participant.wants.remove(track);
+            participant
+                .pending
+                .retain(|(_, said)| said.encoding_of.as_ref() != Some(track));
         }
         if let Some(participant) = self.changed(&ended.publisher) {
             self.tell_about(

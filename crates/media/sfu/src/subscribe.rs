@@ -22,7 +22,8 @@ use crate::track::{Subscription, Track};
 struct Desired {
     track: TrackId,
     kind: Kind,
-    codec: Option<Codec>,
+    /// The codecs that it is or can be received in, best first.
+    codecs: Vec<Option<Codec>>,
 }
 
 impl Desired {
@@ -30,13 +31,13 @@ impl Desired {
         Self {
             track: track.id().clone(),
             kind: track.info.kind,
-            codec: Codec::from_mime_type(&track.info.mime_type),
+            codecs: track.codecs().collect(),
         }
     }
 
-    /// Whether a slot can carry it.
+    /// Whether a slot can carry it. One of a single codec carries what is published in that.
     fn fits(&self, outlet: &Outlet) -> bool {
-        outlet.kind == self.kind && (outlet.codec.is_none() || outlet.codec == self.codec)
+        outlet.kind == self.kind && (outlet.codec.is_none() || self.codecs.first() == Some(&outlet.codec))
     }
 }
 
@@ -110,7 +111,8 @@ impl Room {
             }
             let takes = |outlet: &Outlet| {
                 let entry = participant.publisher.and_then(|key| cx.connections.get(key));
-                entry.is_some_and(|entry| entry.transport.can_take(outlet.mid, wanted.codec))
+                let mut codecs = wanted.codecs.iter();
+                entry.is_some_and(|entry| codecs.any(|codec| entry.transport.can_take(outlet.mid, *codec)))
             };
             let is_free = |outlet: &Outlet| outlet.kind == wanted.kind && outlet.track.is_none() && outlet.is_open;
             match participant

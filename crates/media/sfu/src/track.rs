@@ -38,6 +38,8 @@ pub struct Track {
     pub publisher: ParticipantId,
     /// The publisher's own id of it.
     pub cid: String,
+    /// A codec that its publisher can send as well, as soon as it is told to.
+    pub backup: Option<Codec>,
     /// Who gets it.
     pub subscriptions: Vec<Subscription>,
     encodings: Vec<Encoding>,
@@ -60,6 +62,7 @@ impl Track {
             info,
             publisher,
             cid,
+            backup: None,
             subscriptions: Vec::new(),
             encodings,
             is_unsettled: false,
@@ -77,6 +80,15 @@ impl Track {
     /// Its encodings; the first is the one that it was published with.
     pub fn encodings(&self) -> &[Encoding] {
         &self.encodings
+    }
+
+    /// The codecs that it is or can be received in, best first; none: not known yet.
+    pub fn codecs(&self) -> impl Iterator<Item = Option<Codec>> {
+        let backup = self
+            .backup
+            .filter(|backup| self.encodings.iter().all(|encoding| encoding.codec != Some(*backup)));
+        let encodings = self.encodings.iter().map(|encoding| encoding.codec);
+        encodings.chain(backup.map(Some))
     }
 
     /// The encoding that arrives on an m-line; 0 is the one that it was published with.

@@ -10,6 +10,7 @@ mod sfu {
     mod administration;
     mod allocation;
     mod data;
+    mod encodings;
     mod forwarding;
     mod input;
     mod limits;

@@ -62,6 +62,8 @@ struct Sender {
     frame: u64,
     next: Instant,
     is_paused: Vec<bool>,
+    /// None: [`Client::codec`].
+    codec: Option<Codec>,
 }
 
 impl Client {
@@ -146,9 +148,51 @@ impl Client {
                 layers,
                 frame: 0,
                 next: now,
+                codec: None,
             });
         }
         offer.to_sdp_string()
+    }
+
+    /// An offer that sends one more picture, named `id`, in a codec.
+    pub fn offer_another(&mut self, id: &str, codec: Codec) -> String {
+        let mut api = self.rtc.sdp_api();
+        let mid = api.add_media(MediaKind::Video, Direction::SendOnly, None, Some(id.into()), None);
+        let (offer, pending): (SdpOffer, _) = api.apply().unwrap();
+        self.pending = Some(pending);
+        let next = self
+            .senders
+            .iter()
+            .map(|sender| sender.next)
+            .max()
+            .unwrap_or(self.started);
+        self.senders.push(Sender {
+            mid,
+            kind: MediaKind::Video,
+            layers: vec![None],
+            sequence: vec![1000],
+            needs_key_frame: vec![true],
+            frame: 0,
+            next,
+            is_paused: vec![false],
+            codec: Some(codec),
+        });
+        offer.to_sdp_string()
+    }
+
+    /// An offer in which nothing is sent on an m-line any more.
+    pub fn offer_less(&mut self, mid: Mid) -> String {
+        let mut api = self.rtc.sdp_api();
+        api.set_direction(mid, Direction::Inactive);
+        let (offer, pending): (SdpOffer, _) = api.apply().unwrap();
+        self.pending = Some(pending);
+        self.senders.retain(|sender| sender.mid != mid);
+        offer.to_sdp_string()
+    }
+
+    /// The m-lines that it sends on, oldest first.
+    pub fn sending(&self) -> Vec<Mid> {
+        self.senders.iter().map(|sender| sender.mid).collect()
     }
 
     /// Offers new ICE credentials, which must be completed with [`Client::answer`].
@@ -292,13 +336,15 @@ impl Client {
         };
         sender.next += interval;
         let timestamp = (frame as u32).wrapping_mul(ticks);
-        let (mid, kind) = (sender.mid, sender.kind);
+        let (mid, kind, codec) = (sender.mid, sender.kind, sender.codec.or(self.codec));
         let params: Vec<_> = self.rtc.media(mid).unwrap().remote_pts().to_vec();
         let mut configured = self.rtc.codec_config().params().iter();
         let wanted = configured.find(|config| {
-            kind == MediaKind::Video && Some(config.spec().codec) == self.codec && params.contains(&config.pt())
+            kind == MediaKind::Video && Some(config.spec().codec) == codec && params.contains(&config.pt())
         });
         let pt = wanted.map_or(params[0], |config| config.pt());
+        let mut configured = self.rtc.codec_config().params().iter();
+        let is_h264 = configured.any(|config| config.pt() == pt && config.spec().codec == Codec::H264);
         for layer in 0..sender.layers.len() {
             if sender.is_paused[layer] {
                 continue;
@@ -310,6 +356,10 @@ impl Client {
                 sender.sequence[layer] += 1;
                 let payload = match kind {
                     MediaKind::Audio => vec![0xfc, layer as u8, 0, 0, 0],
+                    // A network abstraction layer unit: of an IDR picture, or of another.
+                    MediaKind::Video if is_h264 => {
+                        vec![if is_key { 0x65 } else { 0x61 }, 0, 0, 0, layer as u8, 0, 0, 0]
+                    }
                     // Picture id of 15 bits, TL0PICIDX and TID; then the frame header, whose lowest bit is 0 in a key frame.
                     MediaKind::Video => {
                         let picture = (frame as u16).wrapping_add(1000 * layer as u16) & 0x7fff;

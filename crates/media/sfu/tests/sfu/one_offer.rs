@@ -280,6 +280,7 @@ fn candidates_may_come_with_the_credentials_that_they_belong_to() {
     );
 }
 
+/// A client that knows no other codec for pictures.
 pub fn only_h264(world: &World) -> Client {
     let mut client = world.new_client();
     let mut rtc = Rtc::builder()
