@@ -238,7 +238,8 @@ pub struct PublishTrack {
     /// Simulcast layers, lowest first; may be empty.
     #[serde(default)]
     pub layers: Vec<LayerInfo>,
-    /// The codec to send in, by its media type, such as `video/VP9`; none, or one that is not negotiated: the first of the offer.
+    /// The codec to send in, by its media type, such as `video/VP9`; none, or one that is not negotiated: the first of the offer. `audio/red` is
+    /// Opus that repeats what came before (RFC 2198).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
     /// A second codec, by its media type, that the publisher sends as well as soon as somebody can receive only that

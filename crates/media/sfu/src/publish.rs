@@ -16,6 +16,9 @@ use crate::room::{Context, Room};
 use crate::sdp;
 use crate::track::{self, Track};
 
+/// The media type of redundant sound (RFC 2198), in which each packet repeats the ones before it.
+const RED: &str = "audio/red";
+
 impl Room {
     /// Answers a client's offer, and publishes and receives on its m-lines.
     pub fn take_offer(
@@ -39,6 +42,7 @@ impl Room {
         sdp::with_codec_order(offer, answer, |mid| {
             let mut tracks = self.tracks.values();
             tracks.find_map(|track| match track.encoding_on(key, Mid::from(mid))? {
+                0 if track.is_redundant => Some(RED.to_owned()),
                 0 => Some(track.info.mime_type.clone()),
                 further => Some(track.encodings().get(further)?.codec?.mime_type().to_owned()),
             })
@@ -231,6 +235,10 @@ impl Room {
             info.mime_type = codec.mime_type().to_owned();
         }
         let mut published = Track::new(info, id.clone(), key, mid, said.cid);
+        published.is_redundant = said
+            .codec
+            .as_deref()
+            .is_some_and(|codec| codec.eq_ignore_ascii_case(RED));
         let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
         published.backup = backup.filter(|codec| codec.kind() == said.kind);
         if said.kind == Kind::Audio {

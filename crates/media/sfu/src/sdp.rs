@@ -337,4 +337,13 @@ mod tests {
         let preferred = with_codec_order(offer, answer, |mid| (mid == "1").then(|| "video/vp9".to_owned()));
         assert_eq!(preferred, answer.replace("96 97 98 99 45 46", "98 99 45 46 96 97"));
     }
+
+    #[test]
+    fn redundant_sound_goes_first_where_it_is_wanted_and_known() {
+        let sdp = "m=audio 9 X 111 63 0\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=rtpmap:0 PCMU/8000\r\n";
+        let red = |sdp: &str| with_codec_order(sdp, sdp, |_| Some("audio/red".to_owned()));
+        assert_eq!(red(sdp), sdp.replace("111 63 0", "63 111 0"));
+        let without = sdp.replace("red/48000/2", "other/48000");
+        assert_eq!(red(&without), without);
+    }
 }

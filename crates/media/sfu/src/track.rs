@@ -38,6 +38,8 @@ pub struct Track {
     pub publisher: ParticipantId,
     /// The publisher's own id of it.
     pub cid: String,
+    /// Its publisher is to send redundant sound (RFC 2198) if it can.
+    pub is_redundant: bool,
     /// A codec that its publisher can send as well, as soon as it is told to.
     pub backup: Option<Codec>,
     /// Who gets it.
@@ -62,6 +64,7 @@ impl Track {
             info,
             publisher,
             cid,
+            is_redundant: false,
             backup: None,
             subscriptions: Vec::new(),
             encodings,

@@ -10,6 +10,9 @@ use super::translate::{all_known, bare_codec, kind_from, known, source_from};
 /// The most simulcast layers, or codecs, that a track is taken to have. Clients send three and two.
 const MAX_LADDER: usize = 8;
 
+/// Sound that repeats what came before (RFC 2198), so that a lost packet is not heard.
+const REDUNDANT: &str = "audio/red";
+
 /// Why a track cannot be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsupported {
@@ -36,7 +39,11 @@ pub(super) fn track(request: lk::AddTrackRequest) -> Result<PublishTrack, Unsupp
     let mut codecs = request.simulcast_codecs;
     codecs.truncate(MAX_LADDER);
     let named = |codec: Option<&lk::SimulcastCodec>| codec.and_then(|codec| mime_type(kind, &codec.codec));
-    let (preferred, backup_codec) = (named(codecs.first()), named(codecs.get(1)));
+    let (mut preferred, backup_codec) = (named(codecs.first()), named(codecs.get(1)));
+    // Clients send sound in the first codec of the answer, and say when they want no redundancy.
+    if kind == Kind::Audio && preferred.is_none() && !request.disable_red {
+        preferred = Some(REDUNDANT.to_owned());
+    }
     let encoding_of = (!request.sid.is_empty()).then(|| TrackId::new(&request.sid));
     if encoding_of.is_some() && preferred.is_none() {
         return Err(Unsupported::SecondCodec);
@@ -231,7 +238,9 @@ mod tests {
             backup_codec_policy: lk::BackupCodecPolicy::Regression.into(),
             ..lk::AddTrackRequest::default()
         };
-        let info = seen(track(request).unwrap());
+        let published = track(request).unwrap();
+        assert_eq!(published.codec, None, "without redundancy");
+        let info = seen(published);
         assert!(info.stereo && info.disable_dtx && info.disable_red);
         assert_eq!(info.encryption(), lk::encryption::Type::Gcm);
         assert_eq!(info.backup_codec_policy(), lk::BackupCodecPolicy::Regression);
@@ -244,6 +253,18 @@ mod tests {
                 lk::AudioTrackFeature::TfNoDtx
             ]
         );
+    }
+
+    #[test]
+    fn sound_is_redundant_unless_its_publisher_does_not_want_that() {
+        let microphone = |disable_red| lk::AddTrackRequest {
+            cid: "c1".into(),
+            r#type: lk::TrackType::Audio.into(),
+            disable_red,
+            ..lk::AddTrackRequest::default()
+        };
+        assert_eq!(track(microphone(false)).unwrap().codec.as_deref(), Some("audio/red"));
+        assert_eq!(track(microphone(true)).unwrap().codec, None);
     }
 
     #[test]
