@@ -49,6 +49,15 @@ test('the camera is published with simulcast layers', { timeout: 60_000 }, async
   assert.equal(known, true);
 });
 
+test('sound is sent with redundancy', { timeout: 60_000 }, async () => {
+  // Statistics tell of Opus either way; what the sender has agreed on tells the difference.
+  const codecs = await ann.page.evaluate(() => {
+    const { track } = window.client.room.localParticipant.getTrackPublication('microphone');
+    return track.sender.getParameters().codecs.map(({ mimeType }) => mimeType);
+  });
+  assert.equal(codecs[0], 'audio/red');
+});
+
 test('a speaker is reported', { timeout: 60_000 }, async () => {
   await ben.saw('speaks', 'ann');
 });

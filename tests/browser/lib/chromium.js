@@ -31,7 +31,7 @@ export function received(page) {
   return page.evaluate(() => window.watched.received());
 }
 
-/** The entries of a type (`inbound-rtp`, `outbound-rtp`) about video, with their codec as `mimeType`. */
+/** The entries about video of a type (`inbound-rtp`, `outbound-rtp`), with their codec as `mimeType`. */
 export function videoStatistics(page, type) {
   return page.evaluate((wanted) => window.watched.statistics(wanted), type);
 }

@@ -18,7 +18,7 @@ export function watchMedia() {
 
   const open = () => connections.filter((one) => one.connectionState !== 'closed');
 
-  /** The statistics of one type of all open connections, with each entry's codec as `mimeType`. */
+  /** The statistics about video of one type of all open connections, with each entry's codec as `mimeType`. */
   const statistics = async (type) => {
     const reports = await Promise.all(open().map((connection) => connection.getStats()));
     return reports.flatMap((report) => [...report.values()]
