@@ -44,6 +44,7 @@ fn lost_video_is_sent_again() {
         loss: 0.05,
         delay: Duration::from_millis(20),
         jitter: Duration::from_millis(15),
+        ..Impairment::NONE
     };
     let mut world = World::new(2, impairment);
     let ann = world.join("ann", false, &["f"], (0, 0));
@@ -72,6 +73,7 @@ fn the_same_seed_gives_the_same_run() {
             loss: 0.1,
             delay: Duration::from_millis(10),
             jitter: Duration::from_millis(20),
+            ..Impairment::NONE
         };
         let mut world = World::new(seed, impairment);
         let ann = world.join("ann", false, &["f"], (0, 0));
