@@ -1,8 +1,12 @@
 //! The core under a seeded virtual network: no socket, no clock, the same run for the same seed.
 
 mod sfu {
+    pub mod camera;
     pub mod client;
     pub mod link;
+    pub mod networks;
+    pub mod scenario;
+    pub mod screen;
     pub mod srtp_client;
     pub mod srtp_streams;
     pub mod world;
@@ -18,6 +22,7 @@ mod sfu {
     mod membership;
     mod one_offer;
     mod quality;
+    mod scenarios;
     mod simulcast;
     mod srtp;
     mod srtp_addresses;

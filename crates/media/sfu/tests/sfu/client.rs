@@ -13,6 +13,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite, Vp8Descriptor};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
+use crate::sfu::camera::Encoder;
+use crate::sfu::screen::Screen;
+
 /// A received packet's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -45,6 +48,11 @@ pub struct Client {
     pub channels: BTreeMap<String, ChannelId>,
     /// What arrived on data channels, with the label.
     pub messages: Vec<(String, Vec<u8>)>,
+    /// What encodes each layer of its video; none: frames of three packets.
+    pub encoders: Vec<Encoder>,
+    /// Whether the video that it receives is decoded, into [`Client::screens`].
+    pub is_watching: bool,
+    pub screens: BTreeMap<Mid, Screen>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -82,6 +90,9 @@ impl Client {
             has_data: false,
             channels: BTreeMap::new(),
             messages: Vec::new(),
+            encoders: Vec::new(),
+            is_watching: false,
+            screens: BTreeMap::new(),
             key_frames_wanted: Vec::new(),
             pending: None,
             senders: Vec::new(),
@@ -253,6 +264,14 @@ impl Client {
     pub fn poll(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut out = Vec::new();
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        let mut blind = Vec::new();
+        for (mid, screen) in &mut self.screens {
+            screen.show(now);
+            blind.extend(screen.wants_key_frame(now).then_some(*mid));
+        }
+        for mid in blind {
+            self.want_key_frame(mid);
+        }
         if self.is_connected {
             for index in 0..self.senders.len() {
                 while self.senders[index].next <= now {
@@ -271,7 +290,8 @@ impl Client {
                         .iter()
                         .map(|sender| sender.next)
                         .filter(|_| self.is_connected);
-                    self.due = frames.chain([due]).min().unwrap();
+                    let screens = self.screens.values().filter_map(|screen| screen.due(now));
+                    self.due = frames.chain(screens).chain([due]).min().unwrap();
                     return out;
                 }
             }
@@ -312,6 +332,16 @@ impl Client {
                 let picture_id = is_video
                     .then(|| Vp8Descriptor::parse(&packet.payload).ok()?.picture_id())
                     .flatten();
+                if self.is_watching
+                    && self
+                        .rtc
+                        .media(mid)
+                        .is_some_and(|media| media.kind() == MediaKind::Video)
+                {
+                    let (sequence, time) = (*packet.seq_no, packet.header.timestamp);
+                    let screen = self.screens.entry(mid).or_default();
+                    screen.receive(now, sequence, time, packet.header.marker, &packet.payload);
+                }
                 self.received.entry(mid).or_default().push(Received {
                     at: now.duration_since(self.started),
                     sequence: *packet.seq_no,
@@ -350,11 +380,18 @@ impl Client {
                 continue;
             }
             let is_key = std::mem::take(&mut sender.needs_key_frame[layer]);
-            let packets = if kind == MediaKind::Audio { 1 } else { 3 };
+            let encoder = self.encoders.get_mut(layer).filter(|_| kind == MediaKind::Video);
+            let encoded = encoder.map(|encoder| encoder.frame(is_key)).unwrap_or_default();
+            let packets = match kind {
+                MediaKind::Audio => 1,
+                MediaKind::Video if encoded.is_empty() => 3,
+                MediaKind::Video => encoded.len(),
+            };
             for part in 0..packets {
                 let sequence = sender.sequence[layer];
                 sender.sequence[layer] += 1;
                 let payload = match kind {
+                    MediaKind::Video if !encoded.is_empty() => encoded[part].clone(),
                     MediaKind::Audio => vec![0xfc, layer as u8, 0, 0, 0],
                     // A network abstraction layer unit: of an IDR picture, or of another.
                     MediaKind::Video if is_h264 => {

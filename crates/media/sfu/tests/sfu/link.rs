@@ -1,3 +1,3 @@
 //! A virtual link: seeded loss, delay and reordering, on virtual time.
 
-pub use impairment::{Impairment, Link};
+pub use impairment::{Burst, Counts, Impairment, Link};

@@ -11,7 +11,7 @@ use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
 use str0m::media::Mid;
 
 use crate::sfu::client::{Client, Received};
-use crate::sfu::link::{Impairment, Link};
+use crate::sfu::link::{Counts, Impairment, Link};
 use crate::sfu::srtp_client::SrtpClient;
 
 pub struct World {
@@ -295,6 +295,19 @@ impl World {
             world.members.iter().all(|member| member.client.is_connected)
         });
         self.restart_links(self.impairment);
+    }
+
+    /// Changes a member's network from now on: from it to the node, and to it.
+    pub fn impair(&mut self, member: usize, up: Impairment, down: Impairment) {
+        let now = self.now;
+        let member = &mut self.members[member];
+        member.up.change(now, up);
+        member.down.change(now, down);
+    }
+
+    /// What has become of the datagrams to a member.
+    pub fn down(&self, member: usize) -> Counts {
+        self.members[member].down.counts()
     }
 
     fn restart_links(&mut self, impairment: Impairment) {
