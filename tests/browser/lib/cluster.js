@@ -4,7 +4,9 @@ import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
+import { ImpairedNetwork } from './impaired-network.js';
 import { freePort, output, start } from './processes.js';
+import { freePorts } from './shell.js';
 import { until } from './wait.js';
 
 export const KEY = 'devkey';
@@ -13,11 +15,13 @@ export const SECRET = 'devsecret-devsecret-devsecret-123';
 class Cluster {
   #processes;
 
-  constructor({ url, admin, processes }) {
+  constructor({ url, admin, processes, network }) {
     /** The gateway's public URL, without a slash at the end. */
     this.url = url;
     /** Its admin listener. */
     this.admin = admin;
+    /** The bad network in front of its node, if it was started behind one. */
+    this.network = network;
     this.#processes = processes;
   }
 
@@ -59,6 +63,7 @@ class Cluster {
   async stop() {
     const codes = [];
     for (const one of this.#processes.reverse()) codes.push(await one.stop());
+    await this.network?.stop();
     return codes;
   }
 
@@ -77,15 +82,18 @@ export function networkAddress() {
   return own?.address ?? '127.0.0.1';
 }
 
-/** `signalbox dev`, which takes media at `mediaIp`. */
-export async function startDev({ mediaIp = '127.0.0.1' } = {}) {
+/** `signalbox dev`, which takes media at `mediaIp`; with a `seed`, behind a bad network that does nothing until it is told to. */
+export async function startDev({ mediaIp = '127.0.0.1', seed } = {}) {
   const [port, adminPort] = [await freePort(), await freePort()];
+  const mediaPort = seed === undefined ? 0 : await freePorts(1);
+  const network = seed === undefined ? undefined : await ImpairedNetwork.start(`${mediaIp}:${mediaPort}`, seed);
   const dev = start('signalbox', [
-    'dev', '--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`, '--media-bind', `${mediaIp}:0`,
-  ]);
+    'dev', '--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${adminPort}`, '--media-bind', `${mediaIp}:${mediaPort}`,
+    // Clients are told the proxy's port, of which there is one.
+  ], network && { SIGNALBOX_MEDIA_PORT: String(network.port), SIGNALBOX_SHARDS: '1' });
   const url = `http://127.0.0.1:${port}`;
   await dev.ready(`${url}/readyz`);
-  const cluster = new Cluster({ url, admin: `http://127.0.0.1:${adminPort}`, processes: [dev] });
+  const cluster = new Cluster({ url, admin: `http://127.0.0.1:${adminPort}`, processes: [dev], network });
   await until('a room can be placed', () => cluster.where('is-anyone-there'));
   return cluster;
 }

@@ -37,6 +37,31 @@ export function watchMedia() {
         video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && video.srcObject?.getVideoTracks().some(({ id }) => received.has(id))
       ));
     },
+    /** The UDP ports that media arrives at. */
+    async localPorts() {
+      const ports = [];
+      for (const connection of open()) {
+        const report = await connection.getStats();
+        report.forEach((entry) => {
+          if (entry.type === 'candidate-pair' && entry.state === 'succeeded') ports.push(report.get(entry.localCandidateId)?.port);
+        });
+      }
+      return ports.filter(Boolean);
+    },
+    /** The decoder's counters of the only picture that is received, or of the newest. */
+    async picture() {
+      let found = { width: 0, frames: 0, freezes: 0, frozen: 0, buffered: 0, emitted: 0, plis: 0, nacks: 0 };
+      for (const connection of open()) {
+        (await connection.getStats()).forEach((entry) => {
+          if (entry.type !== 'inbound-rtp' || entry.kind !== 'video') return;
+          found = {
+            width: entry.frameWidth ?? 0, frames: entry.framesDecoded, freezes: entry.freezeCount, frozen: entry.totalFreezesDuration,
+            buffered: entry.jitterBufferDelay, emitted: entry.jitterBufferEmittedCount, plis: entry.pliCount, nacks: entry.nackCount,
+          };
+        });
+      }
+      return found;
+    },
     /** What all open connections have received, added up, and the addresses that media comes from. */
     async received() {
       const sum = { framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0, connections: connections.length };
