@@ -57,7 +57,7 @@ pub struct Client {
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
     senders: Vec<Sender>,
-    started: Instant,
+    pub started: Instant,
     pub due: Instant,
 }
 

@@ -171,8 +171,11 @@ impl Run {
         }
     }
 
-    /// How many packets of sound arrived.
-    pub fn sound(&self) -> usize {
-        self.world.received(self.viewer, self.publisher, Kind::Audio).len()
+    /// How many packets of sound arrived in a second of a time, of the 50 that were sent.
+    pub fn sound(&self, from: Duration, to: Duration) -> f64 {
+        let since = self.begun - self.world.members[self.viewer].client.started;
+        let packets = self.world.received(self.viewer, self.publisher, Kind::Audio).iter();
+        let in_time = packets.filter(|packet| packet.at > since + from && packet.at <= since + to);
+        in_time.count() as f64 / (to - from).as_secs_f64()
     }
 }

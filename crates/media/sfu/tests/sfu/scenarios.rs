@@ -55,6 +55,8 @@ fn a_viewer_whose_capacity_falls_gets_less_at_once_and_all_again_when_it_is_back
     }
     let mut low = run.between(DROP + seconds(3), RECOVERY);
     assert!(low.all(|point| point.frames > 0), "the picture goes on: {}", told(&run));
+    let sound = run.sound(DROP + seconds(2), RECOVERY);
+    assert!(sound > 47.0, "{sound} packets of sound in a second; {}", told(&run));
     assert!(run.freezes(ms(500)).len() <= 1, "{}", told(&run));
     let back = run.shows_layer_after(TOP, RECOVERY);
     assert!(back.is_some_and(|back| back <= seconds(10)), "{back:?}; {}", told(&run));
@@ -73,9 +75,9 @@ fn with_random_loss_everything_arrives_in_the_end_and_nothing_freezes() {
 #[test]
 fn in_bursts_of_loss_sound_goes_on_and_the_picture_recovers() {
     let run = networks::burst_loss(3);
-    // 50 packets a second for 22 seconds, of which a fifth is lost for 20.
-    let sound = run.sound();
-    assert!(sound as f64 > 22.0 * 50.0 * 0.75, "{sound} packets of sound");
+    // A fifth of the 50 is lost.
+    let sound = run.sound(seconds(2), seconds(22));
+    assert!(sound > 37.0, "{sound} packets of sound in a second");
     assert_eq!(run.freezes(ms(1_500)), [], "{}", told(&run));
 }
 
