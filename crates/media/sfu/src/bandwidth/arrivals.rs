@@ -104,7 +104,7 @@ mod tests {
     fn runs_and_vectors_are_read_and_times_add_up() {
         let fixed = [0xff, 0xfe, 0, 3, 1, 2, 3, 9];
         let (head, rest) = head(&fixed).unwrap();
-        assert_eq!(rest, []);
+        assert!(rest.is_empty());
         assert_eq!(
             head,
             Head {

@@ -164,6 +164,7 @@ fn keys(seed: u8) -> (MasterKey, MasterKey) {
 fn packet(arrived: Instant, codec: Codec, payload: Vec<u8>) -> MediaPacket {
     MediaPacket {
         arrived,
+        ssrc: 1,
         sequence: 0,
         timestamp: 0,
         marker: false,
@@ -188,7 +189,7 @@ fn rewritten(sequence: u64) -> Rewritten {
         sequence,
         timestamp: sequence as u32 * 3_000,
         marker: true,
-        vp8: None,
+        pictures: Default::default(),
         dependency: None,
     }
 }
