@@ -15,6 +15,7 @@ mod sfu {
     mod allocation;
     mod data;
     mod encodings;
+    mod egress;
     mod forwarding;
     mod input;
     mod limits;

@@ -10,8 +10,8 @@ use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpWrite, Vp8Descriptor};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::rtp::{Extension, ExtensionMap, ExtensionValues, RtpWrite, Vp8Descriptor};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use crate::sfu::camera::Encoder;
 use crate::sfu::screen::Screen;
@@ -53,6 +53,12 @@ pub struct Client {
     /// Whether the video that it receives is decoded, into [`Client::screens`].
     pub is_watching: bool,
     pub screens: BTreeMap<Mid, Screen>,
+    /// What its video carries in header extensions.
+    pub video_values: ExtensionValues,
+    /// Whether its sound is redundant audio data (RFC 2198), if that was negotiated: each packet repeats the one before.
+    pub is_redundant: bool,
+    /// The payload and the header extensions of the last packet that arrived on each m-line, and whether it was redundant audio data.
+    pub last: BTreeMap<Mid, (Vec<u8>, ExtensionValues, bool)>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -76,7 +82,14 @@ struct Sender {
 
 impl Client {
     pub fn new(now: Instant, address: SocketAddr) -> Self {
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        Self::with_config(now, address, Rtc::builder())
+    }
+
+    pub fn with_config(now: Instant, address: SocketAddr, config: RtcConfig) -> Self {
+        let mut extensions = ExtensionMap::standard();
+        extensions.set(5, Extension::PlayoutDelay);
+        extensions.set(7, Extension::AbsoluteCaptureTime);
+        let mut rtc = config.set_rtp_mode(true).set_extension_map(extensions).build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
@@ -93,6 +106,9 @@ impl Client {
             encoders: Vec::new(),
             is_watching: false,
             screens: BTreeMap::new(),
+            video_values: ExtensionValues::default(),
+            is_redundant: false,
+            last: BTreeMap::new(),
             key_frames_wanted: Vec::new(),
             pending: None,
             senders: Vec::new(),
@@ -325,6 +341,10 @@ impl Client {
             Event::RtpPacket(packet) => {
                 let mut api = self.rtc.direct_api();
                 let mid = api.stream_rx(&packet.header.ssrc).unwrap().mid();
+                let mut configured = self.rtc.codec_config().params().iter();
+                let is_redundant = configured.any(|params| params.red() == Some(packet.header.payload_type));
+                let last = (packet.payload.to_vec(), packet.header.ext_vals.clone(), is_redundant);
+                self.last.insert(mid, last);
                 let is_video = packet
                     .payload
                     .first()
@@ -375,6 +395,11 @@ impl Client {
         let pt = wanted.map_or(params[0], |config| config.pt());
         let mut configured = self.rtc.codec_config().params().iter();
         let is_h264 = configured.any(|config| config.pt() == pt && config.spec().codec == Codec::H264);
+        let mut configured = self.rtc.codec_config().params().iter();
+        let red = configured
+            .find(|config| config.pt() == pt)
+            .and_then(|config| config.red())
+            .filter(|_| self.is_redundant);
         for layer in 0..sender.layers.len() {
             if sender.is_paused[layer] {
                 continue;
@@ -392,6 +417,11 @@ impl Client {
                 sender.sequence[layer] += 1;
                 let payload = match kind {
                     MediaKind::Video if !encoded.is_empty() => encoded[part].clone(),
+                    MediaKind::Audio if red.is_some() => {
+                        let mut payload = vec![0x80 | *pt, 0x0f, 0x00, 0x02, *pt];
+                        payload.extend([0xfc, 1, 0xfc, layer as u8, 0, 0, 0]);
+                        payload
+                    }
                     MediaKind::Audio => vec![0xfc, layer as u8, 0, 0, 0],
                     // A network abstraction layer unit: of an IDR picture, or of another.
                     MediaKind::Video if is_h264 => {
@@ -413,9 +443,12 @@ impl Client {
                 let values = ExtensionValues {
                     audio_level: level,
                     voice_activity: level.map(|level| level > -50),
-                    ..ExtensionValues::default()
+                    ..match kind {
+                        MediaKind::Video => self.video_values.clone(),
+                        MediaKind::Audio => ExtensionValues::default(),
+                    }
                 };
-                let write = RtpWrite::new(pt, sequence.into(), timestamp, now, payload)
+                let write = RtpWrite::new(red.unwrap_or(pt), sequence.into(), timestamp, now, payload)
                     .marker(part + 1 == packets)
                     .ext_vals(values)
                     .nackable(kind == MediaKind::Video);
