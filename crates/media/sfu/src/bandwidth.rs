@@ -41,11 +41,18 @@ const MAX_BPS: u64 = 50_000_000;
 /// loses more. Lower: whoever has a bad path has sound only.
 const LOSSY_BPS: u64 = 300_000;
 
-/// Packets queue if the round trip is so much longer than it has been of late.
-const QUEUE: Duration = Duration::from_millis(60);
+/// Packets queue if the round trip is so much longer than it has been of late. A path that becomes longer does so by less.
+const QUEUE: Duration = Duration::from_millis(150);
+
+/// With a round trip so much longer than it has been of late, nobody looks for more.
+const SUSPICION: Duration = Duration::from_millis(60);
+
+/// After a queue was seen, a low estimate is believed for so long. Higher: a path that was full once and is lossy later carries little.
+/// Lower: a narrow path is filled up more often.
+const QUEUE_MEMORY: Duration = Duration::from_secs(60);
 
 /// For how long a short round trip is remembered.
-const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(30);
+const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
 
 /// How often the estimate is looked at without feedback. Higher: probes begin later. Lower: more wake-ups for each peer.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -108,8 +115,9 @@ pub struct Bandwidth {
     lost: Vec<PacketResult>,
     /// The last reference time that the peer has told, and what it was extended to, in 250 µs.
     reference: Option<(u32, i64)>,
-    round_trip: Option<Duration>,
+    round_trip: Option<(Duration, Instant)>,
     shortest: Option<(Duration, Instant)>,
+    queued: Option<Instant>,
     first_sent: Option<Instant>,
     /// When something was sent that was not only to measure.
     last_sent: Option<Instant>,
@@ -137,6 +145,7 @@ impl Bandwidth {
             reference: None,
             round_trip: None,
             shortest: None,
+            queued: None,
             first_sent: None,
             last_sent: None,
             has_feedback: false,
@@ -249,12 +258,15 @@ impl Bandwidth {
         };
         self.has_feedback = true;
         let round_trip = now.saturating_duration_since(newest_sent);
-        self.round_trip = Some(round_trip);
+        self.round_trip = Some((round_trip, now));
         let is_shortest = self.shortest.is_none_or(|(shortest, at)| {
             round_trip <= shortest || now.saturating_duration_since(at) > ROUND_TRIP_MEMORY
         });
         if is_shortest {
             self.shortest = Some((round_trip, now));
+        }
+        if self.is_longer_by(QUEUE) {
+            self.queued = Some(now);
         }
         let mut packet_feedbacks = std::mem::take(&mut self.lost);
         packet_feedbacks.extend(arrived.iter().map(|(sent, time)| PacketResult {
@@ -278,7 +290,7 @@ impl Bandwidth {
 
     /// The round trip that the last feedback tells, if it tells one.
     pub fn round_trip_of_feedback(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.map(|(round_trip, _)| round_trip)
     }
 
     /// Whether there is anything to tell by: packets of which the peer gives feedback, an estimate of its own, or its reports.
@@ -312,6 +324,9 @@ impl Bandwidth {
             return;
         }
         self.wanted = bps;
+        if self.controller.is_some() && !self.rests(now) {
+            self.next.get_or_insert(now + INTERVAL);
+        }
         let at_time = self.time(now);
         if let Some(controller) = &mut self.controller {
             let update = controller.on_streams_config(StreamsConfig {
@@ -350,7 +365,7 @@ impl Bandwidth {
             return None;
         }
         let probe = self.probes.pop_front().or_else(|| {
-            let may_look = self.has_feedback && !self.queues();
+            let may_look = self.has_feedback && !self.is_longer_by(SUSPICION);
             let wanted = self.wanted.min(MAX_BPS);
             self.search.next(now, self.target, wanted).filter(|_| may_look)
         });
@@ -382,20 +397,26 @@ impl Bandwidth {
         }
     }
 
-    /// Whether nothing is going on that would be worth measuring for.
+    /// Whether nothing is going on that would be worth measuring for: nothing is sent, and nothing is held back for want of room.
     fn rests(&self, now: Instant) -> bool {
-        self.last_sent
-            .is_none_or(|last| now.saturating_duration_since(last) >= REST)
+        let is_silent = self
+            .last_sent
+            .is_none_or(|last| now.saturating_duration_since(last) >= REST);
+        is_silent && self.target >= self.wanted
     }
 
-    fn queues(&self) -> bool {
-        self.round_trip
-            .zip(self.shortest)
-            .is_some_and(|(now, (shortest, _))| now > shortest + QUEUE)
+    fn is_longer_by(&self, time: Duration) -> bool {
+        let (Some((round_trip, at)), Some((shortest, _))) = (self.round_trip, self.shortest) else {
+            return false;
+        };
+        round_trip > shortest + time && self.now.saturating_duration_since(at) < REST
     }
 
     fn floor(&self) -> u64 {
-        if self.queues() { MIN_BPS } else { LOSSY_BPS }
+        let was_queued = self
+            .queued
+            .is_some_and(|at| self.now.saturating_duration_since(at) < QUEUE_MEMORY);
+        if was_queued { MIN_BPS } else { LOSSY_BPS }
     }
 
     /// Whether the peer gives feedback, or may still begin to.

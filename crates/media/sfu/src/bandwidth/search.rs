@@ -15,6 +15,9 @@ const NEXT_STEP: Duration = Duration::from_millis(250);
 /// How much more is looked for, in parts of the estimate.
 const STEP: f64 = 2.0;
 
+/// No less than this is looked for, in bits per second: a slower probe would take too long.
+const MIN_BPS: u64 = 300_000;
+
 /// No more than so many parts of what is wanted is looked for: somewhat less arrives than is sent.
 const MARGIN: f64 = 1.2;
 
@@ -61,7 +64,7 @@ impl Search {
         if estimate >= wanted || now.saturating_duration_since(self.last) < pause {
             return None;
         }
-        let bps = (estimate as f64 * STEP).min(wanted as f64 * MARGIN) as u64;
+        let bps = (estimate as f64 * STEP).max(MIN_BPS as f64).min(wanted as f64 * MARGIN) as u64;
         self.probed = bps;
         self.id = (self.id + 1).max(FIRST_ID) & 0x7fff_ffff;
         Some(Probe {

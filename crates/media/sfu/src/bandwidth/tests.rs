@@ -52,6 +52,7 @@ struct Link {
     loss: f64,
     delay: Duration,
     wanted: u64,
+    is_silent: bool,
     /// When what is in the queue has left it.
     busy_until: Instant,
     sequence: u64,
@@ -80,6 +81,7 @@ impl Link {
             loss,
             delay: Duration::from_millis(25),
             wanted,
+            is_silent: false,
             busy_until: start,
             sequence: 1,
             credit: 0.0,
@@ -110,10 +112,11 @@ impl Link {
     fn step(&mut self) {
         self.now += STEP;
         let millisecond = (self.now - self.start).as_millis();
-        if millisecond.is_multiple_of(20) {
+        if millisecond.is_multiple_of(20) && !self.is_silent {
             self.send(120, Load::Audio, None);
         }
         let rate = self.bandwidth.estimate().min(self.wanted).saturating_sub(48_000);
+        let rate = if self.is_silent { 0 } else { rate };
         self.credit += rate as f64 / 8_000.0;
         // Frames, thirty a second.
         while millisecond.is_multiple_of(33) && self.credit >= PACKET as f64 {
@@ -261,6 +264,36 @@ fn nothing_is_due_when_nothing_is_sent() {
         due = link.bandwidth.next_due();
     }
     assert_eq!(due, None);
+}
+
+#[test]
+fn what_is_held_back_for_want_of_room_is_probed_for_until_there_is() {
+    let mut link = Link::new(100_000, 0.0, 1_000_000);
+    link.run(10 * SECOND);
+    assert!(link.bandwidth.estimate() < 200_000, "{}", link.bandwidth.estimate());
+    // Nothing fits, so nothing is sent.
+    link.is_silent = true;
+    link.run(30 * SECOND);
+    assert!(link.bandwidth.next_due().is_some());
+    link.capacity = 3_000_000;
+    let mut estimates = Vec::new();
+    for _ in 0..60 {
+        link.run(SECOND);
+        estimates.push(link.bandwidth.estimate());
+    }
+    assert!(link.bandwidth.estimate() >= 700_000, "{estimates:?}");
+}
+
+#[test]
+fn a_path_that_becomes_longer_is_no_full_one() {
+    let mut link = Link::new(10_000_000, 0.0, 1_000_000);
+    link.wanted = 150_000;
+    link.run(5 * SECOND);
+    link.delay += Duration::from_millis(45);
+    for _ in 0..100 {
+        link.run(SECOND / 10);
+        assert!(link.bandwidth.estimate() >= 300_000, "{}", link.bandwidth.estimate());
+    }
 }
 
 #[test]
