@@ -7,6 +7,7 @@
 
 pub mod arrivals;
 pub mod history;
+pub mod overload;
 pub mod reports;
 pub mod search;
 
@@ -24,6 +25,7 @@ use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 use crate::window;
 
 use history::{History, Sent};
+use overload::Overload;
 use reports::FromReports;
 use search::Search;
 
@@ -126,6 +128,7 @@ pub struct Bandwidth {
     has_reports: bool,
     next: Option<Instant>,
     search: Search,
+    overload: Overload,
 }
 
 impl Bandwidth {
@@ -153,6 +156,7 @@ impl Bandwidth {
             has_reports: false,
             next: None,
             search: Search::new(now),
+            overload: Overload::default(),
         }
     }
 
@@ -257,6 +261,7 @@ impl Bandwidth {
             return is_whole.is_some();
         };
         self.has_feedback = true;
+        let (arrived_bytes, lost_packets) = (arrived.iter().map(|(sent, _)| sent.bytes).sum(), self.lost.len());
         let round_trip = now.saturating_duration_since(newest_sent);
         self.round_trip = Some((round_trip, now));
         let is_shortest = self.shortest.is_none_or(|(shortest, at)| {
@@ -268,6 +273,9 @@ impl Bandwidth {
         if self.is_longer_by(QUEUE) {
             self.queued = Some(now);
         }
+        let queues = self.is_longer_by(SUSPICION);
+        self.overload
+            .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
         let mut packet_feedbacks = std::mem::take(&mut self.lost);
         packet_feedbacks.extend(arrived.iter().map(|(sent, time)| PacketResult {
             sent_packet: self.packet(sent),
@@ -341,7 +349,8 @@ impl Bandwidth {
     /// What may be sent in all, in bits per second.
     pub fn estimate(&self) -> u64 {
         if self.gives_feedback() {
-            self.target.max(self.floor())
+            let bound = self.overload.bound(self.now).unwrap_or(MAX_BPS).max(MIN_BPS);
+            self.target.max(self.floor()).min(bound)
         } else {
             self.from_reports.estimate(self.now)
         }
@@ -351,7 +360,8 @@ impl Bandwidth {
     /// time until the next one.
     pub fn pacing(&self) -> u64 {
         if self.gives_feedback() {
-            self.pacing.max((self.floor() as f64 * PACING) as u64)
+            let bound = self.overload.bound(self.now).unwrap_or(u64::MAX).max(MIN_BPS);
+            self.pacing.max((self.floor() as f64 * PACING) as u64).min(bound)
         } else {
             (self.estimate() as f64 * PACING) as u64
         }
@@ -365,7 +375,7 @@ impl Bandwidth {
             return None;
         }
         let probe = self.probes.pop_front().or_else(|| {
-            let may_look = self.has_feedback && !self.is_longer_by(SUSPICION);
+            let may_look = self.has_feedback && !self.is_longer_by(SUSPICION) && self.overload.bound(now).is_none();
             let wanted = self.wanted.min(MAX_BPS);
             self.search.next(now, self.target, wanted).filter(|_| may_look)
         });

@@ -14,8 +14,8 @@ mod sfu {
     mod administration;
     mod allocation;
     mod data;
-    mod encodings;
     mod egress;
+    mod encodings;
     mod forwarding;
     mod input;
     mod limits;

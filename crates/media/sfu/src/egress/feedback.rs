@@ -15,6 +15,13 @@ pub const REPAIR_SHARE: usize = 2;
 /// What may be sent again at most after a time without losses, in bytes: a large key frame.
 pub const MAX_REPAIR_BUDGET: usize = 200_000;
 
+/// The same at least: a few packets.
+const MIN_REPAIR_BUDGET: usize = 15_000;
+
+/// No more is sent again at once than the network takes in this time: on one that has become narrow, what is sent again is in the way of
+/// what is new.
+const REPAIR_TIME: Duration = Duration::from_millis(300);
+
 /// Requests for key frames on one stream closer than this are one. Higher: whoever lost a key frame waits longer. Lower: a flood of them
 /// costs more.
 const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(100);
@@ -134,6 +141,8 @@ impl Egress {
             .round_trip
             .map_or(super::USUAL_ROUND_TRIP, |(round_trip, _)| round_trip);
         let pause = pause.clamp(MIN_ROUND_TRIP, MAX_ROUND_TRIP);
+        let taken = self.bandwidth.estimate() as f64 / 8.0 * REPAIR_TIME.as_secs_f64();
+        self.repair_budget = self.repair_budget.min((taken as usize).max(MIN_REPAIR_BUDGET));
         let counters = &mut self.counters;
         let Some(stream) = self.streams.get_mut(index) else {
             return;

@@ -101,11 +101,15 @@ fn of_5_percent_losses_at_100_ms_next_to_all_are_made_good() {
     let bob = world.join("bob", false, &[], (0, 1));
     world.connect();
     world.run_for(SECONDS(1));
-    world.impair(Impairment {
+    let lossy = Impairment {
         loss: 0.05,
         delay: Duration::from_millis(50),
         jitter: Duration::from_millis(5),
-    });
+        ..Impairment::NONE
+    };
+    for member in [ann, bob] {
+        world.impair(member, lossy, lossy);
+    }
     world.run_for(SECONDS(30));
     let received = world.received(bob, ann, Kind::Video);
     let sequences: BTreeSet<u64> = received.iter().map(|packet| packet.sequence).collect();
