@@ -5,6 +5,7 @@ mod sfu {
     pub mod client;
     pub mod link;
     pub mod networks;
+    pub mod scalable;
     pub mod scenario;
     pub mod screen;
     pub mod srtp_client;
@@ -18,6 +19,7 @@ mod sfu {
     mod encodings;
     mod forwarding;
     mod input;
+    mod layers;
     mod limits;
     mod loudest;
     mod membership;

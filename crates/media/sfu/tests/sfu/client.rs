@@ -10,10 +10,11 @@ use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionMap, ExtensionValues, RtpWrite, Vp8Descriptor};
+use str0m::rtp::{Extension, ExtensionValues, RtpWrite, Vp8Descriptor};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use crate::sfu::camera::Encoder;
+use crate::sfu::scalable::{Descriptor, Scheme, Source, Whole, extensions};
 use crate::sfu::screen::Screen;
 
 /// A received packet's numbers.
@@ -59,6 +60,10 @@ pub struct Client {
     pub is_redundant: bool,
     /// The payload and the header extensions of the last packet that arrived on each m-line, and whether it was redundant audio data.
     pub last: BTreeMap<Mid, (Vec<u8>, ExtensionValues, bool)>,
+    /// How its video is made; none: one layer, in frames of three packets, that looks like VP8.
+    pub scheme: Option<Scheme>,
+    /// What arrived of video, whole.
+    pub whole: BTreeMap<Mid, Vec<Whole>>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
     pending: Option<SdpPendingOffer>,
@@ -78,6 +83,11 @@ struct Sender {
     is_paused: Vec<bool>,
     /// None: [`Client::codec`].
     codec: Option<Codec>,
+    /// Encoders, by layer, and how many there were.
+    sources: BTreeMap<usize, Source>,
+    incarnations: u8,
+    /// What is added to its timestamps.
+    clock: u32,
 }
 
 impl Client {
@@ -86,7 +96,7 @@ impl Client {
     }
 
     pub fn with_config(now: Instant, address: SocketAddr, config: RtcConfig) -> Self {
-        let mut extensions = ExtensionMap::standard();
+        let mut extensions = extensions();
         extensions.set(5, Extension::PlayoutDelay);
         extensions.set(7, Extension::AbsoluteCaptureTime);
         let mut rtc = config.set_rtp_mode(true).set_extension_map(extensions).build(now);
@@ -97,6 +107,8 @@ impl Client {
             received: BTreeMap::new(),
             is_connected: false,
             codec: None,
+            scheme: None,
+            whole: BTreeMap::new(),
             audio_level: None,
             padding: 0,
             asked_bps: Vec::new(),
@@ -176,6 +188,9 @@ impl Client {
                 frame: 0,
                 next: now,
                 codec: None,
+                sources: BTreeMap::new(),
+                incarnations: 0,
+                clock: 0,
             });
         }
         offer.to_sdp_string()
@@ -203,6 +218,9 @@ impl Client {
             next,
             is_paused: vec![false],
             codec: Some(codec),
+            sources: BTreeMap::new(),
+            incarnations: 0,
+            clock: 0,
         });
         offer.to_sdp_string()
     }
@@ -252,6 +270,21 @@ impl Client {
         for sender in &mut self.senders {
             if let Some(index) = sender.layers.iter().position(|layer| *layer == Some(Rid::from(rid))) {
                 sender.is_paused[index] = is_paused;
+            }
+        }
+    }
+
+    /// Starts the encoders of its video anew, with other SSRCs and numbers, and a clock that is so far from where it was.
+    pub fn restart_encoders(&mut self, clock: u32) {
+        for sender in self.senders.iter_mut().filter(|sender| sender.kind == MediaKind::Video) {
+            sender.clock = sender.clock.wrapping_add(clock);
+            sender.sources.clear();
+            for (layer, rid) in sender.layers.iter().enumerate() {
+                sender.sequence[layer] = sender.sequence[layer] * 7 % 30_000;
+                sender.needs_key_frame[layer] = true;
+                let ssrc = 1_000_000 + u32::from(sender.incarnations) * 10 + layer as u32 * 2;
+                let mut api = self.rtc.direct_api();
+                api.reset_stream_tx(sender.mid, *rid, ssrc.into(), Some((ssrc + 1).into()));
             }
         }
     }
@@ -362,6 +395,16 @@ impl Client {
                     let screen = self.screens.entry(mid).or_default();
                     screen.receive(now, sequence, time, packet.header.marker, &packet.payload);
                 }
+                if packet.payload.len() > 100 {
+                    let dependency = packet.header.ext_vals.user_values.get::<Descriptor>();
+                    self.whole.entry(mid).or_default().push(Whole {
+                        sequence: *packet.seq_no,
+                        timestamp: packet.header.timestamp,
+                        marker: packet.header.marker,
+                        payload: packet.payload.to_vec(),
+                        dependency: dependency.map(|descriptor| descriptor.0.clone()),
+                    });
+                }
                 self.received.entry(mid).or_default().push(Received {
                     at: now.duration_since(self.started),
                     sequence: *packet.seq_no,
@@ -385,7 +428,7 @@ impl Client {
             MediaKind::Video => (Duration::from_millis(33), 2_970),
         };
         sender.next += interval;
-        let timestamp = (frame as u32).wrapping_mul(ticks);
+        let timestamp = (frame as u32).wrapping_mul(ticks).wrapping_add(sender.clock);
         let (mid, kind, codec) = (sender.mid, sender.kind, sender.codec.or(self.codec));
         let params: Vec<_> = self.rtc.media(mid).unwrap().remote_pts().to_vec();
         let mut configured = self.rtc.codec_config().params().iter();
@@ -405,6 +448,28 @@ impl Client {
                 continue;
             }
             let is_key = std::mem::take(&mut sender.needs_key_frame[layer]);
+            if let Some(scheme) = self.scheme.filter(|_| kind == MediaKind::Video) {
+                let source = sender.sources.entry(layer).or_insert_with(|| {
+                    sender.incarnations += 1;
+                    Source::new(scheme, sender.incarnations)
+                });
+                for made in source.picture(is_key) {
+                    let sequence = sender.sequence[layer];
+                    sender.sequence[layer] += 1;
+                    let mut values = ExtensionValues::default();
+                    if let Some(descriptor) = made.dependency {
+                        values.user_values.set(Descriptor(descriptor.into()));
+                    }
+                    let write = RtpWrite::new(pt, sequence.into(), timestamp, now, made.payload)
+                        .marker(made.marker)
+                        .nackable(true)
+                        .ext_vals(values);
+                    let rid = sender.layers[layer];
+                    let mut api = self.rtc.direct_api();
+                    api.stream_tx_by_mid(mid, rid).unwrap().write_rtp(write);
+                }
+                continue;
+            }
             let encoder = self.encoders.get_mut(layer).filter(|_| kind == MediaKind::Video);
             let encoded = encoder.map(|encoder| encoder.frame(is_key)).unwrap_or_default();
             let packets = match kind {

@@ -1,0 +1,157 @@
+//! Layers of each codec, from a publisher to its receivers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use signalbox_protocol::control::{Command, Preference, Quality};
+use signalbox_protocol::room::Kind;
+use str0m::media::Mid;
+
+use crate::sfu::link::Impairment;
+use crate::sfu::scalable::{Frame, Scheme, Whole, decode};
+use crate::sfu::world::World;
+
+const SVC: [Scheme; 3] = [Scheme::Vp9, Scheme::Av1, Scheme::Vp9KeyOnly];
+
+/// A publisher of such a stream, and so many receivers.
+fn call(seed: u64, scheme: Scheme, rids: &[&str], receivers: usize) -> World {
+    let mut world = World::new(seed, Impairment::NONE);
+    let ann = world.join("ann", false, rids, (0, 0));
+    world.members[ann].client.scheme = Some(scheme);
+    world.members[ann].client.codec = Some(scheme.codec());
+    for index in 0..receivers {
+        world.join(&format!("viewer-{index}"), false, &[], (0, 1));
+    }
+    world
+}
+
+fn want(world: &mut World, member: usize, quality: Quality) {
+    let slots = world.slots(member);
+    let track = slots.iter().find_map(|slot| slot.track.clone()).unwrap().track;
+    let preference = Preference {
+        quality: Some(quality),
+        ..Preference::default()
+    };
+    let tracks = vec![track];
+    world.command(member, Command::Prefer { tracks, preference }).unwrap();
+}
+
+fn received(world: &World, member: usize) -> &[Whole] {
+    let slot = world
+        .slots(member)
+        .into_iter()
+        .find(|slot| slot.kind == Kind::Video)
+        .unwrap();
+    &world.members[member].client.whole[&Mid::from(slot.mid.as_str())]
+}
+
+/// The layers of what came in the last half second.
+fn lately(frames: &[Frame]) -> BTreeSet<(u8, u8)> {
+    let end = frames.last().unwrap().timestamp;
+    let late = frames.iter().filter(|frame| end.wrapping_sub(frame.timestamp) < 45_000);
+    late.map(|frame| (frame.spatial, frame.temporal)).collect()
+}
+
+#[test]
+fn each_receiver_of_a_scalable_stream_gets_the_layers_that_it_wants_and_can_decode_them() {
+    for scheme in SVC {
+        let mut world = call(1, scheme, &["f"], 3);
+        world.run_for(Duration::from_secs(2));
+        for (member, quality) in [(1, Quality::Low), (2, Quality::Medium), (3, Quality::High)] {
+            want(&mut world, member, quality);
+        }
+        world.run_for(Duration::from_secs(2));
+        for (member, top) in [(1, 0), (2, 1), (3, 2)] {
+            let frames = decode(scheme, received(&world, member));
+            assert!(frames.len() > 60, "{scheme:?}");
+            let lowest = if scheme == Scheme::Vp9KeyOnly { top } else { 0 };
+            let expected: BTreeSet<(u8, u8)> = (lowest..=top)
+                .flat_map(|spatial| (0..3).map(move |temporal| (spatial, temporal)))
+                .collect();
+            assert_eq!(lately(&frames), expected, "{scheme:?}, receiver {member}");
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_wants_other_layers_again_and_again_sees_one_stream() {
+    for (scheme, rids) in [
+        (Scheme::Vp9, vec!["f"]),
+        (Scheme::Av1, vec!["f"]),
+        (Scheme::Vp9KeyOnly, vec!["f"]),
+        (Scheme::Vp8, vec!["q", "h", "f"]),
+        (Scheme::H264, vec!["q", "h", "f"]),
+        (Scheme::Av1Simulcast, vec!["q", "h", "f"]),
+    ] {
+        let mut world = call(2, scheme, &rids, 1);
+        world.run_for(Duration::from_secs(1));
+        for quality in [
+            Quality::Low,
+            Quality::High,
+            Quality::Medium,
+            Quality::Low,
+            Quality::Medium,
+            Quality::High,
+        ] {
+            want(&mut world, 1, quality);
+            world.run_for(Duration::from_millis(700));
+        }
+        let frames = decode(scheme, received(&world, 1));
+        let sources: BTreeSet<(u8, u8)> = frames.iter().map(|frame| (frame.incarnation, frame.spatial)).collect();
+        assert_eq!(sources.len(), 3, "{scheme:?}");
+        let pictures: BTreeSet<u32> = frames.iter().map(|frame| frame.timestamp).collect();
+        assert!(pictures.len() > 120, "{scheme:?}: {}", pictures.len());
+    }
+}
+
+#[test]
+fn encoders_that_are_started_anew_go_on_as_the_same_stream() {
+    for (scheme, rids) in [
+        (Scheme::Vp8, vec!["f"]),
+        (Scheme::Vp9, vec!["f"]),
+        (Scheme::Av1, vec!["f"]),
+        (Scheme::H264, vec!["f"]),
+        (Scheme::Av1Simulcast, vec!["q", "h", "f"]),
+    ] {
+        let mut world = call(3, scheme, &rids, 1);
+        world.run_for(Duration::from_secs(2));
+        let before = received(&world, 1).len();
+        // Neither forward nor back.
+        for clock in [2_000_000_000, 90_000 * 1_000, u32::MAX - 90_000 * 500] {
+            world.members[0].client.restart_encoders(clock);
+            world.run_for(Duration::from_secs(2));
+        }
+        let packets = received(&world, 1);
+        assert!(packets.len() > before * 3, "{scheme:?}: {before} and {}", packets.len());
+        let frames = decode(scheme, packets);
+        let incarnations: BTreeSet<u8> = frames.iter().map(|frame| frame.incarnation).collect();
+        assert!(incarnations.len() >= 4, "{scheme:?}: {incarnations:?}");
+    }
+}
+
+#[test]
+fn a_paused_stream_goes_on_where_it_was() {
+    for scheme in [Scheme::Vp8, Scheme::Vp9, Scheme::Av1, Scheme::Vp9KeyOnly, Scheme::H264] {
+        let mut world = call(4, scheme, &["f"], 1);
+        world.run_for(Duration::from_secs(1));
+        let track = world.slots(1)[0].track.clone().unwrap().track;
+        for enabled in [false, true] {
+            let preference = Preference {
+                enabled,
+                ..Preference::default()
+            };
+            let tracks = vec![track.clone()];
+            world.command(1, Command::Prefer { tracks, preference }).unwrap();
+            world.run_for(Duration::from_millis(900));
+        }
+        let frames = decode(scheme, received(&world, 1));
+        let mut times: Vec<u32> = frames.iter().map(|frame| frame.timestamp).collect();
+        times.dedup();
+        let longest = times
+            .windows(2)
+            .map(|pair| pair[1].wrapping_sub(pair[0]))
+            .max()
+            .unwrap();
+        assert!((60_000..100_000).contains(&longest), "{scheme:?}: {longest}");
+    }
+}
