@@ -10,6 +10,7 @@ mod sfu {
     pub mod client;
     pub mod link;
     pub mod networks;
+    pub mod scalable;
     pub mod scenario;
     pub mod screen;
     pub mod srtp_client;

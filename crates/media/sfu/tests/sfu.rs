@@ -14,6 +14,7 @@ mod sfu {
 
     mod administration;
     mod allocation;
+    mod bad_media;
     mod data;
     mod egress;
     mod encodings;

@@ -13,11 +13,17 @@ use crate::layers::Frame;
 use crate::packet::{MediaPacket, Mid};
 use crate::rewrite::{Fields, Place, Rewriter};
 
-use super::selection::Selection;
+use super::selection::{ALL, Selection};
 
 /// How long a receiver waits for a point in the stream from which it can have more frames, before a key frame is asked for. Higher: it
 /// sees fewer frames for longer. Lower: key frames where the stream would have had such a point anyhow.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The lowest temporal layer of a stream.
+const SLOWEST: Layer = Layer {
+    spatial: u8::MAX,
+    temporal: 0,
+};
 
 /// One subscriber's share of a track.
 pub struct Subscription {
@@ -177,7 +183,9 @@ impl Subscription {
         }
         let within = match self.target {
             Some(target) if target.stream == arrived.stream => target.layer,
-            _ => super::selection::ALL,
+            // It waits for a lower stream's key frame. Until then, fewer frames cost less.
+            Some(target) if is_current && target.stream < arrived.stream => SLOWEST,
+            _ => ALL,
         };
         if !is_current {
             let Some(frame) = arrived.frame.filter(|frame| frame.is_key && arrived.may_begin) else {

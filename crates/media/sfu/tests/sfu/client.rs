@@ -8,7 +8,7 @@ use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::Codec;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionValues, RtpWrite, Vp8Descriptor};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
@@ -272,6 +272,60 @@ impl Client {
                 sender.is_paused[index] = is_paused;
             }
         }
+    }
+
+    /// The m-line that its video is sent on.
+    pub fn video_mid(&self) -> Mid {
+        let mut senders = self.senders.iter();
+        senders.find(|sender| sender.kind == MediaKind::Video).unwrap().mid
+    }
+
+    /// Moves the clock of its video.
+    pub fn set_clock(&mut self, ticks: u32) {
+        for sender in self.senders.iter_mut().filter(|sender| sender.kind == MediaKind::Video) {
+            sender.clock = sender.clock.wrapping_add(ticks);
+        }
+    }
+
+    /// Gives its video this SSRC.
+    pub fn set_video_ssrc(&mut self, ssrc: u32) {
+        let mid = self.video_mid();
+        let mut api = self.rtc.direct_api();
+        api.reset_stream_tx(mid, None, ssrc.into(), Some((ssrc + 1).into()));
+    }
+
+    /// Sends a packet as one of its video, in this payload type, or in the one that it uses.
+    pub fn send_raw(&mut self, now: Instant, payload_type: Option<u8>, payload: Vec<u8>, descriptor: Option<Vec<u8>>) {
+        let codec = self.codec;
+        let sender = self
+            .senders
+            .iter_mut()
+            .find(|sender| sender.kind == MediaKind::Video)
+            .unwrap();
+        let (mid, sequence) = (sender.mid, sender.sequence[0]);
+        sender.sequence[0] += 1;
+        let timestamp = (sender.frame as u32).wrapping_mul(2_970).wrapping_add(sender.clock);
+        let accepted = self.rtc.media(mid).unwrap().remote_pts().to_vec();
+        let mut configured = self.rtc.codec_config().params().iter();
+        let usual = configured.find(|config| Some(config.spec().codec) == codec && accepted.contains(&config.pt()));
+        let usual = usual.map_or(accepted[0], |config| config.pt());
+        let mut values = ExtensionValues::default();
+        if let Some(descriptor) = descriptor {
+            values.user_values.set(Descriptor(descriptor.into()));
+        }
+        let write = RtpWrite::new(
+            payload_type.map_or(usual, Pt::from),
+            sequence.into(),
+            timestamp,
+            now,
+            payload,
+        )
+        .ext_vals(values);
+        self.rtc
+            .direct_api()
+            .stream_tx_by_mid(mid, None)
+            .unwrap()
+            .write_rtp(write);
     }
 
     /// Starts the encoders of its video anew, with other SSRCs and numbers, and a clock that is so far from where it was.

@@ -155,3 +155,36 @@ fn a_paused_stream_goes_on_where_it_was() {
         assert!((60_000..100_000).contains(&longest), "{scheme:?}: {longest}");
     }
 }
+
+#[test]
+fn until_the_key_frame_of_a_lower_layer_comes_fewer_frames_of_the_higher_are_sent() {
+    let mut world = World::new(
+        5,
+        Impairment {
+            delay: Duration::from_millis(300),
+            ..Impairment::NONE
+        },
+    );
+    let ann = world.join("ann", false, &["q", "h", "f"], (0, 0));
+    world.members[ann].client.scheme = Some(Scheme::Vp8);
+    world.join("viewer", false, &[], (0, 1));
+    world.run_for(Duration::from_secs(10));
+    let before = received(&world, 1).len();
+    want(&mut world, 1, Quality::Low);
+    world.run_for(Duration::from_secs(3));
+    let packets = received(&world, 1);
+    // What was under way, and what was sent in the round trip that it takes to ask for the key frame.
+    let frames = decode(Scheme::Vp8, packets);
+    let switch = frames
+        .windows(2)
+        .rposition(|pair| pair[0].incarnation != pair[1].incarnation)
+        .unwrap();
+    let asked = packets[before].timestamp.wrapping_add(90_000 * 33 / 100);
+    let bridge: Vec<&Frame> = frames[..=switch]
+        .iter()
+        .filter(|frame| frame.timestamp.wrapping_sub(asked) < 1 << 31)
+        .collect();
+    assert!((3..10).contains(&bridge.len()), "{}", bridge.len());
+    assert!(bridge.iter().all(|frame| frame.temporal == 0), "{bridge:?}");
+    assert_eq!(lately(&frames), BTreeSet::from([(0, 0), (0, 1), (0, 2)]));
+}
