@@ -133,10 +133,10 @@ impl Room {
                 is_screen: track.info.source == Source::ScreenShare,
                 spoke: speech.get(&track.publisher).copied(),
                 is_muted: track.info.muted,
-                asked: self
-                    .wanted
-                    .get(track.id())
-                    .and_then(|wanted| wanted.asked(now, &track.info.mime_type)),
+                asked: track
+                    .encoding_of(id)
+                    .and_then(|encoding| encoding.codec)
+                    .and_then(|codec| self.wanted.get(track.id())?.asked(now, codec.mime_type())),
             }
         });
         requests.collect()

@@ -11,11 +11,6 @@ use crate::participant::{Outlet, Participant};
 use crate::room::{Context, Room};
 use crate::track::Track;
 
-/// The codecs that a track is or can be received in, best first; none: not known yet.
-fn codecs(track: &Track) -> Vec<Option<Codec>> {
-    track.encodings().iter().map(|encoding| encoding.codec).collect()
-}
-
 impl Room {
     /// Looks whether the publishers should send something else than they were asked for.
     pub fn ask_for_all_encodings(&mut self, cx: &mut Context, now: Instant) {
@@ -31,7 +26,7 @@ impl Room {
         let Some(track) = self.tracks.get(id).filter(|track| track.info.kind == Kind::Video) else {
             return;
         };
-        let codecs = codecs(track);
+        let codecs: Vec<Option<Codec>> = track.codecs().collect();
         let mut received: Vec<(&str, Option<Quality>)> = codecs
             .iter()
             .map(|codec| (codec.map_or("", Codec::mime_type), None))
@@ -117,7 +112,6 @@ fn can_decode(cx: &Context, participant: &Participant, track: &Track) -> bool {
         Some(line) => line.mid == outlet.mid,
         None => outlet.track.is_none(),
     });
-    let codecs = codecs(track);
-    let takes = |outlet: &Outlet| codecs.iter().any(|codec| entry.transport.can_take(outlet.mid, *codec));
+    let takes = |outlet: &Outlet| track.codecs().any(|codec| entry.transport.can_take(outlet.mid, codec));
     candidates.clone().next().is_none() || candidates.any(takes)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use signalbox_protocol::TrackId;
-use signalbox_protocol::control::{Command, Join, RefusalReason, Reply};
+use signalbox_protocol::control::{Command, Event, Join, Quality, RefusalReason, Reply};
 use signalbox_protocol::room::{Kind, PublishTrack};
 use str0m::format::Codec;
 use str0m::media::Mid;
@@ -222,4 +222,34 @@ fn an_announced_encoding_goes_with_its_track() {
         .filter_map(|slot| slot.track)
         .collect();
     assert!(carried.iter().all(|slot| slot.track != track), "{carried:?}");
+}
+
+/// What ann was asked for last, of the first and the second codec.
+fn asked(world: &World) -> Option<[(String, Option<Quality>); 2]> {
+    let events = world.events.iter().rev();
+    let mut asked = events.filter_map(|(_, event)| match event {
+        Event::EncodingsWanted { codecs, .. } => Some(codecs.iter().map(|one| (one.mime_type.clone(), one.up_to))),
+        _ => None,
+    });
+    asked
+        .next()
+        .map(|codecs| codecs.collect::<Vec<_>>().try_into().unwrap())
+}
+
+#[test]
+fn a_second_codec_is_asked_for_as_long_as_somebody_needs_it() {
+    let mut call = call(6);
+    let both = |first, second| Some([("video/VP8".to_owned(), first), ("video/H264".to_owned(), second)]);
+    assert_eq!(asked(&call.world), both(Some(Quality::High), Some(Quality::High)));
+    let failed = |world: &World| {
+        let mut events = world.events.iter();
+        events.any(|(_, event)| matches!(event, Event::SubscriptionFailed { .. }))
+    };
+    assert!(!failed(&call.world), "eve can be helped");
+    call.world.command(call.eve, Command::Leave).unwrap();
+    call.world.run_for(Duration::from_secs(6));
+    assert_eq!(asked(&call.world), both(Some(Quality::High), None));
+    call.world.command(call.bob, Command::Leave).unwrap();
+    call.world.run_for(Duration::from_secs(6));
+    assert_eq!(asked(&call.world), both(None, None));
 }
