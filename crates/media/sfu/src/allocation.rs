@@ -108,12 +108,15 @@ impl Receiver {
             demands.push(demand(request, held));
         }
         let aims = aims(budget, &requests, &demands);
+        // What does not come though it was asked for leaves its room to others, but is not given up on.
+        let hopes = allocate(budget, &demands, Among::All);
         if budget.bps.is_some() {
             let possible = allocate(budget, &demands, Among::Active);
             let fits = aims.shares.iter().zip(&possible.shares);
             for (((aim, possible), held), demand) in fits.zip(&mut held).zip(&mut demands) {
                 let best = aim.layer.max(possible.layer);
                 demand.may_rise = held.history.may_rise(now, best > held.history.layer());
+                demand.holds_out = held.history.holds_out(now, possible.is_paused());
             }
         }
         let given = allocate(budget, &demands, Among::Active);
@@ -121,12 +124,12 @@ impl Receiver {
             wanted: aims.wanted,
             ..Decision::default()
         };
-        let shares = aims.shares.iter().zip(&given.shares);
-        for (((aim, given), mut held), request) in shares.zip(held).zip(requests) {
+        let shares = aims.shares.iter().zip(&hopes.shares).zip(&given.shares);
+        for ((((aim, hope), given), mut held), request) in shares.zip(held).zip(requests) {
             // As long as nothing arrives, what is asked for decides.
             let share = if given.ideal.is_some() { given } else { aim };
             let is_wanted = request.preference.enabled;
-            let desired = desire(request, *aim);
+            let desired = desire(request, aim.layer.max(hope.layer));
             if held.desire.replace(desired) != Some(desired) {
                 decision.desires.push(request.track.clone());
             }
@@ -223,6 +226,7 @@ fn demand(request: &Request, held: &Held) -> Demand {
         spoke: request.spoke,
         standing: held.history.standing(),
         may_rise: true,
+        holds_out: false,
     }
 }
 
@@ -242,10 +246,10 @@ fn aims(budget: Budget, requests: &[&Request], demands: &[Demand]) -> Allocation
     allocate(budget, &demands, Among::All)
 }
 
-fn desire(request: &Request, aim: Share) -> Option<Quality> {
+fn desire(request: &Request, aim: Option<Layer>) -> Option<Quality> {
     let top = request.rungs.iter().map(|rung| rung.layer.spatial).max();
     match top {
-        Some(top) => aim.layer.map(|layer| dynacast::quality(layer.spatial, top)),
+        Some(top) => aim.map(|layer| dynacast::quality(layer.spatial, top)),
         None => request.preference.enabled.then_some(Quality::High),
     }
 }

@@ -7,7 +7,8 @@
 //! 2. Tracks come in an order: by [`Preference::priority`], then by the size that they are shown at (in steps of twice the area; a shared
 //!    screen counts as large), then by who spoke last.
 //! 3. Every track gets its lowest rung before any gets a higher one. One whose lowest does not fit is paused, and those behind it that
-//!    do fit are not; unless the subscriber is never to be paused.
+//!    do fit are not. Two exceptions: a subscriber may be one that is never to be paused, and what has just ceased to fit
+//!    [holds out](Demand::holds_out) for a moment.
 //! 4. Those of the same priority are then raised by a rung each, in order, again and again; those of the next priority with what is left.
 //! 5. What a track has it keeps as long as that fits. For a rung that it does not have, or after a pause, there has to be a
 //!    [margin](RISE_MARGIN_PERCENT), and it has to be its time ([`Demand::may_rise`]).
@@ -99,6 +100,8 @@ pub struct Demand {
     pub standing: Standing,
     /// Whether it may get more than it has, or anything after a pause. A new one may.
     pub may_rise: bool,
+    /// Whether it keeps its lowest rung for now though that does not fit.
+    pub holds_out: bool,
 }
 
 /// What becomes of one track.
@@ -227,7 +230,7 @@ impl<'a> Candidate<'a> {
             total + total * RISE_MARGIN_PERCENT / 100
         };
         let is_its_time = is_kept || self.demand.may_rise;
-        let must_be = shared.never_pause && self.height == 0;
+        let must_be = (shared.never_pause || self.demand.holds_out) && self.height == 0;
         if !must_be && (needed > shared.room || !is_its_time) {
             self.is_settled = true;
             shared.next = shared.next.or(Some(needed));

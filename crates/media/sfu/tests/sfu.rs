@@ -24,6 +24,7 @@ mod sfu {
     mod limits;
     mod loudest;
     mod membership;
+    mod narrow;
     mod one_offer;
     mod quality;
     mod scenarios;

@@ -179,7 +179,7 @@ fn no_room_is_kept_for_what_was_asked_for_and_does_not_come() {
     viewer.run(1_000, 800);
     assert_eq!(
         [viewer.desire("a"), viewer.desire("b")],
-        [Some(Quality::Low), Some(Quality::Medium)]
+        [Some(Quality::Medium), Some(Quality::Medium)]
     );
 }
 
@@ -202,7 +202,7 @@ fn what_lasts_counts_against_the_quality_of_the_connection() {
     );
     viewer.run(200, 300);
     assert_eq!(viewer.receiver.shortfall(viewer.now), Shortfall::Little);
-    viewer.run(5_200, 100);
+    viewer.run(6_200, 100);
     assert_eq!(viewer.receiver.shortfall(viewer.now), Shortfall::Nothing);
     viewer.run(2_000, 3_000);
     assert_eq!(viewer.receiver.shortfall(viewer.now), Shortfall::None);

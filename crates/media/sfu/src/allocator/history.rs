@@ -17,6 +17,10 @@ const FAILED_WITHIN: Duration = Duration::from_secs(5);
 /// After this time without a failure, the next one counts as the first.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(20);
 
+/// How long the lowest layer is sent on that has ceased to fit. Higher: a network that is really too narrow is crowded for longer. Lower:
+/// pictures stand still when the estimate dips.
+const HOLDS_OUT: Duration = Duration::from_secs(1);
+
 /// What is wanted from now on needs not wait for so long: a viewer who comes gets the best soon.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -26,6 +30,8 @@ pub struct History {
     standing: Standing,
     /// Since when there has been room for more.
     fits_since: Option<Instant>,
+    /// Since when there has been no room for anything of it.
+    lacks_since: Option<Instant>,
     /// Until when it needs not wait.
     fresh_until: Option<Instant>,
     hold: Duration,
@@ -38,6 +44,7 @@ impl Default for History {
         Self {
             standing: Standing::New,
             fits_since: None,
+            lacks_since: None,
             fresh_until: None,
             hold: HOLD,
             raised: None,
@@ -72,6 +79,16 @@ impl History {
         }
         let since = *self.fits_since.get_or_insert(now);
         now < fresh_until || now.saturating_duration_since(since) >= self.hold
+    }
+
+    /// Whether it keeps the lowest layer though there is no room for that now.
+    pub fn holds_out(&mut self, now: Instant, lacks_room: bool) -> bool {
+        if !lacks_room {
+            self.lacks_since = None;
+            return false;
+        }
+        let since = *self.lacks_since.get_or_insert(now);
+        self.layer().is_some() && now.saturating_duration_since(since) < HOLDS_OUT
     }
 
     /// It got this. None: nothing, because it does not fit.
@@ -208,6 +225,22 @@ mod tests {
         history.gave(now, HIGH, Budget { bps: None, ..BUDGET });
         history.gave(now, LOW, BUDGET);
         assert_eq!(wait(&mut history, &mut now), 700);
+    }
+
+    #[test]
+    fn what_has_ceased_to_fit_holds_out_for_a_moment() {
+        let (mut history, mut now) = given();
+        for _ in 0..3 {
+            assert!(!history.holds_out(now, false));
+            assert!(history.holds_out(now, true));
+            now += HOLDS_OUT - Duration::from_millis(1);
+            assert!(history.holds_out(now, true));
+        }
+        now += Duration::from_millis(1);
+        assert!(!history.holds_out(now, true));
+        history.gave(now, None, BUDGET);
+        assert!(!history.holds_out(now, false));
+        assert!(!history.holds_out(now, true), "who is paused has nothing to hold on to");
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn demand() -> impl Strategy<Value = Demand> {
             spoke,
             standing,
             may_rise,
+            holds_out: false,
         },
     )
 }

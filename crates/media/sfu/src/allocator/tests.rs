@@ -20,6 +20,7 @@ fn camera() -> Demand {
         spoke: None,
         standing: Standing::New,
         may_rise: true,
+        holds_out: false,
     }
 }
 

@@ -1,0 +1,231 @@
+//! Viewers whose network does not take everything: who gets what of it, and what everyone is told.
+
+use std::time::Duration;
+
+use signalbox_protocol::TrackId;
+use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Preference, Quality};
+use signalbox_protocol::room::{ConnectionQuality, Kind};
+
+use crate::sfu::camera::Encoder;
+use crate::sfu::link::Impairment;
+use crate::sfu::scenario::LAYER_BPS;
+use crate::sfu::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A few publishers of three layers each, and the last one, who watches all of them.
+struct Call {
+    world: World,
+    viewer: usize,
+    tracks: Vec<TrackId>,
+}
+
+impl Call {
+    fn new(seed: u64, publishers: usize, kbps: Option<u64>, join: impl FnOnce(Join) -> Join) -> Self {
+        let mut world = World::new(seed, Impairment::NONE);
+        for publisher in 0..publishers {
+            world.join(&format!("publisher-{publisher}"), false, &["q", "h", "f"], (0, 0));
+            let encoders = LAYER_BPS.iter().zip(0..);
+            world.members[publisher].client.encoders = encoders.map(|(bps, layer)| Encoder::new(layer, *bps)).collect();
+        }
+        let mut client = world.new_client();
+        let offer = client.offer(false, &[], (0, publishers));
+        let request = join(Join {
+            offer: Some(offer),
+            ..World::request("viewer")
+        });
+        let joined = world.admit(request).unwrap();
+        client.answer(joined.answer.as_deref().unwrap());
+        let viewer = world.add("viewer", client, joined);
+        world.connect();
+        let slots = world.slots(viewer);
+        let of = |publisher: usize| {
+            let carried = slots.iter().filter_map(|slot| slot.track.clone());
+            let mut carried = carried.filter(|carried| carried.participant == world.id(publisher));
+            carried.next().unwrap().track
+        };
+        let tracks = (0..publishers).map(of).collect();
+        let mut call = Self { world, viewer, tracks };
+        call.set_capacity(kbps);
+        call
+    }
+
+    fn set_capacity(&mut self, kbps: Option<u64>) {
+        let down = Impairment {
+            capacity: kbps.map(|kbps| kbps * 1_000),
+            ..Impairment::NONE
+        };
+        self.world.impair(self.viewer, Impairment::NONE, down);
+    }
+
+    fn run(&mut self, seconds: u32) {
+        self.world.run_for(seconds * SECOND);
+    }
+
+    /// The highest layer of each publisher that arrives in the next second.
+    fn layers(&mut self) -> Vec<Option<u8>> {
+        let count = |call: &Self, publisher| call.world.received(call.viewer, publisher, Kind::Video).len();
+        let before: Vec<usize> = (0..self.tracks.len()).map(|publisher| count(self, publisher)).collect();
+        self.run(1);
+        let layers = before.into_iter().enumerate().map(|(publisher, before)| {
+            let received = self.world.received(self.viewer, publisher, Kind::Video);
+            received[before..].iter().map(|packet| packet.layer).max()
+        });
+        layers.collect()
+    }
+
+    /// Runs until the last that has arrived of each publisher is of this layer.
+    fn run_until_shown(&mut self, layers: &[u8]) {
+        let (viewer, what) = (self.viewer, format!("{layers:?}"));
+        self.world.run_until(30 * SECOND, &what, |world| {
+            let mut publishers = layers.iter().enumerate();
+            publishers.all(|(publisher, layer)| {
+                let last = world.received(viewer, publisher, Kind::Video).last();
+                last.is_some_and(|packet| packet.layer == *layer)
+            })
+        });
+    }
+
+    fn prefer(&mut self, publisher: usize, preference: Preference) {
+        let tracks = vec![self.tracks[publisher].clone()];
+        self.world
+            .command(self.viewer, Command::Prefer { tracks, preference })
+            .unwrap();
+    }
+
+    /// The tracks that are paused, by what the viewer was told.
+    fn paused(&self) -> Vec<usize> {
+        let mut paused = Vec::new();
+        for (to, event) in &self.world.events {
+            let Event::StreamStates { streams } = event else {
+                continue;
+            };
+            assert_eq!(*to, [self.world.id(self.viewer)], "nobody else is told");
+            for stream in streams {
+                let publisher = self.tracks.iter().position(|track| *track == stream.track).unwrap();
+                assert_eq!(stream.participant, self.world.id(publisher));
+                assert_eq!(paused.contains(&publisher), !stream.paused, "only what changed is told");
+                paused.retain(|paused| *paused != publisher);
+                if stream.paused {
+                    paused.push(publisher);
+                }
+            }
+        }
+        paused
+    }
+
+    fn quality(&self) -> Option<ConnectionQuality> {
+        let id = self.world.id(self.viewer);
+        let mut told = self.world.events.iter().rev().filter_map(|(_, event)| match event {
+            Event::Quality { participants } => participants.iter().find(|told| told.participant == id),
+            _ => None,
+        });
+        told.next().map(|told| told.quality)
+    }
+
+    fn asked(&self) -> Option<Option<Quality>> {
+        let mut asked = self.world.events.iter().rev().filter_map(|(_, event)| match event {
+            Event::EncodingsWanted { codecs, .. } => Some(codecs[0].up_to),
+            _ => None,
+        });
+        asked.next()
+    }
+}
+
+fn priority(priority: u32) -> Preference {
+    Preference {
+        priority,
+        ..Preference::default()
+    }
+}
+
+#[test]
+fn the_picture_that_matters_more_gains_first() {
+    let mut call = Call::new(1, 2, Some(640), |join| join);
+    call.prefer(1, priority(1));
+    call.run_until_shown(&[0, 1]);
+    call.prefer(1, priority(0));
+    call.prefer(0, priority(1));
+    call.run_until_shown(&[1, 0]);
+    assert_eq!(call.paused(), []);
+}
+
+#[test]
+fn what_is_shown_small_leaves_its_room_to_what_is_shown_large() {
+    let mut call = Call::new(2, 2, Some(3_000), |join| join);
+    let quality = |quality| Preference {
+        quality: Some(quality),
+        ..Preference::default()
+    };
+    call.prefer(0, quality(Quality::Low));
+    call.run(10);
+    assert_eq!(call.layers(), [Some(0), Some(2)]);
+}
+
+#[test]
+fn what_does_not_fit_is_paused_and_told_and_goes_on_when_there_is_room() {
+    let mut call = Call::new(3, 2, Some(3_000), |join| join);
+    call.prefer(0, priority(1));
+    call.run(6);
+    call.set_capacity(Some(100));
+    call.run(15);
+    assert_eq!(call.paused(), [1]);
+    assert_eq!(call.layers(), [Some(0), None]);
+    assert_eq!(call.quality(), Some(ConnectionQuality::Poor));
+    // Who attaches again is told again.
+    call.world.events.clear();
+    call.world.command(call.viewer, Command::Attach).unwrap();
+    assert_eq!(call.paused(), [1]);
+    call.set_capacity(Some(6_000));
+    call.run(12);
+    assert_eq!(call.paused(), []);
+    assert_eq!(call.layers(), [Some(2), Some(2)]);
+}
+
+#[test]
+fn who_is_never_to_be_paused_gets_a_little_of_everything() {
+    let mut call = Call::new(4, 2, Some(3_000), |join| Join {
+        never_pause: true,
+        ..join
+    });
+    call.run(6);
+    call.set_capacity(Some(100));
+    call.run(15);
+    assert_eq!(call.paused(), []);
+    let layers = call.layers();
+    assert!(layers.iter().all(|layer| *layer == Some(0)), "{layers:?}");
+}
+
+#[test]
+fn a_layer_that_nobody_has_room_for_is_not_asked_for_until_somebody_has() {
+    let mut call = Call::new(5, 1, Some(300), |join| join);
+    call.run(12);
+    assert_eq!(call.asked(), Some(Some(Quality::Low)));
+    for rid in ["h", "f"] {
+        call.world.members[0].client.pause_layer(rid, true);
+    }
+    call.run(5);
+    assert_eq!(call.layers(), [Some(0)]);
+    call.set_capacity(Some(3_000));
+    call.run(8);
+    assert_eq!(call.asked(), Some(Some(Quality::High)));
+    for rid in ["h", "f"] {
+        call.world.members[0].client.pause_layer(rid, false);
+    }
+    call.run(3);
+    assert_eq!(call.layers(), [Some(2)]);
+}
+
+#[test]
+fn a_token_bounds_what_is_received_in_all() {
+    let limits = ParticipantLimits {
+        receive_bps: Some(450_000),
+        ..ParticipantLimits::default()
+    };
+    let mut call = Call::new(6, 2, None, |join| Join { limits, ..join });
+    call.run(5);
+    for _ in 0..5 {
+        assert_eq!(call.layers(), [Some(0), Some(0)]);
+    }
+    assert_eq!(call.paused(), []);
+}
