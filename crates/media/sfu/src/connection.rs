@@ -320,6 +320,11 @@ impl Connection {
         self.egress.write_empty(stream, kind, sequence, timestamp);
     }
 
+    /// Lets go of what was queued or sent on a stream.
+    pub fn forget(&mut self, stream: OutgoingStream) {
+        self.egress.forget(stream);
+    }
+
     /// What may be sent to the peer in all, in bits per second; none: it gives nothing to tell by.
     pub fn estimate(&self) -> Option<u64> {
         self.egress.estimate()

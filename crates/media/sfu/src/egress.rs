@@ -206,6 +206,8 @@ pub struct Egress {
     scratch: Vec<u8>,
     transport_sequence: u64,
     round_trip: Option<(Duration, Instant)>,
+    /// The least round trip of late.
+    least_round_trip: Option<(Duration, Instant)>,
     bandwidth: Bandwidth,
     estimate_told: (u64, Option<Instant>),
     pacer: Pacer,
@@ -233,6 +235,7 @@ impl Egress {
             // It is extended below as well as above: the peer may report on the first ones in an order of its own.
             transport_sequence: 1,
             round_trip: None,
+            least_round_trip: None,
             bandwidth: Bandwidth::new(now),
             estimate_told: (0, None),
             pacer: Pacer::new(),
@@ -318,6 +321,16 @@ impl Egress {
     /// Queues an empty packet, so that the receiver does not wait for its number.
     pub fn write_empty(&mut self, stream: OutgoingStream, kind: PayloadType, sequence: u64, timestamp: u32) -> bool {
         self.take(self.now, stream, Outgoing::empty(kind.0, sequence, timestamp))
+    }
+
+    /// Lets go of what waits on a stream, and sends nothing of what it has sent again.
+    pub fn forget(&mut self, stream: OutgoingStream) {
+        let index = stream.0 as usize;
+        self.counters.overdue += self.pacer.drop_stream(index);
+        self.pacer.drop_repairs(index);
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.history.clear();
+        }
     }
 
     /// The next datagram for the peer.

@@ -96,6 +96,14 @@ impl Transport {
         }
     }
 
+    /// What was queued or sent on a stream so far is of no more use to anyone: a key frame follows. On a network that takes less than was
+    /// sent, repairing it would hold up what is.
+    pub fn forget(&mut self, stream: OutgoingStream) {
+        if let Self::Peer(connection) = self {
+            connection.forget(stream);
+        }
+    }
+
     /// What may be sent to the client in all, in bits per second; none: nobody measures it, so everything fits.
     pub fn estimate(&self) -> Option<u64> {
         self.peer().and_then(Connection::estimate)

@@ -115,8 +115,14 @@ impl Egress {
         }
     }
 
-    fn round_trip_measured(&mut self, now: Instant, round_trip: Duration) {
+    pub(super) fn round_trip_measured(&mut self, now: Instant, round_trip: Duration) {
         self.round_trip = Some((round_trip, now));
+        let is_least = self
+            .least_round_trip
+            .is_none_or(|(least, at)| round_trip <= least || now.saturating_duration_since(at) >= ROUND_TRIP_MEMORY);
+        if is_least {
+            self.least_round_trip = Some((round_trip, now));
+        }
     }
 
     /// The round trip, if it was measured lately.
@@ -137,8 +143,10 @@ impl Egress {
     }
 
     fn one_missing(&mut self, now: Instant, index: usize, sequence: u16) {
+        // The least of late: what was measured by feedback that was on its way for longer, or waited for more to tell, would refuse a peer
+        // that asks again after as long as it takes.
         let pause = self
-            .round_trip
+            .least_round_trip
             .map_or(super::USUAL_ROUND_TRIP, |(round_trip, _)| round_trip);
         let pause = pause.clamp(MIN_ROUND_TRIP, MAX_ROUND_TRIP);
         let taken = self.bandwidth.estimate() as f64 / 8.0 * REPAIR_TIME.as_secs_f64();

@@ -127,6 +127,11 @@ impl Pacer {
         (before - self.queue.len()) as u64
     }
 
+    /// Forgets what of a stream waits to be sent again.
+    pub fn drop_repairs(&mut self, stream: usize) {
+        self.repairs.retain(|(of, _)| *of != stream);
+    }
+
     /// When something that waits may leave.
     pub fn next_due(&self) -> Option<Instant> {
         if self.queue.is_empty() && self.repairs.is_empty() {

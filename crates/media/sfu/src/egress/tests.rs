@@ -559,3 +559,39 @@ fn without_a_large_packet_to_send_again_probes_are_padding() {
         assert_eq!(packet.payload.last(), Some(&(packet.payload.len() as u8)));
     }
 }
+
+#[test]
+fn what_is_of_no_more_use_is_neither_sent_nor_sent_again() {
+    let mut peer = Peer::new();
+    let sent = peer.video(100);
+    peer.received(0);
+    peer.now += Duration::from_millis(150);
+    peer.egress.forget(VIDEO_STREAM);
+    peer.misses(&[sent]);
+    assert_eq!(peer.received(0).len(), 0);
+    let next = peer.video(100);
+    peer.now += Duration::from_millis(150);
+    peer.misses(&[next]);
+    assert_eq!(peer.received(0).len(), 2, "what follows is repaired as before");
+}
+
+#[test]
+fn a_round_trip_that_took_long_once_does_not_hold_up_repair() {
+    let mut peer = Peer::new();
+    for milliseconds in [50, 400] {
+        peer.egress
+            .round_trip_measured(peer.now, Duration::from_millis(milliseconds));
+    }
+    let sequence = peer.video(100);
+    peer.received(0);
+    for _ in 0..2 {
+        peer.now += Duration::from_millis(60);
+        peer.misses(&[sequence]);
+        assert_eq!(peer.received(0).len(), 1);
+    }
+    assert_eq!(
+        peer.egress.measured_round_trip(peer.now),
+        Some(Duration::from_millis(400)),
+        "what is told is the last one"
+    );
+}

@@ -192,6 +192,13 @@ impl Subscription {
                 let is_awaited = self.target.is_some_and(|target| target.stream == arrived.stream);
                 return if is_awaited { Outcome::Awaits } else { Outcome::Waits };
             };
+            let goes_up = self
+                .current
+                .as_ref()
+                .is_some_and(|current| current.stream < arrived.stream);
+            if !goes_up && let Some(entry) = connections.change(self.connection) {
+                entry.transport.forget(self.stream);
+            }
             self.rewriter.anchor(now, arrived.source, &arrived.fields);
             self.current = Some(Current {
                 stream: arrived.stream,
