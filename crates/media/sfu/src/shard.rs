@@ -301,6 +301,13 @@ impl Shard {
         }
     }
 
+    /// What the network towards a participant is believed to carry, in bits per second; none: nobody measures it.
+    pub fn estimate(&self, room: &RoomName, participant: &ParticipantId) -> Option<u64> {
+        let room = self.rooms.get(*self.keys.get(room)?)?;
+        let connection = room.participants.get(participant)?.outgoing()?;
+        self.cx.connections.get(connection)?.transport.estimate()
+    }
+
     /// The open rooms.
     pub fn rooms(&self) -> impl Iterator<Item = (&RoomName, Generation)> {
         self.rooms.iter().map(|(_, room)| (&room.name, room.generation))

@@ -8,7 +8,7 @@ use signalbox_protocol::room::Kind;
 use crate::sfu::camera::Encoder;
 use crate::sfu::link::Impairment;
 use crate::sfu::screen::{Screen, Shown};
-use crate::sfu::world::World;
+use crate::sfu::world::{World, room};
 
 /// What the publisher's layers take, in bits per second of payload.
 pub const LAYER_BPS: [u64; 3] = [150_000, 500_000, 1_700_000];
@@ -107,7 +107,7 @@ impl Run {
             sent_bps: (counts.offered_bytes - before.offered_bytes) as f64 * 8.0
                 / (self.world.now - from).as_secs_f64(),
             capacity,
-            estimate: None,
+            estimate: self.world.shard.estimate(&room(), &self.world.id(self.viewer)),
             layer: shown.iter().map(|frame| (frame.layer, frame.temporal)).max(),
             frames: shown.len(),
             overflowed: counts.overflowed - before.overflowed,
