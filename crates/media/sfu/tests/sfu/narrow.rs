@@ -74,13 +74,21 @@ impl Call {
         layers.collect()
     }
 
+    /// Runs until it holds.
+    fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let end = self.world.now + 30 * SECOND;
+        while !holds(self) {
+            assert!(self.world.now < end, "not within 30 s: {what}");
+            self.world.run_for(SECOND / 10);
+        }
+    }
+
     /// Runs until the last that has arrived of each publisher is of this layer.
-    fn run_until_shown(&mut self, layers: &[u8]) {
-        let (viewer, what) = (self.viewer, format!("{layers:?}"));
-        self.world.run_until(30 * SECOND, &what, |world| {
+    fn until_shown(&mut self, layers: &[u8]) {
+        self.until(&format!("{layers:?}"), |call| {
             let mut publishers = layers.iter().enumerate();
             publishers.all(|(publisher, layer)| {
-                let last = world.received(viewer, publisher, Kind::Video).last();
+                let last = call.world.received(call.viewer, publisher, Kind::Video).last();
                 last.is_some_and(|packet| packet.layer == *layer)
             })
         });
@@ -143,10 +151,10 @@ fn priority(priority: u32) -> Preference {
 fn the_picture_that_matters_more_gains_first() {
     let mut call = Call::new(1, 2, Some(640), |join| join);
     call.prefer(1, priority(1));
-    call.run_until_shown(&[0, 1]);
+    call.until_shown(&[0, 1]);
     call.prefer(1, priority(0));
     call.prefer(0, priority(1));
-    call.run_until_shown(&[1, 0]);
+    call.until_shown(&[1, 0]);
     assert!(call.paused().is_empty());
 }
 
@@ -158,8 +166,7 @@ fn what_is_shown_small_leaves_its_room_to_what_is_shown_large() {
         ..Preference::default()
     };
     call.prefer(0, quality(Quality::Low));
-    call.run(10);
-    assert_eq!(call.layers(), [Some(0), Some(2)]);
+    call.until_shown(&[0, 2]);
 }
 
 #[test]
@@ -168,18 +175,18 @@ fn what_does_not_fit_is_paused_and_told_and_goes_on_when_there_is_room() {
     call.prefer(0, priority(1));
     call.run(6);
     call.set_capacity(Some(100));
-    call.run(15);
-    assert_eq!(call.paused(), [1]);
-    assert_eq!(call.layers(), [Some(0), None]);
-    assert_eq!(call.quality(), Some(ConnectionQuality::Poor));
+    call.until("the second is paused, nothing of it arrives, and it shows", |call| {
+        let last = call.world.received(call.viewer, 1, Kind::Video).last().unwrap().at;
+        let now = call.world.now - call.world.members[call.viewer].client.started;
+        call.paused() == [1] && now - last > SECOND && call.quality() == Some(ConnectionQuality::Poor)
+    });
     // Who attaches again is told again.
     call.world.events.clear();
     call.world.command(call.viewer, Command::Attach).unwrap();
     assert_eq!(call.paused(), [1]);
     call.set_capacity(Some(6_000));
-    call.run(12);
+    call.until_shown(&[2, 2]);
     assert!(call.paused().is_empty());
-    assert_eq!(call.layers(), [Some(2), Some(2)]);
 }
 
 #[test]
@@ -199,21 +206,20 @@ fn who_is_never_to_be_paused_gets_a_little_of_everything() {
 #[test]
 fn a_layer_that_nobody_has_room_for_is_not_asked_for_until_somebody_has() {
     let mut call = Call::new(5, 1, Some(300), |join| join);
-    call.run(12);
-    assert_eq!(call.asked(), Some(Some(Quality::Low)));
+    call.until("the lowest is asked for", |call| {
+        call.asked() == Some(Some(Quality::Low))
+    });
     for rid in ["h", "f"] {
         call.world.members[0].client.pause_layer(rid, true);
     }
     call.run(5);
     assert_eq!(call.layers(), [Some(0)]);
     call.set_capacity(Some(3_000));
-    call.run(8);
-    assert_eq!(call.asked(), Some(Some(Quality::High)));
+    call.until("all is asked for", |call| call.asked() == Some(Some(Quality::High)));
     for rid in ["h", "f"] {
         call.world.members[0].client.pause_layer(rid, false);
     }
-    call.run(3);
-    assert_eq!(call.layers(), [Some(2)]);
+    call.until_shown(&[2]);
 }
 
 #[test]
