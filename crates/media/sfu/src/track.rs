@@ -107,7 +107,6 @@ impl Track {
     }
 
     /// Adds an encoding in another codec, whose simulcast layers are these, lowest first.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn add_encoding(&mut self, source: Key, mid: Mid, codec: Option<Codec>, rids: impl IntoIterator<Item = Rid>) {
         if self.encoding_on(source, mid).is_none() {
             self.encodings.push(Encoding::new(source, mid, codec, rids));
@@ -117,7 +116,6 @@ impl Track {
     }
 
     /// Removes an encoding. Who got it gets another one.
-    #[allow(dead_code, reason = "for the allocation of the room")]
     pub fn remove_encoding(&mut self, source: Key, mid: Mid) {
         let Some(removed) = self.encoding_on(source, mid) else {
             return;

@@ -285,3 +285,6 @@ impl Stream {
         self.meter.add(now, frame, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

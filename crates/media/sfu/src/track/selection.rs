@@ -257,4 +257,4 @@ impl Selection {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

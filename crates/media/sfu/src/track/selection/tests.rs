@@ -113,7 +113,8 @@ fn described(templates: &[Made], spatial: u8, since_key: u32, number: u16, struc
     write(template, number, structure).into()
 }
 
-fn blank(codec: Codec) -> MediaPacket {
+/// A packet without layers.
+pub fn blank(codec: Codec) -> MediaPacket {
     MediaPacket {
         arrived: Instant::now(),
         ssrc: 1,
