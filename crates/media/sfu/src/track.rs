@@ -146,9 +146,6 @@ impl Track {
 
     /// Gives a packet that arrived on a connection to everyone who is to have it. Returns to how many.
     pub fn forward(&mut self, now: Instant, source: Key, packet: &MediaPacket, connections: &mut Connections) -> u64 {
-        if self.info.muted || !self.is_selected {
-            return 0;
-        }
         let Some(index) = self.encoding_on(source, packet.mid) else {
             return 0;
         };
@@ -172,6 +169,10 @@ impl Track {
                 true
             }
         };
+        // Where the stream is has to be known all the while, so that it goes on from there.
+        if self.info.muted || !self.is_selected {
+            return 0;
+        }
         let frame = stream.reader.read(packet);
         let is_new_layer = frame
             .as_ref()
