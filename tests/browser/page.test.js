@@ -35,6 +35,23 @@ test('who is speaking is shown', { timeout: 60_000 }, async () => {
   await Promise.all([ann.page.waitForSelector('[data-participant^="ben-"][data-speaking="true"]'), ben.shows('ann', { video: 'on' })]);
 });
 
+test('a picture for which there is no room is shown as paused, until it goes on', { timeout: 60_000 }, async (t) => {
+  const tell = (paused) => ann.page.evaluate(async (isPaused) => {
+    const [[who, { video: [{ track }] }]] = Object.entries(await window.signalbox.stats());
+    const { participantId: participant } = document.querySelector(`[data-participant="${who}"]`).dataset;
+    const message = { id: '0', type: 'stream_states', streams: [{ participant, track, paused: isPaused }] };
+    window.watched.sockets.at(-1).onmessage({ data: JSON.stringify(message) });
+  }, paused);
+  await tell(true);
+  await ann.shows('ben', { video: 'paused' });
+  const note = await ann.page.textContent('[data-participant^="ben-"] .tile-note');
+  assert.match(note, /connection is too slow/);
+  if (process.env.SIGNALBOX_SCREENSHOTS) await ann.page.screenshot({ path: `${process.env.SIGNALBOX_SCREENSHOTS}/call-paused.png` });
+  t.diagnostic(note);
+  await tell(false);
+  await ann.shows('ben', { video: 'on' });
+});
+
 test('a third participant meets the two others', { timeout: 120_000 }, async () => {
   cleo = await CallPage.join(await newPage(browser), cluster, room, 'cleo');
   await Promise.all([
