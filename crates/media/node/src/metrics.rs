@@ -89,6 +89,37 @@ pub fn render(node: &Node) -> String {
         "RTP packets written to subscribers.",
         core.forwarded,
     );
+    page.counter(
+        "packets_resent_total",
+        "RTP packets sent again since a peer missed them.",
+        core.resent,
+    );
+    page.counter(
+        "padding_packets_total",
+        "RTP packets sent only to measure a peer's network.",
+        core.padding,
+    );
+    page.head(
+        "packets_unsent_total",
+        "counter",
+        "RTP packets for peers that were not sent.",
+    );
+    for (reason, count) in [
+        ("overdue", core.dropped_overdue),
+        ("unsendable", core.dropped_unsendable),
+    ] {
+        page.line("packets_unsent_total", &[("reason", reason)], count as f64);
+    }
+    page.counter(
+        "feedback_requests_refused_total",
+        "Packets and key frames that peers asked for and did not get.",
+        core.refused_requests,
+    );
+    page.counter(
+        "feedback_bad_total",
+        "Feedback of peers that cannot be true or read.",
+        core.bad_feedback,
+    );
     page.head(
         "datagrams_dropped_total",
         "counter",

@@ -146,6 +146,12 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         datagrams_out,
         bytes_out,
         forwarded,
+        resent,
+        padding,
+        dropped_overdue,
+        dropped_unsendable,
+        refused_requests,
+        bad_feedback,
         dropped_garbage,
         dropped_oversize,
         dropped_stun,
@@ -170,6 +176,12 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.datagrams_out += datagrams_out;
     core.bytes_out += bytes_out;
     core.forwarded += forwarded;
+    core.resent += resent;
+    core.padding += padding;
+    core.dropped_overdue += dropped_overdue;
+    core.dropped_unsendable += dropped_unsendable;
+    core.refused_requests += refused_requests;
+    core.bad_feedback += bad_feedback;
     core.dropped_garbage += dropped_garbage;
     core.dropped_oversize += dropped_oversize;
     core.dropped_stun += dropped_stun;

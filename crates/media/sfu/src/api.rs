@@ -116,6 +116,19 @@ pub struct ShardStats {
     pub bytes_out: u64,
     /// RTP packets written to subscribers.
     pub forwarded: u64,
+    /// RTP packets that were sent again since a peer missed them.
+    pub resent: u64,
+    /// RTP packets that were sent to a peer only to measure its network.
+    pub padding: u64,
+    /// RTP packets that were not sent to a peer: they had waited too long for its network.
+    pub dropped_overdue: u64,
+    /// RTP packets that could not be sent to a peer: too long for a datagram, or their number had been used.
+    pub dropped_unsendable: u64,
+    /// What peers asked for and did not get: packets that they cannot have missed, or had asked for too often, and key frames right
+    /// after others.
+    pub refused_requests: u64,
+    /// What peers said about what they receive that cannot be: unreadable, or about what was never sent.
+    pub bad_feedback: u64,
     /// Datagrams that are neither STUN, DTLS nor RTP.
     pub dropped_garbage: u64,
     /// Datagrams longer than [`crate::shard::MAX_DATAGRAM_BYTES`].

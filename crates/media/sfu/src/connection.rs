@@ -26,11 +26,12 @@ use str0m::media::{KeyframeRequestKind, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 
+use crate::api::ShardStats;
 use crate::clock::Clock;
 use crate::codec::Codec;
 use crate::data::Delivery;
 use crate::egress::feedback::Handled;
-use crate::egress::{self, Egress, Told};
+use crate::egress::{Egress, Told};
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::quality::{self, Report};
 use crate::rewrite::Rewritten;
@@ -340,10 +341,9 @@ impl Connection {
         self.egress.overhead(now)
     }
 
-    /// What became of what was to be sent.
-    #[allow(dead_code, reason = "for the shard's counters")]
-    pub fn egress_counters(&self) -> egress::Counters {
-        self.egress.counters()
+    /// Adds what became of what was to be sent since the last call.
+    pub fn count(&mut self, stats: &mut ShardStats) {
+        self.egress.take_counters().add_to(stats);
     }
 
     /// Asks the peer for a key frame of a layer (RFC 4585 section 6.3.1).

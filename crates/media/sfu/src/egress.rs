@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::ShardStats;
 use crate::bandwidth::Bandwidth;
 use crate::cipher::Cipher;
 use crate::clock::Clock;
@@ -41,7 +42,7 @@ use stream::{Line, Stream};
 /// The round trip until one was measured.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 
-/// What became of what. Each counts since the connection began.
+/// What became of what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets that were too long for a datagram.
@@ -70,6 +71,20 @@ pub struct Counters {
     pub bad_feedback: u64,
     /// RTCP that was not authentic, or came twice.
     pub refused_rtcp: u64,
+}
+
+impl Counters {
+    /// Adds them to the shard's.
+    pub fn add_to(self, stats: &mut ShardStats) {
+        stats.resent += self.repaired;
+        stats.padding += self.padding;
+        stats.dropped_overdue += self.overdue;
+        stats.dropped_unsendable += self.oversize + self.bad_red + self.repeated;
+        stats.refused_requests +=
+            self.unknown_missing + self.recent_missing + self.refused_missing + self.merged_key_frames;
+        stats.bad_feedback += self.unknown_feedback + self.bad_feedback;
+        stats.dropped_unauthentic += self.refused_rtcp;
+    }
 }
 
 /// What a peer has told about what it receives.
@@ -380,9 +395,9 @@ impl Egress {
         self.overhead.bps(now)
     }
 
-    /// What became of what.
-    pub fn counters(&self) -> Counters {
-        self.counters
+    /// What became of what since the last call.
+    pub fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
     }
 
     fn bandwidth_changed(&mut self, now: Instant) {

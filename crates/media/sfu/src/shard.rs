@@ -359,6 +359,9 @@ impl Shard {
                     }
                 }
                 Ok(Polled::Idle(due)) => {
+                    if let Some(connection) = entry.transport.peer_mut() {
+                        connection.count(&mut self.cx.stats);
+                    }
                     self.cx.connections.set_due(key, due);
                     return;
                 }

@@ -239,7 +239,7 @@ fn a_missed_packet_is_sent_again_once_in_a_round_trip() {
     peer.now += Duration::from_millis(150);
     peer.misses(&[sequence]);
     assert_eq!(peer.received(0).len(), 1);
-    let counters = peer.egress.counters();
+    let counters = peer.egress.counters;
     assert_eq!((counters.repaired, counters.recent_missing), (2, 1));
 }
 
@@ -272,7 +272,7 @@ fn a_storm_of_requests_for_what_was_lost_is_answered_within_the_budget() {
     peer.pass(Duration::from_secs(2));
     let again: usize = peer.received(0).iter().map(|packet| packet.payload.len()).sum();
     assert!(again <= 500_000, "{again} bytes after 400,000");
-    let counters = peer.egress.counters();
+    let counters = peer.egress.counters;
     assert!(counters.repaired > 100, "{counters:?}");
     assert!(counters.refused_missing > 1_000, "{counters:?}");
 }
@@ -291,7 +291,7 @@ fn what_was_never_sent_is_not_sent_again() {
     peer.says(Compound::receiver_report(9, None).missing(9, 0xdead, &[1, 2]));
     peer.says(Compound::receiver_report(9, None).missing(9, REPAIR, &[1]));
     assert_eq!(peer.received(0).len(), 0);
-    let counters = peer.egress.counters();
+    let counters = peer.egress.counters;
     assert_eq!(counters.repaired, 0);
     assert_eq!(counters.unknown_missing, 65_535 + 1);
     assert_eq!(counters.unknown_feedback, 2);
@@ -305,7 +305,7 @@ fn a_flood_of_key_frame_requests_is_one() {
         peer.says(Compound::receiver_report(9, None).picture_loss(9, VIDEO));
     }
     assert_eq!(peer.told(), [Told::KeyFrameWanted("0".into())]);
-    assert_eq!(peer.egress.counters().merged_key_frames, 999);
+    assert_eq!(peer.egress.counters.merged_key_frames, 999);
     peer.now += Duration::from_millis(200);
     peer.says(Compound::receiver_report(9, None).picture_loss(9, VIDEO));
     peer.says(Compound::receiver_report(9, None).picture_loss(9, 0xdead));
@@ -340,7 +340,7 @@ fn reports_about_nobody_and_lies_about_time_change_nothing() {
     let estimate = peer.egress.estimate().unwrap();
     assert!(estimate >= 1_000_000, "{estimate}");
     assert_eq!(peer.egress.measured_round_trip(peer.now), None);
-    assert_eq!(peer.egress.counters().unknown_feedback, 100);
+    assert_eq!(peer.egress.counters.unknown_feedback, 100);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn rtcp_that_is_forged_or_comes_twice_is_refused() {
     peer.now += Duration::from_secs(1);
     assert_eq!(peer.egress.handle_rtcp(peer.now, &good), Handled::Refused);
     assert_eq!(peer.told().len(), 0);
-    assert_eq!(peer.egress.counters().refused_rtcp, good.len() as u64 + 1);
+    assert_eq!(peer.egress.counters.refused_rtcp, good.len() as u64 + 1);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_number_is_used_once() {
     peer.sequence -= 1;
     assert_eq!(peer.video(100), sequence);
     assert_eq!(peer.received(0).len(), 1);
-    assert_eq!(peer.egress.counters().repeated, 1);
+    assert_eq!(peer.egress.counters.repeated, 1);
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn what_does_not_fit_into_a_datagram_is_counted_and_not_sent() {
     peer.video(1_450);
     peer.video(65_000);
     assert_eq!(peer.received(0).len(), 0);
-    assert_eq!(peer.egress.counters().oversize, 2);
+    assert_eq!(peer.egress.counters.oversize, 2);
     peer.video(1_380);
     assert_eq!(peer.received(0).len(), 1);
 }
@@ -455,7 +455,7 @@ fn redundant_sound_goes_to_who_has_negotiated_it_and_its_primary_block_to_others
         peer.egress
             .write(AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(6));
         assert_eq!(peer.received(0).len(), 0);
-        assert_eq!(peer.egress.counters().bad_red, 1);
+        assert_eq!(peer.egress.counters.bad_red, 1);
     }
 }
 
@@ -490,7 +490,7 @@ fn what_waits_too_long_is_dropped_and_a_key_frame_asked_for() {
     }
     peer.pass(Duration::from_secs(3));
     assert!(peer.told().contains(&Told::KeyFrameWanted("0".into())));
-    assert!(peer.egress.counters().overdue > 100, "{:?}", peer.egress.counters());
+    assert!(peer.egress.counters.overdue > 100, "{:?}", peer.egress.counters);
     peer.received(0);
     let sequence = peer.video(100);
     let last = peer.received(0).pop().unwrap();
@@ -543,7 +543,7 @@ fn probes_are_made_of_what_was_sent_and_only_after_it() {
         assert_eq!((packet.header.ssrc, packet.header.payload_type), (REPAIR, RTX));
         assert_eq!(packet.payload[..2], (sequence as u16).to_be_bytes());
     }
-    assert_eq!(peer.egress.counters().padding, probed.len() as u64);
+    assert_eq!(peer.egress.counters.padding, probed.len() as u64);
 }
 
 #[test]
