@@ -40,7 +40,7 @@ const STEP: Duration = Duration::from_micros(500);
 
 fn main() -> ExitCode {
     let is_full = std::env::args().any(|argument| argument == "--bench");
-    let (warm_up, measured, rounds) = if is_full { (12_000, 20_000, 5) } else { (300, 200, 1) };
+    let (warm_up, measured, rounds) = if is_full { (12_000, 20_000, 5) } else { (6_000, 200, 1) };
     println!("{:8} {:>14} {:>16}", "tracks", "ns per packet", "packets forwarded");
     // Rounds alternate between the numbers of tracks, and the quickest of each counts: the machine may be busy with something else.
     let mut benches: Vec<Bench> = TRACKS.iter().map(|tracks| Bench::new(*tracks)).collect();
