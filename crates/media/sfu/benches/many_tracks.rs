@@ -127,6 +127,7 @@ impl Bench {
             Join {
                 transports: Transports::Single,
                 auto_subscribe: true,
+                never_pause: true,
                 offer: Some(offer.to_sdp_string()),
                 ..request("subscriber")
             },
