@@ -350,7 +350,8 @@ impl Track {
             return;
         };
         let wanted = target.map(|target| wanted(encoding, &ladder, target));
-        if wanted != subscription.set_target(wanted) {
+        let before = subscription.set_target(wanted);
+        if subscription.restart_if_swamped(now, before, connections) || wanted != before {
             self.request_awaited(now, connections);
         }
     }

@@ -25,6 +25,13 @@ const SLOWEST: Layer = Layer {
     temporal: 0,
 };
 
+/// A fall of a scalable stream's spatial layer is followed so long by a look at whether its repair holds up what is sent. Higher: more key
+/// frames. Lower: an estimate that falls slowly is not seen to the end.
+const FALL: Duration = Duration::from_millis(1_000);
+
+/// If one part in so many of what the network takes is repair and sound, most of what was lost is of no use to wait for.
+const SWAMPED: u64 = 4;
+
 /// One subscriber's share of a track.
 pub struct Subscription {
     /// Who.
@@ -47,6 +54,8 @@ pub struct Subscription {
     format: Option<(PayloadFormat, Option<PayloadType>)>,
     /// Since when it has waited for more frames.
     behind_since: Option<Instant>,
+    /// When it was to get a lower spatial layer of the stream that it gets.
+    fell: Option<Instant>,
 }
 
 /// What a subscriber should get.
@@ -122,6 +131,7 @@ impl Subscription {
             stream,
             format: None,
             behind_since: None,
+            fell: None,
         }
     }
 
@@ -143,6 +153,34 @@ impl Subscription {
             self.current = None;
         }
         std::mem::replace(&mut self.target, target)
+    }
+
+    /// Begins anew with a key frame, if what it gets was cut in a stream of which so much was lost that repairing the upper layers would hold
+    /// up the lower ones. A receiver shows none of the pictures in between without them.
+    pub(super) fn restart_if_swamped(
+        &mut self,
+        now: Instant,
+        before: Option<Wanted>,
+        connections: &mut Connections,
+    ) -> bool {
+        let target = self.target;
+        if let (Some(before), Some(after)) = (before, target)
+            && before.stream == after.stream
+            && before.layer.spatial > after.layer.spatial
+        {
+            self.fell = Some(now);
+        }
+        let is_falling = self
+            .fell
+            .is_some_and(|fell| now.saturating_duration_since(fell) <= FALL);
+        let entry = connections.change(self.connection).filter(|_| is_falling);
+        let Some(entry) = entry.filter(|entry| is_swamped(now, entry)) else {
+            return false;
+        };
+        entry.transport.forget(self.stream);
+        self.fell = None;
+        self.current = None;
+        true
     }
 
     /// Another stream has come in before some of those that there were.
@@ -196,7 +234,9 @@ impl Subscription {
                 .current
                 .as_ref()
                 .is_some_and(|current| current.stream < arrived.stream);
-            if !goes_up && let Some(entry) = connections.change(self.connection) {
+            if let Some(entry) = connections.change(self.connection).filter(|_| !goes_up)
+                && is_swamped(now, entry)
+            {
                 entry.transport.forget(self.stream);
             }
             self.rewriter.anchor(now, arrived.source, &arrived.fields);
@@ -308,4 +348,10 @@ impl Subscription {
         let since = *self.behind_since.get_or_insert(now);
         now.saturating_duration_since(since) >= PATIENCE
     }
+}
+
+/// Whether repair takes so much of what the network takes that it holds up what is new.
+fn is_swamped(now: Instant, entry: &Entry) -> bool {
+    let estimate = entry.transport.estimate().unwrap_or(u64::MAX);
+    entry.transport.overhead(now) >= estimate / SWAMPED
 }
