@@ -83,8 +83,9 @@ for (const settings of CODECS) {
       await pause(LOSSY_SECONDS * 1_000);
       const end = viewing.now;
 
-      for (let second = drop + 2; second + 1 <= recovery; second += 1) {
-        const sent = viewing.sent(second, second + 1);
+      // A probe for more room may be more than there is, for some milliseconds: two seconds of it are not.
+      for (let second = drop + 2; second + 2 <= recovery; second += 1) {
+        const sent = viewing.sent(second, second + 2);
         assert.ok(sent < LOW.down.capacity_bps, `${Math.round(sent)} bits per second ${Math.round(second - drop)} s after the drop`);
       }
       const low = viewing.between(drop + 3, recovery);
