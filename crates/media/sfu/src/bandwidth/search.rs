@@ -7,7 +7,7 @@ use super::Probe;
 
 /// How long after a probe the next one follows. Higher: a path that has become wide again is used later. Lower: a narrow one is disturbed
 /// more often.
-const INTERVAL: Duration = Duration::from_millis(3_500);
+const INTERVAL: Duration = Duration::from_millis(2_500);
 
 /// The same after one that has found more.
 const NEXT_STEP: Duration = Duration::from_millis(250);
