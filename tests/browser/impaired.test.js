@@ -91,8 +91,10 @@ for (const settings of CODECS) {
       const low = viewing.between(drop + 3, recovery);
       assert.ok(low.every(({ width: seen }) => seen < width), `a smaller picture: ${low.map((point) => point.width)}`);
       assert.ok(viewing.grew('frames', drop + 3, recovery) > 3 * (LOW_SECONDS - 3), 'the picture goes on');
-      const freezes = viewing.freezes(drop, loss).filter((length) => length > 0.5);
-      assert.ok(freezes.length <= 1, `freezes: ${freezes}`);
+      // One outage, right after the drop; a frame that comes through in the middle of it makes two freezes of it.
+      const outage = viewing.freezes(drop, drop + 4).reduce((sum, length) => sum + length, 0);
+      assert.ok(outage < 3, `${outage} s frozen after the drop`);
+      assert.deepEqual(viewing.freezes(drop + 4, loss).filter((length) => length > 0.5), []);
       assert.ok(back - recovery <= 15, `back after ${back - recovery} s`);
 
       assert.deepEqual(viewing.freezes(loss + 1, end).filter((length) => length > 0.5), []);
@@ -101,7 +103,7 @@ for (const settings of CODECS) {
       const buffer = viewing.jitterBuffer(loss + 1, end);
       assert.ok(buffer < 0.6, `${buffer} s in the jitter buffer`);
       assert.ok(viewing.grew('nacks', loss, end) > 0, 'packets were asked for again');
-      t.diagnostic(`back at ${width} pixels after ${(back - recovery).toFixed(1)} s; under loss ${decoded.toFixed(1)} fps, jitter buffer ${Math.round(buffer * 1000)} ms`);
+      t.diagnostic(`frozen for ${outage.toFixed(1)} s after the drop; back at ${width} pixels after ${(back - recovery).toFixed(1)} s; under loss ${decoded.toFixed(1)} fps, jitter buffer ${Math.round(buffer * 1000)} ms`);
     } finally {
       await viewing.stop();
       t.diagnostic(`${codec}: sent, width, decoded, jitter buffer\n${viewing.table()}`);
