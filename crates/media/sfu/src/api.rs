@@ -36,7 +36,7 @@ pub struct Limits {
     /// Datagrams per second that one connection may send, STUN not counted; those of more are dropped before they are decrypted. 0:
     /// no limit. Higher: a flood from within the room costs more. Lower: bursts of legitimate packets are lost.
     pub packets_per_second: u64,
-    /// m-lines in an offer. Each costs time with every packet sent.
+    /// m-lines in an offer. Each costs memory, and time with every packet that the client sends.
     pub media_lines: usize,
     /// Audio tracks of a room that are forwarded at a time: those of the loudest; 0: all. Higher: more packets for everyone in big
     /// rooms. Lower: of many who speak at once, some are not heard.
