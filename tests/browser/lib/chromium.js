@@ -11,9 +11,9 @@ export const FLAGS = [
   '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding', '--disable-background-timer-throttling',
 ];
 
-/** Starts the browser. End it with `close()`. */
-export function launchChromium() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+/** Starts the browser, with more flags if need be. End it with `close()`. */
+export function launchChromium(more = []) {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: [...FLAGS, ...more] });
 }
 
 /** A page in a profile of its own. Errors that no script of it caught are collected in `page.errors`. */

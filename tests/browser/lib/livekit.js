@@ -9,6 +9,7 @@ const FILES = {
   '/': ['../livekit-page/index.html', 'text/html'],
   '/client.js': ['../livekit-page/client.js', 'text/javascript'],
   '/livekit-client.umd.js': ['../node_modules/livekit-client/dist/livekit-client.umd.js', 'text/javascript'],
+  '/livekit-client.e2ee.worker.js': ['../node_modules/livekit-client/dist/livekit-client.e2ee.worker.js', 'text/javascript'],
 };
 
 /** Serves the application on a free port of 127.0.0.1: `{url, close()}`. */
@@ -34,9 +35,9 @@ export class LivekitClient {
     this.identity = identity;
   }
 
-  /** Opens the application, with these options of the SDK's `Room`, and connects it. */
-  static async connect(page, site, cluster, room, identity, options = {}) {
-    await page.goto(`${site.url}?${new URLSearchParams({ options: JSON.stringify(options) })}`);
+  /** Opens the application, with these options of the SDK's `Room`, and connects it; with a `key`, encrypted end to end. */
+  static async connect(page, site, cluster, room, identity, options = {}, key = '') {
+    await page.goto(`${site.url}?${new URLSearchParams({ options: JSON.stringify(options), key })}`);
     await page.waitForFunction(() => window.client);
     const client = new LivekitClient(page, identity);
     await client.#run('connect', cluster.webSocketUrl, await cluster.token(room, identity));
@@ -75,7 +76,7 @@ export class LivekitClient {
   async from(name) {
     const all = await this.page.evaluate(() => window.client.stats());
     const identity = Object.keys(all).find((one) => one === name || one.startsWith(`${name}-`));
-    return all[identity] ?? { framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0 };
+    return all[identity] ?? { frameWidth: 0, framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0 };
   }
 
   /** Waits for an event, which may have come already. */

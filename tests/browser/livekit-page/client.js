@@ -1,11 +1,17 @@
 // A minimal application of the unmodified livekit-client, as its documentation writes one, with what tests want to know kept in
 // plain data on `window.client`.
 
-const { Room, RoomEvent } = window.LivekitClient;
+const { ExternalE2EEKeyProvider, Room, RoomEvent } = window.LivekitClient;
 const decoder = new TextDecoder();
+const parameters = new URLSearchParams(location.search);
 
 // `?options=` is what an application would say to the SDK, as JSON.
-const room = new Room(JSON.parse(new URLSearchParams(location.search).get('options') ?? '{}'));
+const options = JSON.parse(parameters.get('options') ?? '{}');
+// `?key=` is what all is encrypted with that others shall get, and decrypted with that they send.
+const key = parameters.get('key');
+const keyProvider = key && new ExternalE2EEKeyProvider();
+if (key) options.encryption = { keyProvider, worker: new Worker('/livekit-client.e2ee.worker.js') };
+const room = new Room(options);
 const events = [];
 const data = [];
 const note = (type, participant, more = {}) => events.push({ type, identity: participant?.identity, ...more });
@@ -22,6 +28,8 @@ room
   .on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
   .on(RoomEvent.TrackStreamStateChanged, (publication, state, participant) => note(`stream ${state}`, participant, { kind: publication.kind }))
   .on(RoomEvent.TrackSubscriptionFailed, (sid, participant) => note('subscription failed', participant, { sid }))
+  .on(RoomEvent.ParticipantEncryptionStatusChanged, (isEncrypted, participant) => note(isEncrypted ? 'encrypted' : 'not encrypted', participant))
+  .on(RoomEvent.EncryptionError, (error, participant) => note('encryption error', participant, { message: error.message }))
   .on(RoomEvent.ActiveSpeakersChanged, (speakers) => speakers.forEach((speaker) => note('speaks', speaker)))
   .on(RoomEvent.SignalReconnecting, () => note('resuming'))
   .on(RoomEvent.Reconnecting, () => note('restarting'))
@@ -31,11 +39,11 @@ room
     data.push({ text: decoder.decode(bytes), from: participant?.identity, reliable: kind === 0 });
   });
 
-/** The receiver's statistics of each subscribed track, added up by the publisher's identity. */
+/** The receiver's statistics of each subscribed track, added up by the publisher's identity; of the picture also its width. */
 async function stats() {
   const result = {};
   for (const participant of room.remoteParticipants.values()) {
-    const sum = { framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0 };
+    const sum = { frameWidth: 0, framesDecoded: 0, videoBytes: 0, audioPackets: 0, audioEnergy: 0 };
     for (const { track } of participant.trackPublications.values()) {
       const report = await track?.receiver?.getStats();
       report?.forEach((entry) => {
@@ -43,7 +51,10 @@ async function stats() {
         sum.framesDecoded += entry.framesDecoded ?? 0;
         sum.audioEnergy += entry.totalAudioEnergy ?? 0;
         if (entry.kind === 'audio') sum.audioPackets += entry.packetsReceived;
-        else sum.videoBytes += entry.bytesReceived;
+        else {
+          sum.videoBytes += entry.bytesReceived;
+          sum.frameWidth = entry.frameWidth ?? 0;
+        }
       });
     }
     result[participant.identity] = sum;
@@ -51,12 +62,20 @@ async function stats() {
   return result;
 }
 
+async function connect(url, token) {
+  if (key) {
+    await keyProvider.setKey(key);
+    await room.setE2EEEnabled(true);
+  }
+  await room.connect(url, token);
+}
+
 window.client = {
   room,
   events,
   data,
   stats,
-  connect: (url, token) => room.connect(url, token),
+  connect,
   publish: () => room.localParticipant.enableCameraAndMicrophone(),
   mute: (on) => room.localParticipant.setMicrophoneEnabled(!on),
   send: (text, reliable) => room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, topic: 'test' }),
