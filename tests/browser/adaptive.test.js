@@ -74,6 +74,10 @@ async function follows(publisher, { small, full, hidden }, show, widths) {
   await Promise.all([show(small, SMALL), show(full, LARGE), show(hidden, null)]);
   await Promise.all([gets(small, widths.small), gets(full, widths.full), getsNothing(hidden), encodes(publisher, 'q'), encodes(publisher, 'f')]);
 
+  // The middle one is in between, but nobody watches it.
+  await encodesNo(publisher, 'h');
+  await Promise.all([gets(small, widths.small), gets(full, widths.full), encodes(publisher, 'q'), encodes(publisher, 'f')]);
+
   // Nobody needs the larger layers any more.
   await show(full, SMALL);
   await gets(full, widths.small);

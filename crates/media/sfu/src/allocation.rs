@@ -10,7 +10,7 @@ use signalbox_protocol::TrackId;
 use signalbox_protocol::control::{Preference, Quality};
 
 use crate::allocator::{Allocation, Among, Budget, Demand, History, Layer, Rung, Share, allocate};
-use crate::dynacast;
+use crate::dynacast::Places;
 use crate::quality::Shortfall;
 
 /// How often a subscriber's shares are decided anew when nothing happens. Higher: good pictures come later. Lower: more to compute.
@@ -49,8 +49,8 @@ pub struct Request {
     pub spoke: Option<usize>,
     /// Nothing of it is sent to anyone.
     pub is_muted: bool,
-    /// The publisher has been asked for the spatial layers up to this one for so long that what of them does not arrive will not.
-    pub asked: Option<u8>,
+    /// The publisher has been asked for these spatial layers for so long that what of them does not arrive will not.
+    pub asked: Places,
 }
 
 /// What is to be done.
@@ -60,7 +60,7 @@ pub struct Decision {
     pub targets: Vec<(TrackId, Option<Layer>)>,
     /// Tracks that are paused for lack of room from now on, and those that are no longer.
     pub paused: Vec<(TrackId, bool)>,
-    /// Tracks of which it desires another quality than before.
+    /// Tracks of which it desires other layers than before.
     pub desires: Vec<TrackId>,
     /// What would be of use in all, in bits per second.
     pub wanted: u64,
@@ -83,7 +83,7 @@ pub struct Receiver {
 struct Held {
     history: History,
     wish: Option<(Preference, Option<Quality>)>,
-    desire: Option<Option<Quality>>,
+    desire: Option<Places>,
     is_paused: bool,
     short: Option<(Instant, Shortfall)>,
 }
@@ -129,7 +129,7 @@ impl Receiver {
             // As long as nothing arrives, what is asked for decides.
             let share = if given.ideal.is_some() { given } else { aim };
             let is_wanted = request.preference.enabled;
-            let desired = desire(request, aim.layer.max(hope.layer));
+            let desired = desire(request, [given.layer, aim.layer, hope.layer]);
             if held.desire.replace(desired) != Some(desired) {
                 decision.desires.push(request.track.clone());
             }
@@ -186,11 +186,9 @@ impl Receiver {
         lasting.max().unwrap_or_default()
     }
 
-    /// The best quality that it would receive of a track if its publisher sent it; none: it receives nothing of it. Until that was
-    /// decided: the best.
-    pub fn desire(&self, track: &TrackId) -> Option<Quality> {
-        let held = self.tracks.get(track).and_then(|held| held.desire);
-        held.unwrap_or(Some(Quality::High))
+    /// The spatial layers of a track that it receives, or would if its publisher sent them; none: that was not decided yet.
+    pub fn desire(&self, track: &TrackId) -> Option<Places> {
+        self.tracks.get(track)?.desire
     }
 }
 
@@ -237,7 +235,7 @@ fn aims(budget: Budget, requests: &[&Request], demands: &[Demand]) -> Allocation
         .map(|(request, demand)| {
             let mut demand = demand.clone();
             if demand.rungs.iter().any(|rung| rung.is_active) {
-                let may_come = |rung: &Rung| request.asked.is_none_or(|asked| rung.layer.spatial > asked);
+                let may_come = |rung: &Rung| !request.asked.contains(rung.layer.spatial);
                 demand.rungs.retain(|rung| rung.is_active || may_come(rung));
             }
             demand
@@ -246,12 +244,20 @@ fn aims(budget: Budget, requests: &[&Request], demands: &[Demand]) -> Allocation
     allocate(budget, &demands, Among::All)
 }
 
-fn desire(request: &Request, aim: Option<Layer>) -> Option<Quality> {
-    let top = request.rungs.iter().map(|rung| rung.layer.spatial).max();
-    match top {
-        Some(top) => aim.map(|layer| dynacast::quality(layer.spatial, top)),
-        None => request.preference.enabled.then_some(Quality::High),
+/// What its publisher should send for it: what it gets, and what it would get instead. Layers between these, and those below, are of no
+/// use: when there is no room for the better one, the next best is asked for.
+fn desire(request: &Request, shares: [Option<Layer>; 3]) -> Places {
+    if !request.preference.enabled {
+        return Places::default();
     }
+    if request.rungs.is_empty() {
+        return Places::ALL;
+    }
+    let mut places = Places::default();
+    for layer in shares.into_iter().flatten() {
+        places.insert(layer.spatial);
+    }
+    places
 }
 
 #[cfg(test)]

@@ -1,13 +1,21 @@
-//! Which encodings of a track its publisher should send: what nobody receives need not be.
+//! Which encodings of a track its publisher should send: exactly those that somebody receives, or would if they came.
 //!
 //! More is asked for at once. Less, only when it has been enough for a while: a viewer that resizes its window, or whose network has a
 //! weak moment, is not to wait for an encoder.
+//!
+//! Nothing is kept in reserve for a network that falls. What stops the picture then is that the queue in the network is full and a key frame
+//! has to get through, not that an encoder has to start: the scenarios show no longer standstill for a publisher that needs 200 ms to
+//! begin the lower layer than for one that sends it all the time, and less of what is sent for nobody.
 
+mod places;
 mod room;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{CodecWanted, Quality};
+
+pub use places::{Places, name, names};
 
 /// How long less has to be enough. Higher: publishers send longer what nobody watches. Lower: they turn layers off and on again.
 const LOWER_AFTER: Duration = Duration::from_secs(5);
@@ -15,15 +23,8 @@ const LOWER_AFTER: Duration = Duration::from_secs(5);
 /// A layer that was asked for so long ago and does not arrive is not going to: its publisher has no room for it either.
 const HOPELESS_AFTER: Duration = Duration::from_secs(3);
 
-/// The name of a spatial layer among so many that the highest is `top`.
-pub fn quality(spatial: u8, top: u8) -> Quality {
-    match spatial {
-        _ if spatial >= top => Quality::High,
-        0 => Quality::Low,
-        1 => Quality::Medium,
-        _ => Quality::High,
-    }
-}
+/// All names of layers, lowest first.
+const QUALITIES: [Quality; 3] = [Quality::Low, Quality::Medium, Quality::High];
 
 /// What the publisher of a track was told of each of its codecs. Until it is told otherwise it sends all that it can in the first of
 /// them, and nothing in the others.
@@ -35,29 +36,32 @@ pub struct Wanted {
 #[derive(Debug)]
 struct Asked {
     mime_type: String,
-    up_to: Option<Quality>,
+    layers: [LayerAsked; QUALITIES.len()],
+}
+
+#[derive(Debug)]
+struct LayerAsked {
+    quality: Quality,
+    is_wanted: bool,
+    /// Since when it is.
     since: Instant,
-    lower_since: Option<Instant>,
+    /// Since when nobody has received it, as long as its publisher has not been told.
+    idle_since: Option<Instant>,
 }
 
 impl Wanted {
-    /// What is received at best in each of the track's codecs, the first one first. Returns whether the publisher is to be told.
-    pub fn update(&mut self, now: Instant, received: &[(&str, Option<Quality>)]) -> bool {
+    /// What is received in each of the track's codecs, the first one first. Returns whether the publisher is to be told.
+    pub fn update(&mut self, now: Instant, received: &[(&str, BTreeSet<Quality>)]) -> bool {
         let mut is_news = false;
         self.codecs
             .retain(|asked| received.iter().any(|(mime_type, _)| asked.mime_type == *mime_type));
-        for (index, (mime_type, quality)) in received.iter().enumerate() {
+        for (index, (mime_type, layers)) in received.iter().enumerate() {
             let known = self.codecs.iter_mut().find(|asked| asked.mime_type == *mime_type);
             match known {
-                Some(asked) => is_news |= asked.update(now, *quality),
+                Some(asked) => is_news |= asked.update(now, layers),
                 None => {
-                    let mut asked = Asked {
-                        mime_type: (*mime_type).to_owned(),
-                        up_to: (index == 0).then_some(Quality::High),
-                        since: now,
-                        lower_since: None,
-                    };
-                    is_news |= asked.update(now, *quality);
+                    let mut asked = Asked::new(now, mime_type, index == 0);
+                    is_news |= asked.update(now, layers);
                     self.codecs.push(asked);
                 }
             }
@@ -69,38 +73,63 @@ impl Wanted {
     pub fn told(&self) -> Vec<CodecWanted> {
         let told = self.codecs.iter().map(|asked| CodecWanted {
             mime_type: asked.mime_type.clone(),
-            up_to: asked.up_to,
+            layers: asked.wanted().map(|layer| layer.quality).collect(),
         });
         told.collect()
     }
 
-    /// The highest spatial layer that was asked for in a codec so long ago that it would be there if it came.
-    pub fn asked(&self, now: Instant, mime_type: &str) -> Option<u8> {
-        let asked = self.codecs.iter().find(|asked| asked.mime_type == mime_type)?;
-        let spatial = match asked.up_to? {
-            Quality::Low => 0,
-            Quality::Medium => 1,
-            Quality::High => u8::MAX,
-        };
-        (now.saturating_duration_since(asked.since) >= HOPELESS_AFTER).then_some(spatial)
+    /// The layers that were asked for in a codec so long ago that they would be there if they came.
+    pub fn asked(&self, now: Instant, mime_type: &str) -> BTreeSet<Quality> {
+        let codec = self.codecs.iter().find(|asked| asked.mime_type == mime_type);
+        let wanted = codec.into_iter().flat_map(Asked::wanted);
+        wanted
+            .filter(|layer| now.saturating_duration_since(layer.since) >= HOPELESS_AFTER)
+            .map(|layer| layer.quality)
+            .collect()
     }
 }
 
 impl Asked {
-    fn update(&mut self, now: Instant, received: Option<Quality>) -> bool {
-        if received == self.up_to {
-            self.lower_since = None;
+    fn new(now: Instant, mime_type: &str, is_wanted: bool) -> Self {
+        Self {
+            mime_type: mime_type.to_owned(),
+            layers: QUALITIES.map(|quality| LayerAsked {
+                quality,
+                is_wanted,
+                since: now,
+                idle_since: None,
+            }),
+        }
+    }
+
+    fn wanted(&self) -> impl Iterator<Item = &LayerAsked> {
+        self.layers.iter().filter(|layer| layer.is_wanted)
+    }
+
+    fn update(&mut self, now: Instant, received: &BTreeSet<Quality>) -> bool {
+        let mut is_news = false;
+        for layer in &mut self.layers {
+            is_news |= layer.update(now, received.contains(&layer.quality));
+        }
+        is_news
+    }
+}
+
+impl LayerAsked {
+    fn update(&mut self, now: Instant, is_received: bool) -> bool {
+        if is_received == self.is_wanted {
+            self.idle_since = None;
             return false;
         }
-        if received < self.up_to {
-            let since = *self.lower_since.get_or_insert(now);
+        if !is_received {
+            let since = *self.idle_since.get_or_insert(now);
             if now.saturating_duration_since(since) < LOWER_AFTER {
                 return false;
             }
         }
-        self.up_to = received;
+        self.is_wanted = is_received;
         self.since = now;
-        self.lower_since = None;
+        self.idle_since = None;
         true
     }
 }
@@ -116,66 +145,72 @@ mod tests {
         Instant::now()
     }
 
+    fn set(layers: &[Quality]) -> BTreeSet<Quality> {
+        layers.iter().copied().collect()
+    }
+
     #[test]
-    fn more_is_asked_for_at_once_and_less_after_a_while() {
+    fn more_is_asked_for_at_once_and_less_after_a_while_layer_by_layer() {
         // Seconds, what is received, and what the publisher is told then, if anything.
-        let table = [
-            (0, Some(High), None),
-            (1, Some(Low), None),
-            (5, Some(Low), None),
-            (6, Some(Low), Some(Some(Low))),
-            (7, Some(Medium), Some(Some(Medium))),
-            (8, None, None),
-            (12, Some(Low), None),
-            (13, Some(Low), Some(Some(Low))),
-            (14, None, None),
-            (16, Some(Low), None),
-            (19, None, None),
-            (23, None, None),
-            (24, None, Some(None)),
-            (90, None, None),
-            (91, Some(High), Some(Some(High))),
+        type Row<'a> = (u64, &'a [Quality], Option<&'a [Quality]>);
+        let table: &[Row] = &[
+            (0, &[Low, Medium, High], None),
+            (1, &[Low, High], None),
+            (5, &[Low, High], None),
+            (6, &[Low, High], Some(&[Low, High])),
+            (7, &[Low, Medium], Some(&[Low, Medium, High])),
+            (8, &[], None),
+            (11, &[Low], None),
+            (12, &[Low], Some(&[Low, Medium])),
+            (13, &[Low], Some(&[Low])),
+            (14, &[], None),
+            (16, &[Low], None),
+            (19, &[], None),
+            (23, &[], None),
+            (24, &[], Some(&[])),
+            (90, &[], None),
+            (91, &[High], Some(&[High])),
         ];
         let (begin, mut wanted) = (start(), Wanted::default());
         for (seconds, received, expected) in table {
-            let now = begin + Duration::from_secs(seconds);
-            let is_news = wanted.update(now, &[("video/VP8", received)]);
-            let told = is_news.then(|| wanted.told().remove(0).up_to);
-            assert_eq!(told, expected, "after {seconds} s");
+            let now = begin + Duration::from_secs(*seconds);
+            let is_news = wanted.update(now, &[("video/VP8", set(received))]);
+            let told = is_news.then(|| wanted.told().remove(0).layers);
+            assert_eq!(told.as_deref(), *expected, "after {seconds} s");
         }
     }
 
     #[test]
     fn a_backup_codec_is_asked_for_when_somebody_needs_it() {
         let (now, mut wanted) = (start(), Wanted::default());
-        assert!(!wanted.update(now, &[("video/VP9", Some(High)), ("video/VP8", None)]));
-        assert!(wanted.update(now, &[("video/VP9", Some(High)), ("video/VP8", Some(Low))]));
-        let told: Vec<_> = wanted
-            .told()
-            .into_iter()
-            .map(|one| (one.mime_type, one.up_to))
-            .collect();
-        assert_eq!(
-            told,
-            [
-                ("video/VP9".to_owned(), Some(High)),
-                ("video/VP8".to_owned(), Some(Low))
-            ]
-        );
+        let all = set(&QUALITIES);
+        assert!(!wanted.update(now, &[("video/VP9", all.clone()), ("video/VP8", set(&[]))]));
+        assert!(wanted.update(now, &[("video/VP9", all), ("video/VP8", set(&[Low]))]));
+        let told = wanted.told().into_iter().map(|one| (one.mime_type, one.layers));
+        let expected = [
+            ("video/VP9".to_owned(), QUALITIES.to_vec()),
+            ("video/VP8".to_owned(), vec![Low]),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn what_was_asked_for_and_does_not_come_is_given_up_on() {
         let (begin, mut wanted) = (start(), Wanted::default());
-        wanted.update(begin, &[("video/VP8", Some(High))]);
-        assert_eq!(wanted.asked(begin + Duration::from_secs(2), "video/VP8"), None);
-        assert_eq!(wanted.asked(begin + Duration::from_secs(3), "video/VP8"), Some(u8::MAX));
-        assert_eq!(wanted.asked(begin + Duration::from_secs(3), "video/AV1"), None);
-    }
-
-    #[test]
-    fn layers_have_the_names_that_publishers_know() {
-        let names = [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)].map(|(spatial, top)| quality(spatial, top));
-        assert_eq!(names, [High, Low, High, Low, Medium, High]);
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        wanted.update(begin, &[("video/VP8", set(&[Low, High]))]);
+        assert_eq!(wanted.asked(after(2), "video/VP8"), set(&[]));
+        assert_eq!(wanted.asked(after(3), "video/VP8"), set(&QUALITIES));
+        wanted.update(after(5), &[("video/VP8", set(&[Low, High]))]);
+        wanted.update(after(9), &[("video/VP8", set(&[Low, High]))]);
+        wanted.update(after(10), &[("video/VP8", set(&[Low, High]))]);
+        wanted.update(after(12), &[("video/VP8", set(&QUALITIES))]);
+        assert_eq!(
+            wanted.asked(after(14), "video/VP8"),
+            set(&[Low, High]),
+            "the middle one was just asked for"
+        );
+        assert_eq!(wanted.asked(after(15), "video/VP8"), set(&QUALITIES));
+        assert_eq!(wanted.asked(after(15), "video/AV1"), set(&[]));
     }
 }

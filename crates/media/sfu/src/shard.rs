@@ -250,7 +250,11 @@ impl Shard {
                 track.request_awaited(now, &mut self.cx.connections);
             }
             room.ask_for_all_encodings(&mut self.cx, now);
+            let dominant = room.speakers.dominant().cloned();
             let speakers = room.speakers.tick(now);
+            if room.speakers.dominant() != dominant.as_ref() {
+                room.allocate_everyone(&mut self.cx, now);
+            }
             if !speakers.is_empty() {
                 room.tell(&mut self.cx, Event::Speakers { speakers }, |_| true);
             }

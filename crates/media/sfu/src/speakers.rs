@@ -1,7 +1,7 @@
 //! Who is speaking, and who has the floor, from the audio levels that publishers send with each packet (RFC 6464).
 //!
 //! Those who speak are all whose voice is heard at present. The *dominant* speaker is one of them or, while nobody speaks, the last one:
-//! the one to be shown large. It changes only for somebody who has clearly taken over ([`activity`]), so that neither a cough
+//! the one to be shown large. It changes only for somebody who has clearly taken over (`activity`), so that neither a cough
 //! nor two who speak at once make pictures jump.
 
 mod activity;

@@ -133,8 +133,10 @@ pub enum Event {
 pub struct CodecWanted {
     /// Its media type, such as `video/VP9`.
     pub mime_type: String,
-    /// The highest layer that somebody receives, and so all below it; none: nobody receives it in this codec.
-    pub up_to: Option<Quality>,
+    /// The layers to send, lowest first; empty: nobody receives it in this codec. Simulcast layers with the usual RIDs (`q`, `h`, `f` and the
+    /// like) have the names of these, others go by their place: the lowest, the second, and from the third, or the highest, on. Of a stream
+    /// that holds all its layers, those below the best one are among them; one that has no layers is sent if any is named.
+    pub layers: Vec<Quality>,
 }
 
 /// Whether a track is sent to a subscriber.

@@ -7,7 +7,7 @@
 // Events: `change` (anything that the page shows), `phase` ({phase, reason, detail, media}), `presence` ({kind, participant}).
 
 import { RequestError, request } from './http.js';
-import { KINDS, announcement, encodings, sendUpTo, slim } from './media.js';
+import { KINDS, announcement, encodings, sendOnly, slim } from './media.js';
 
 const INITIAL_SLOTS = 4;
 const SPARE_SLOTS = 2;
@@ -329,7 +329,7 @@ export class Call extends EventTarget {
     const mid = this.#me.tracks.find((one) => one.id === track)?.mid;
     const own = Object.values(this.#sources).find(({ transceiver }) => transceiver && transceiver.mid === mid);
     // There is one codec, the one that was negotiated.
-    if (own) sendUpTo(own.transceiver.sender, codecs[0]?.up_to ?? null);
+    if (own) sendOnly(own.transceiver.sender, codecs[0]?.layers ?? []);
   }
 
   /** One request at a time for a track: two of them could overtake each other. */

@@ -13,11 +13,11 @@ export function encodings() { return LAYERS.map((layer) => ({ ...layer })); }
 
 const QUALITIES = ['low', 'medium', 'high'];
 
-/** Encodes the layers up to a quality, or, null, none. A source without layers is sent or not. */
-export function sendUpTo(sender, quality) {
+/** Encodes exactly these layers. A source without layers is sent if any is named. */
+export function sendOnly(sender, layers) {
   const parameters = sender.getParameters();
-  const highest = QUALITIES.indexOf(quality);
-  parameters.encodings.forEach((encoding, layer) => { encoding.active = layer <= highest; });
+  const { encodings: all } = parameters;
+  all.forEach((encoding, index) => { encoding.active = all.length > 1 ? layers.includes(QUALITIES[index]) : layers.length > 0; });
   // It fails only when the sender is stopped, or negotiated anew, which turns everything on.
   sender.setParameters(parameters).catch(() => {});
 }

@@ -9,9 +9,19 @@ use signalbox_protocol::{ParticipantId, TrackId};
 
 use super::{INTERVAL, Receiver, Request};
 use crate::allocator::{Budget, fill_costs};
+use crate::dynacast::{self, Places};
 use crate::room::{Context, Room};
+use crate::track::Track;
 
 impl Room {
+    /// Decides anew what everyone gets: who is to be seen best has changed.
+    pub fn allocate_everyone(&mut self, cx: &mut Context, now: Instant) {
+        for participant in self.participants.values_mut() {
+            participant.receiver.due = None;
+        }
+        self.allocate_due(cx, now);
+    }
+
     /// Decides anew what those subscribers get whose turn it is.
     pub fn allocate_due(&mut self, cx: &mut Context, now: Instant) {
         let is_due = |receiver: &Receiver| receiver.due.is_none_or(|due| due <= now);
@@ -133,13 +143,24 @@ impl Room {
                 is_screen: track.info.source == Source::ScreenShare,
                 spoke: speech.get(&track.publisher).copied(),
                 is_muted: track.info.muted,
-                asked: track
-                    .encoding_of(id)
-                    .and_then(|encoding| encoding.codec)
-                    .and_then(|codec| self.wanted.get(track.id())?.asked(now, codec.mime_type())),
+                asked: self.asked(now, track, id),
             }
         });
         requests.collect()
+    }
+
+    /// The spatial layers of a subscriber's encoding that should have come by now.
+    fn asked(&self, now: Instant, track: &Track, subscriber: &ParticipantId) -> Places {
+        let mut asked = Places::default();
+        let (encoding, wanted) = (track.encoding_of(subscriber), self.wanted.get(track.id()));
+        if let (Some(encoding), Some(wanted)) = (encoding, wanted)
+            && let Some(codec) = encoding.codec
+        {
+            let (names, top) = (wanted.asked(now, codec.mime_type()), encoding.highest(now, &track.info));
+            let hopeless = (0..=top).filter(|spatial| names.contains(&dynacast::name(encoding, top, *spatial)));
+            hopeless.for_each(|spatial| asked.insert(spatial));
+        }
+        asked
     }
 
     fn tell_stream_states(&self, cx: &mut Context, id: &ParticipantId, paused: Vec<(TrackId, bool)>) {

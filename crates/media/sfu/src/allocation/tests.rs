@@ -20,7 +20,7 @@ fn request(name: &str, active: &[u8]) -> Request {
         is_screen: false,
         spoke: None,
         is_muted: false,
-        asked: None,
+        asked: Places::default(),
     }
 }
 
@@ -66,8 +66,10 @@ impl Viewer {
         }
     }
 
-    fn desire(&self, name: &str) -> Option<Quality> {
-        self.receiver.desire(&TrackId::new(name))
+    /// The layers that it desires of a track.
+    fn desire(&self, name: &str) -> Vec<u8> {
+        let desired = self.receiver.desire(&TrackId::new(name)).unwrap();
+        (0..8).filter(|spatial| desired.contains(*spatial)).collect()
     }
 }
 
@@ -109,7 +111,7 @@ fn what_is_hidden_is_no_pause_and_what_is_shown_again_needs_not_wait() {
     viewer.run(30_000, 3_000);
     viewer.requests[0].preference.enabled = false;
     assert_eq!(viewer.run(5_000, 3_000), [None]);
-    assert_eq!(viewer.desire("a"), None);
+    assert_eq!(viewer.desire("a"), []);
     viewer.requests[0].preference.enabled = true;
     assert_eq!(viewer.run(0, 3_000), [Some(2)]);
     assert!(viewer.told.is_empty());
@@ -136,7 +138,7 @@ fn before_anything_arrives_the_target_is_what_would_be_received() {
     assert_eq!(viewer.run(0, 700), [Some(1)]);
     viewer.requests[0].rungs.clear();
     assert_eq!(viewer.run(0, 700), [Some(u8::MAX)], "whatever comes");
-    assert_eq!(viewer.desire("a"), Some(Quality::High));
+    assert_eq!(viewer.desire("a").len(), 8);
     assert!(viewer.told.is_empty());
 }
 
@@ -144,11 +146,11 @@ fn before_anything_arrives_the_target_is_what_would_be_received() {
 fn a_layer_that_its_publisher_has_turned_off_is_desired_if_it_would_fit() {
     let mut viewer = Viewer::new(vec![request("a", &[0])]);
     viewer.run(6_000, 3_000);
-    assert_eq!(viewer.desire("a"), Some(Quality::High));
+    assert_eq!(viewer.desire("a"), [0, 2]);
     viewer.run(1_000, 600);
-    assert_eq!(viewer.desire("a"), Some(Quality::Medium));
+    assert_eq!(viewer.desire("a"), [0, 1]);
     viewer.run(1_000, 100);
-    assert_eq!(viewer.desire("a"), None, "not even the lowest fits");
+    assert_eq!(viewer.desire("a"), [], "not even the lowest fits");
     viewer.run(1_000, 3_000);
     viewer.requests[0]
         .rungs
@@ -163,24 +165,15 @@ fn a_layer_that_its_publisher_has_turned_off_is_desired_if_it_would_fit() {
 
 #[test]
 fn no_room_is_kept_for_what_was_asked_for_and_does_not_come() {
-    let mut viewer = Viewer::new(vec![request("a", &[0]), request("b", &[0, 1])]);
+    let mut viewer = Viewer::new(vec![request("a", &[0]), request("b", &[0])]);
     viewer.requests[0].preference.priority = 1;
     viewer.run(1_000, 1_200);
-    assert_eq!(
-        [viewer.desire("a"), viewer.desire("b")],
-        [Some(Quality::Medium), Some(Quality::Medium)]
-    );
+    assert_eq!([viewer.desire("a"), viewer.desire("b")], [[0, 1], [0, 1]]);
     viewer.run(1_000, 800);
-    assert_eq!(
-        [viewer.desire("a"), viewer.desire("b")],
-        [Some(Quality::Medium), Some(Quality::Low)]
-    );
-    viewer.requests[0].asked = Some(u8::MAX);
+    assert_eq!([viewer.desire("a"), viewer.desire("b")], [vec![0, 1], vec![0]]);
+    viewer.requests[0].asked = Places::ALL;
     viewer.run(1_000, 800);
-    assert_eq!(
-        [viewer.desire("a"), viewer.desire("b")],
-        [Some(Quality::Medium), Some(Quality::Medium)]
-    );
+    assert_eq!([viewer.desire("a"), viewer.desire("b")], [[0, 1], [0, 1]]);
 }
 
 #[test]
@@ -235,4 +228,28 @@ fn a_burst_of_repair_pauses_nothing_and_what_lasts_is_reserved_for() {
     assert_eq!(viewer.run(10_000, 700), [Some(0)], "half of it at most");
     viewer.reserve = 0;
     assert_eq!(viewer.run(2_000, 700), [Some(1)]);
+}
+
+#[test]
+fn what_is_in_between_is_not_desired_until_there_is_no_room_for_the_best() {
+    let mut viewer = Viewer::new(vec![request("a", &[0, 1, 2])]);
+    viewer.run(6_000, 3_000);
+    assert_eq!(viewer.desire("a"), [2]);
+    viewer.requests[0] = request("a", &[0, 2]);
+    assert_eq!(viewer.run(1_000, 800), [Some(0)]);
+    assert_eq!(viewer.desire("a"), [0, 1], "what it gets until the other comes, too");
+    viewer.requests[0] = request("a", &[0, 1, 2]);
+    assert_eq!(viewer.run(1_000, 800), [Some(1)]);
+    assert_eq!(viewer.desire("a"), [1]);
+}
+
+#[test]
+fn what_is_larger_than_wanted_is_desired_until_what_is_wanted_comes() {
+    let mut viewer = Viewer::new(vec![request("a", &[2])]);
+    viewer.requests[0].preference.quality = Some(Quality::Medium);
+    assert_eq!(viewer.run(6_000, 3_000), [Some(2)]);
+    assert_eq!(viewer.desire("a"), [1, 2]);
+    viewer.requests[0].rungs[1].is_active = true;
+    assert_eq!(viewer.run(1_000, 3_000), [Some(1)]);
+    assert_eq!(viewer.desire("a"), [1]);
 }

@@ -1,5 +1,6 @@
 //! Looks what a room's subscribers receive of a track and in which codec, and tells its publisher, or them if there is none that will do.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use signalbox_protocol::control::{Event, Quality, SubscriptionFault, Transports};
@@ -7,6 +8,7 @@ use signalbox_protocol::room::Kind;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
+use crate::dynacast::{self, Places};
 use crate::participant::{Outlet, Participant};
 use crate::room::{Context, Room};
 use crate::track::Track;
@@ -27,25 +29,34 @@ impl Room {
             return;
         };
         let codecs: Vec<Option<Codec>> = track.codecs().collect();
-        let mut received: Vec<(&str, Option<Quality>)> = codecs
-            .iter()
-            .map(|codec| (codec.map_or("", Codec::mime_type), None))
-            .collect();
-        if received.iter().any(|(mime_type, _)| mime_type.is_empty()) {
+        if codecs.contains(&None) {
             return;
         }
+        let mut wanted = vec![Places::default(); codecs.len()];
         for subscription in &track.subscriptions {
             let Some(entry) = cx.connections.get(subscription.connection) else {
                 continue;
             };
             let mut codecs = codecs.iter();
             let best = codecs.position(|codec| entry.transport.can_take(subscription.mid, *codec));
-            if let Some((_, quality)) = best.and_then(|best| received.get_mut(best)) {
-                let subscriber = self.participants.get(&subscription.subscriber);
-                let desire = subscriber.map_or(Some(Quality::High), |subscriber| subscriber.receiver.desire(id));
-                *quality = desire.max(*quality);
+            if let Some((best, wanted)) = best.and_then(|best| Some((best, wanted.get_mut(best)?))) {
+                wanted.extend(self.desire(track, best, &subscription.subscriber));
+                if let Some(current) = track.current(now, &subscription.subscriber)
+                    && subscription.encoding == best
+                {
+                    wanted.insert(current.spatial);
+                }
             }
         }
+        let received = codecs.iter().zip(wanted).enumerate().map(|(index, (codec, wanted))| {
+            let encoding = track.encodings().get(index);
+            let top = encoding.map_or(0, |encoding| encoding.highest(now, &track.info));
+            (
+                codec.map_or("", Codec::mime_type),
+                dynacast::names(encoding, top, wanted),
+            )
+        });
+        let received: Vec<(&str, BTreeSet<Quality>)> = received.collect();
         let wanted = self.wanted.entry(id.clone()).or_default();
         if !wanted.update(now, &received) {
             return;
@@ -58,6 +69,26 @@ impl Room {
         {
             let track = id.clone();
             cx.tell_one(publisher, Event::EncodingsWanted { track, codecs });
+        }
+    }
+
+    /// What a subscriber desires of an encoding of a track. As long as that was not decided: the best, and what it will begin with.
+    fn desire(&self, track: &Track, encoding: usize, subscriber: &ParticipantId) -> Places {
+        let subscriber = self.participants.get(subscriber);
+        let decided = subscriber.and_then(|subscriber| subscriber.receiver.desire(track.id()));
+        let encoding = track
+            .encodings()
+            .get(encoding)
+            .filter(|encoding| encoding.is_simulcast());
+        match (decided, encoding) {
+            (Some(decided), _) => decided,
+            (None, Some(encoding)) => {
+                let mut places = Places::default();
+                places.insert(0);
+                places.insert(encoding.streams.len().saturating_sub(1) as u8);
+                places
+            }
+            (None, None) => Places::ALL,
         }
     }
 

@@ -143,6 +143,11 @@ impl Encoding {
         )
     }
 
+    /// The highest spatial layer that there is, whether it arrives at present or not.
+    pub fn highest(&self, now: Instant, info: &TrackInfo) -> u8 {
+        self.ladder(now, info).last().map_or(0, |rung| rung.layer.spatial)
+    }
+
     /// The layers that there are, ascending.
     pub fn ladder(&self, now: Instant, info: &TrackInfo) -> Vec<Rung> {
         let mut rungs = Vec::new();

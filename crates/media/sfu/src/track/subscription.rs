@@ -45,7 +45,7 @@ pub struct Subscription {
     /// The numbers of the m-line's stream; they outlive the subscription.
     pub rewriter: Rewriter,
     /// Which of the track's encodings it gets.
-    pub(super) encoding: usize,
+    pub(crate) encoding: usize,
     /// What it should get.
     pub(super) target: Option<Wanted>,
     /// What it gets.

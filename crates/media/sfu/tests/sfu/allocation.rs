@@ -6,6 +6,8 @@ use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Prefe
 use signalbox_protocol::room::Kind;
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use Quality::{High, Low, Medium};
+
 use crate::sfu::link::Impairment;
 use crate::sfu::one_offer::only_h264;
 use crate::sfu::world::World;
@@ -45,13 +47,13 @@ fn prefer(world: &mut World, viewer: usize, track: &TrackId, preference: Prefere
 }
 
 /// What ann was told, each time.
-fn asked(world: &World) -> Vec<Option<Quality>> {
+fn asked(world: &World) -> Vec<Vec<Quality>> {
     let ann = world.id(0);
     let asked = world.events.iter().filter_map(|(to, event)| match event {
         Event::EncodingsWanted { codecs, .. } => {
             assert_eq!(to, std::slice::from_ref(&ann), "nobody else is told");
             assert_eq!(codecs.len(), 1);
-            Some(codecs[0].up_to)
+            Some(codecs[0].layers.clone())
         }
         _ => None,
     });
@@ -65,20 +67,40 @@ fn layer(world: &World, viewer: usize) -> u8 {
 #[test]
 fn a_publisher_is_asked_for_what_somebody_watches_and_no_more() {
     let (mut world, track) = call(1, 3);
-    world.run_for(10 * SECOND);
-    assert_eq!(asked(&world), [], "somebody watches all of it");
-    prefer(&mut world, 1, &track, quality(Quality::Low));
+    prefer(&mut world, 1, &track, quality(Low));
     prefer(&mut world, 2, &track, hidden());
-    prefer(&mut world, 3, &track, quality(Quality::Medium));
+    prefer(&mut world, 3, &track, quality(Medium));
     world.run_for(4 * SECOND);
-    assert_eq!(asked(&world), [], "not at once");
+    assert!(asked(&world).is_empty(), "not at once");
     world.run_for(2 * SECOND);
-    assert_eq!(asked(&world), [Some(Quality::Medium)]);
+    assert_eq!(asked(&world), [[Low, Medium]]);
     prefer(&mut world, 3, &track, hidden());
     world.run_for(6 * SECOND);
     prefer(&mut world, 1, &track, hidden());
     world.run_for(6 * SECOND);
-    assert_eq!(asked(&world), [Some(Quality::Medium), Some(Quality::Low), None]);
+    assert_eq!(asked(&world), [vec![Low, Medium], vec![Low], vec![]]);
+}
+
+#[test]
+fn a_layer_between_two_that_are_watched_is_not_asked_for() {
+    let (mut world, track) = call(8, 3);
+    prefer(&mut world, 1, &track, quality(Low));
+    prefer(&mut world, 3, &track, hidden());
+    world.run_for(7 * SECOND);
+    assert_eq!(asked(&world), [[Low, High]]);
+    world.members[0].client.pause_layer("h", true);
+    world.run_for(5 * SECOND);
+    assert_eq!([layer(&world, 1), layer(&world, 2)], [0, 2]);
+    // Whoever watches it gets it, and until then the one below.
+    prefer(&mut world, 3, &track, quality(Medium));
+    assert_eq!(asked(&world), [vec![Low, High], vec![Low, Medium, High]]);
+    world.members[0].client.pause_layer("h", false);
+    world.run_for(2 * SECOND);
+    assert_eq!([layer(&world, 1), layer(&world, 2), layer(&world, 3)], [0, 2, 1]);
+    prefer(&mut world, 1, &track, hidden());
+    prefer(&mut world, 3, &track, hidden());
+    world.run_for(7 * SECOND);
+    assert_eq!(asked(&world).last(), Some(&vec![High]));
 }
 
 #[test]
@@ -86,14 +108,14 @@ fn what_is_shown_again_is_asked_for_at_once_and_begins_with_a_key_frame() {
     let (mut world, track) = call(2, 1);
     prefer(&mut world, 1, &track, hidden());
     world.run_for(6 * SECOND);
-    assert_eq!(asked(&world), [None]);
+    assert_eq!(asked(&world).last(), Some(&vec![]));
     for rid in ["q", "h", "f"] {
         world.members[0].client.pause_layer(rid, true);
     }
     world.run_for(3 * SECOND);
     let before = world.received(1, 0, Kind::Video).len();
     prefer(&mut world, 1, &track, Preference::default());
-    assert_eq!(asked(&world), [None, Some(Quality::High)], "at once");
+    assert!(asked(&world).last().unwrap().contains(&High), "at once");
     for rid in ["q", "h", "f"] {
         world.members[0].client.pause_layer(rid, false);
     }
@@ -106,15 +128,15 @@ fn what_is_shown_again_is_asked_for_at_once_and_begins_with_a_key_frame() {
 #[test]
 fn a_layer_that_is_turned_off_because_nobody_watches_it_comes_back_when_somebody_does() {
     let (mut world, track) = call(3, 1);
-    prefer(&mut world, 1, &track, quality(Quality::Low));
+    prefer(&mut world, 1, &track, quality(Low));
     world.run_for(6 * SECOND);
-    assert_eq!(asked(&world), [Some(Quality::Low)]);
+    assert_eq!(asked(&world).last(), Some(&vec![Low]));
     world.members[0].client.pause_layer("h", true);
     world.members[0].client.pause_layer("f", true);
     world.run_for(10 * SECOND);
     assert_eq!(layer(&world, 1), 0);
-    prefer(&mut world, 1, &track, quality(Quality::High));
-    assert_eq!(asked(&world), [Some(Quality::Low), Some(Quality::High)]);
+    prefer(&mut world, 1, &track, quality(High));
+    assert_eq!(asked(&world).last(), Some(&vec![Low, High]));
     world.members[0].client.pause_layer("h", false);
     world.members[0].client.pause_layer("f", false);
     world.run_for(SECOND);
@@ -132,19 +154,19 @@ fn who_leaves_or_unsubscribes_watches_nothing() {
     world.command(1, unsubscribe).unwrap();
     world.command(2, Command::Leave).unwrap();
     world.run_for(6 * SECOND);
-    assert_eq!(asked(&world), [None]);
+    assert_eq!(asked(&world).last(), Some(&vec![]));
     world.join("late", false, &[], (0, 1));
-    assert_eq!(asked(&world), [None, Some(Quality::High)]);
+    assert_eq!(asked(&world).last(), Some(&vec![High]));
 }
 
 #[test]
 fn a_publisher_that_attaches_again_is_told_again() {
     let (mut world, track) = call(5, 1);
-    prefer(&mut world, 1, &track, quality(Quality::Low));
+    prefer(&mut world, 1, &track, quality(Low));
     world.run_for(6 * SECOND);
     world.events.clear();
     world.command(0, Command::Attach).unwrap();
-    assert_eq!(asked(&world), [Some(Quality::Low)]);
+    assert_eq!(asked(&world), [[Low]]);
 }
 
 #[test]
@@ -153,7 +175,7 @@ fn nobody_gets_more_than_its_token_allows() {
     world.join("ann", false, &["q", "h", "f"], (0, 0));
     let mut client = world.new_client();
     let limits = ParticipantLimits {
-        receive_quality: Some(Quality::Medium),
+        receive_quality: Some(Medium),
         ..ParticipantLimits::default()
     };
     let join = Join {
@@ -167,7 +189,7 @@ fn nobody_gets_more_than_its_token_allows() {
     world.connect();
     world.run_for(3 * SECOND);
     let track = world.slots(bob)[0].track.clone().unwrap().track;
-    prefer(&mut world, bob, &track, quality(Quality::High));
+    prefer(&mut world, bob, &track, quality(High));
     world.run_for(3 * SECOND);
     let video = world.received(bob, 0, Kind::Video);
     assert_eq!(video.iter().map(|packet| packet.layer).max(), Some(1));

@@ -225,10 +225,12 @@ fn an_announced_encoding_goes_with_its_track() {
 }
 
 /// What ann was asked for last, of the first and the second codec.
-fn asked(world: &World) -> Option<[(String, Option<Quality>); 2]> {
+fn asked(world: &World) -> Option<[(String, Vec<Quality>); 2]> {
     let events = world.events.iter().rev();
     let mut asked = events.filter_map(|(_, event)| match event {
-        Event::EncodingsWanted { codecs, .. } => Some(codecs.iter().map(|one| (one.mime_type.clone(), one.up_to))),
+        Event::EncodingsWanted { codecs, .. } => {
+            Some(codecs.iter().map(|one| (one.mime_type.clone(), one.layers.clone())))
+        }
         _ => None,
     });
     asked
@@ -239,8 +241,13 @@ fn asked(world: &World) -> Option<[(String, Option<Quality>); 2]> {
 #[test]
 fn a_second_codec_is_asked_for_as_long_as_somebody_needs_it() {
     let mut call = call(6);
-    let both = |first, second| Some([("video/VP8".to_owned(), first), ("video/H264".to_owned(), second)]);
-    assert_eq!(asked(&call.world), both(Some(Quality::High), Some(Quality::High)));
+    let both = |first: &[Quality], second: &[Quality]| {
+        let named = |mime_type: &str, layers: &[Quality]| (mime_type.to_owned(), layers.to_vec());
+        Some([named("video/VP8", first), named("video/H264", second)])
+    };
+    // Neither has layers, so that all are the same.
+    let all = [Quality::Low, Quality::Medium, Quality::High];
+    assert_eq!(asked(&call.world), both(&all, &all));
     let failed = |world: &World| {
         let mut events = world.events.iter();
         events.any(|(_, event)| matches!(event, Event::SubscriptionFailed { .. }))
@@ -248,8 +255,8 @@ fn a_second_codec_is_asked_for_as_long_as_somebody_needs_it() {
     assert!(!failed(&call.world), "eve can be helped");
     call.world.command(call.eve, Command::Leave).unwrap();
     call.world.run_for(Duration::from_secs(6));
-    assert_eq!(asked(&call.world), both(Some(Quality::High), None));
+    assert_eq!(asked(&call.world), both(&all, &[]));
     call.world.command(call.bob, Command::Leave).unwrap();
     call.world.run_for(Duration::from_secs(6));
-    assert_eq!(asked(&call.world), both(None, None));
+    assert_eq!(asked(&call.world), both(&[], &[]));
 }

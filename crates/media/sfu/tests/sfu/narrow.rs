@@ -1,6 +1,6 @@
 //! Viewers whose network does not take everything: who gets what of it, and what everyone is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signalbox_protocol::TrackId;
 use signalbox_protocol::control::{Command, Event, Join, ParticipantLimits, Preference, Quality};
@@ -9,7 +9,7 @@ use signalbox_protocol::room::{ConnectionQuality, Kind};
 use crate::sfu::camera::Encoder;
 use crate::sfu::link::Impairment;
 use crate::sfu::scenario::LAYER_BPS;
-use crate::sfu::world::World;
+use crate::sfu::world::{World, room};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,14 +22,25 @@ struct Call {
 
 impl Call {
     fn new(seed: u64, publishers: usize, kbps: Option<u64>, join: impl FnOnce(Join) -> Join) -> Self {
+        Self::with_sound(seed, publishers, kbps, join, false)
+    }
+
+    fn with_sound(
+        seed: u64,
+        publishers: usize,
+        kbps: Option<u64>,
+        join: impl FnOnce(Join) -> Join,
+        has_sound: bool,
+    ) -> Self {
         let mut world = World::new(seed, Impairment::NONE);
         for publisher in 0..publishers {
-            world.join(&format!("publisher-{publisher}"), false, &["q", "h", "f"], (0, 0));
+            world.join(&format!("publisher-{publisher}"), has_sound, &["q", "h", "f"], (0, 0));
             let encoders = LAYER_BPS.iter().zip(0..);
             world.members[publisher].client.encoders = encoders.map(|(bps, layer)| Encoder::new(layer, *bps)).collect();
         }
         let mut client = world.new_client();
-        let offer = client.offer(false, &[], (0, publishers));
+        let sound = if has_sound { publishers } else { 0 };
+        let offer = client.offer(false, &[], (sound, publishers));
         let request = join(Join {
             offer: Some(offer),
             ..World::request("viewer")
@@ -40,7 +51,8 @@ impl Call {
         world.connect();
         let slots = world.slots(viewer);
         let of = |publisher: usize| {
-            let carried = slots.iter().filter_map(|slot| slot.track.clone());
+            let video = slots.iter().filter(|slot| slot.kind == Kind::Video);
+            let carried = video.filter_map(|slot| slot.track.clone());
             let mut carried = carried.filter(|carried| carried.participant == world.id(publisher));
             carried.next().unwrap().track
         };
@@ -131,12 +143,29 @@ impl Call {
         told.next().map(|told| told.quality)
     }
 
-    fn asked(&self) -> Option<Option<Quality>> {
+    /// What the first publisher was asked for last.
+    fn asked(&self) -> Option<Vec<Quality>> {
+        self.asked_of(0)
+    }
+
+    fn asked_of(&self, publisher: usize) -> Option<Vec<Quality>> {
         let mut asked = self.world.events.iter().rev().filter_map(|(_, event)| match event {
-            Event::EncodingsWanted { codecs, .. } => Some(codecs[0].up_to),
+            Event::EncodingsWanted { codecs, track } if *track == self.tracks[publisher] => {
+                Some(codecs[0].layers.clone())
+            }
             _ => None,
         });
         asked.next()
+    }
+
+    /// Runs until it holds; when that was, to the step.
+    fn when(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Instant {
+        let end = self.world.now + 10 * SECOND;
+        while !holds(self) {
+            assert!(self.world.now < end, "not within 10 s: {what}");
+            self.world.run_for(SECOND / 1_000);
+        }
+        self.world.now
     }
 }
 
@@ -207,7 +236,7 @@ fn who_is_never_to_be_paused_gets_a_little_of_everything() {
 fn a_layer_that_nobody_has_room_for_is_not_asked_for_until_somebody_has() {
     let mut call = Call::new(5, 1, Some(300), |join| join);
     call.until("the lowest is asked for", |call| {
-        call.asked() == Some(Some(Quality::Low))
+        call.asked() == Some(vec![Quality::Low])
     });
     for rid in ["h", "f"] {
         call.world.members[0].client.pause_layer(rid, true);
@@ -215,7 +244,9 @@ fn a_layer_that_nobody_has_room_for_is_not_asked_for_until_somebody_has() {
     call.run(5);
     assert_eq!(call.layers(), [Some(0)]);
     call.set_capacity(Some(3_000));
-    call.until("all is asked for", |call| call.asked() == Some(Some(Quality::High)));
+    call.until("the best is asked for", |call| {
+        call.asked().is_some_and(|asked| asked.contains(&Quality::High))
+    });
     for rid in ["h", "f"] {
         call.world.members[0].client.pause_layer(rid, false);
     }
@@ -234,4 +265,68 @@ fn a_token_bounds_what_is_received_in_all() {
         assert_eq!(call.layers(), [Some(0), Some(0)]);
     }
     assert!(call.paused().is_empty());
+}
+
+#[test]
+fn a_fall_of_the_estimate_acts_before_the_next_look_at_everyone() {
+    for step in 0..6 {
+        let mut call = Call::new(10, 1, Some(4_000), |join| join);
+        call.until("the best alone is asked for", |call| {
+            call.asked() == Some(vec![Quality::High])
+        });
+        call.world.run_for(Duration::from_millis(step * 57));
+        call.set_capacity(Some(450));
+        let viewer = call.world.id(call.viewer);
+        let fell = call.when("the estimate falls", |call| {
+            call.world
+                .shard
+                .estimate(&room(), &viewer)
+                .is_some_and(|bps| bps < 600_000)
+        });
+        let acted = call.when("another layer is asked for", |call| {
+            call.asked() != Some(vec![Quality::High])
+        });
+        assert!(acted - fell <= Duration::from_millis(50), "{:?} later", acted - fell);
+    }
+}
+
+#[test]
+fn who_takes_the_floor_is_seen_better_at_once() {
+    for step in 0..4 {
+        let limits = ParticipantLimits {
+            receive_bps: Some(640_000),
+            ..ParticipantLimits::default()
+        };
+        let mut call = Call::with_sound(20, 2, None, |join| Join { limits, ..join }, true);
+        let speaks = |call: &mut Call, speaker: usize| {
+            for publisher in 0..2 {
+                let level = if publisher == speaker { -20 } else { -90 };
+                call.world.members[publisher].client.audio_level = Some(level);
+            }
+        };
+        speaks(&mut call, 0);
+        call.until("the speaker is seen better", |call| {
+            let asked = [call.asked_of(0), call.asked_of(1)];
+            asked[0]
+                .as_ref()
+                .is_some_and(|layers| layers.contains(&Quality::Medium))
+                && asked[1] == Some(vec![Quality::Low])
+        });
+        call.world.run_for(Duration::from_millis(step * 77));
+        speaks(&mut call, 1);
+        call.world
+            .events
+            .retain(|(_, event)| !matches!(event, Event::Speakers { .. }));
+        let second = call.world.id(1);
+        let told = call.when("the second has the floor", |call| {
+            call.world.events.iter().any(|(_, event)| match event {
+                Event::Speakers { speakers } => speakers.iter().any(|one| one.dominant && one.participant == second),
+                _ => false,
+            })
+        });
+        let acted = call.when("the second is to be seen better", |call| {
+            call.asked_of(1).is_some_and(|layers| layers.contains(&Quality::Medium))
+        });
+        assert!(acted - told <= Duration::from_millis(5), "{:?} later", acted - told);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::sfu::link::{Burst, Impairment};
-use crate::sfu::scenario::{Phase, Run, run};
+use crate::sfu::scenario::{Phase, Run, run, run_following};
 
 /// Half of a round trip of 50 ms.
 const NEAR: Impairment = Impairment {
@@ -25,6 +25,15 @@ pub const RECOVERY: Duration = Duration::from_secs(24);
 
 /// 3 Mbps, then [`LOW_BPS`], then 3 Mbps, with a queue of 300 ms.
 pub fn capacity_step(seed: u64) -> Run {
+    run("capacity 3 Mbps, 400 kbps, 3 Mbps", seed, &capacity_steps())
+}
+
+/// The same, for a publisher that sends only what it is asked for. Layers are turned off after 5 seconds.
+pub fn capacity_step_following(seed: u64) -> Run {
+    run_following("the same, only what is asked for is sent", seed, &capacity_steps())
+}
+
+fn capacity_steps() -> [Phase; 3] {
     let phase = |seconds, bps| {
         let down = Impairment {
             capacity: Some(bps),
@@ -32,8 +41,7 @@ pub fn capacity_step(seed: u64) -> Run {
         };
         Phase::new(seconds, down, NEAR)
     };
-    let phases = [phase(12, 3_000_000), phase(12, LOW_BPS), phase(16, 3_000_000)];
-    run("capacity 3 Mbps, 400 kbps, 3 Mbps", seed, &phases)
+    [phase(12, 3_000_000), phase(12, LOW_BPS), phase(16, 3_000_000)]
 }
 
 /// What the viewer's link carries while there is little.

@@ -1,8 +1,10 @@
 //! One publisher of sound and three simulcast layers, one viewer behind a bad network, and what the viewer got over time. The tests assert
 //! it, the benchmark prints it.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use signalbox_protocol::control::{Event, Quality};
 use signalbox_protocol::room::Kind;
 
 use crate::sfu::camera::Encoder;
@@ -58,6 +60,9 @@ pub struct Point {
     pub overflowed: u64,
 }
 
+/// How long an encoder takes to begin or to end, once its publisher was told.
+const ENCODER: Duration = Duration::from_millis(200);
+
 pub struct Run {
     pub name: &'static str,
     pub world: World,
@@ -65,10 +70,25 @@ pub struct Run {
     pub curve: Vec<Point>,
     pub publisher: usize,
     pub viewer: usize,
+    /// Whether the publisher sends only what it is asked for; how much it was told, and what it will do about that and when.
+    follows: bool,
+    told: usize,
+    orders: VecDeque<(Instant, Vec<Quality>)>,
+    /// The layers that it sends.
+    pub sends: Vec<Quality>,
 }
 
-/// Runs it.
+/// Runs it with a publisher that sends all of its layers, whatever it is asked for.
 pub fn run(name: &'static str, seed: u64, phases: &[Phase]) -> Run {
+    run_with(name, seed, phases, false)
+}
+
+/// Runs it with a publisher that sends what it is asked for.
+pub fn run_following(name: &'static str, seed: u64, phases: &[Phase]) -> Run {
+    run_with(name, seed, phases, true)
+}
+
+fn run_with(name: &'static str, seed: u64, phases: &[Phase], follows: bool) -> Run {
     let mut world = World::new(seed, Impairment::NONE);
     let publisher = world.join("ann", true, &["q", "h", "f"], (0, 0));
     let encoders = LAYER_BPS.iter().zip(0..);
@@ -83,6 +103,10 @@ pub fn run(name: &'static str, seed: u64, phases: &[Phase]) -> Run {
         curve: Vec::new(),
         publisher,
         viewer,
+        follows,
+        told: 0,
+        orders: VecDeque::new(),
+        sends: vec![Quality::Low, Quality::Medium, Quality::High],
     };
     for phase in phases {
         run.world.impair(run.viewer, phase.up, phase.down);
@@ -99,7 +123,14 @@ impl Run {
     fn sample(&mut self, capacity: Option<u64>) {
         let (before, shown) = (self.world.down(self.viewer), self.shown().len());
         let from = self.world.now;
-        self.world.run_for(SAMPLE);
+        let end = from + SAMPLE;
+        while self.world.now < end {
+            self.world
+                .run_for((end - self.world.now).min(Duration::from_millis(10)));
+            if self.follows {
+                self.follow();
+            }
+        }
         let counts = self.world.down(self.viewer);
         let shown = &self.shown()[shown..];
         let point = Point {
@@ -113,6 +144,25 @@ impl Run {
             overflowed: counts.overflowed - before.overflowed,
         };
         self.curve.push(point);
+    }
+
+    /// What the publisher was asked for takes effect after a while.
+    fn follow(&mut self) {
+        let now = self.world.now;
+        for (_, event) in &self.world.events[self.told..] {
+            if let Event::EncodingsWanted { codecs, .. } = event {
+                self.orders.push_back((now + ENCODER, codecs[0].layers.clone()));
+            }
+        }
+        self.told = self.world.events.len();
+        while let Some((_, layers)) = self.orders.pop_front_if(|(at, _)| *at <= now) {
+            let rids = [(Quality::Low, "q"), (Quality::Medium, "h"), (Quality::High, "f")];
+            for (quality, rid) in rids {
+                let client = &mut self.world.members[self.publisher].client;
+                client.pause_layer(rid, !layers.contains(&quality));
+            }
+            self.sends = layers;
+        }
     }
 
     /// The viewer's screen, once something has arrived.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use signalbox_protocol::control::Quality;
+
 use crate::sfu::networks::{self, DROP, LOW_BPS, RECOVERY};
 use crate::sfu::scenario::Run;
 
@@ -62,6 +64,20 @@ fn a_viewer_whose_capacity_falls_gets_less_at_once_and_all_again_when_it_is_back
     assert!(back.is_some_and(|back| back <= seconds(10)), "{back:?}; {}", told(&run));
     let stays = stays_at_the_top(&run, RECOVERY + seconds(10), RECOVERY + seconds(16));
     assert!(stays, "{}", told(&run));
+}
+
+#[test]
+fn a_fall_does_not_stop_the_picture_though_only_what_is_watched_is_sent() {
+    for seed in 1..=3 {
+        let run = networks::capacity_step_following(seed);
+        let mut low = run.between(DROP + seconds(3), RECOVERY);
+        assert!(low.all(|point| point.frames > 0), "the picture goes on: {}", told(&run));
+        assert!(run.freezes(ms(500)).len() <= 1, "{}", told(&run));
+        assert_eq!(run.freezes(ms(1_500)), [], "{}", told(&run));
+        let back = run.shows_layer_after(TOP, RECOVERY);
+        assert!(back.is_some_and(|back| back <= seconds(10)), "{back:?}; {}", told(&run));
+        assert_eq!(run.sends, [Quality::High]);
+    }
 }
 
 #[test]

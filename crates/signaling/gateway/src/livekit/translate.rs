@@ -265,7 +265,8 @@ pub(super) fn quality_from(quality: i32) -> Option<Quality> {
 }
 
 /// What is wanted of one codec of an own track. Clients compare the codec with its name in their own options, such as `vp9`, and take every
-/// quality that is not named for what it was.
+/// quality that is not named for what it was. They send the simulcast layers that are enabled and no others. Of a scalable stream they look at
+/// the highest alone, and of one without layers at whether the lowest is enabled: of both the node names all up to the highest.
 pub(super) fn codec_wanted(wanted: &CodecWanted) -> lk::SubscribedCodec {
     let rungs = [
         (Quality::Low, lk::VideoQuality::Low),
@@ -274,7 +275,7 @@ pub(super) fn codec_wanted(wanted: &CodecWanted) -> lk::SubscribedCodec {
     ];
     let qualities = rungs.into_iter().map(|(rung, quality)| lk::SubscribedQuality {
         quality: quality.into(),
-        enabled: wanted.up_to.is_some_and(|highest| rung <= highest),
+        enabled: wanted.layers.contains(&rung),
     });
     lk::SubscribedCodec {
         codec: bare_codec(&wanted.mime_type),

@@ -346,9 +346,9 @@ async fn connection_quality_is_passed_on() {
 #[allow(deprecated)]
 async fn a_publisher_is_told_which_encodings_are_wanted() {
     let (cluster, mut ann) = joined().await;
-    let wanted = |mime_type: &str, up_to| CodecWanted {
+    let wanted = |mime_type: &str, layers| CodecWanted {
         mime_type: mime_type.into(),
-        up_to,
+        layers,
     };
     let event = |codecs| Event::EncodingsWanted {
         track: TrackId::new("TR_a"),
@@ -356,7 +356,10 @@ async fn a_publisher_is_told_which_encodings_are_wanted() {
     };
     // Nothing could be said of no codec.
     cluster.node.tell("PA_ann", event(Vec::new()));
-    let codecs = vec![wanted("video/VP9", Some(Quality::Medium)), wanted("video/vp8", None)];
+    let codecs = vec![
+        wanted("video/VP9", vec![Quality::Low, Quality::High]),
+        wanted("video/vp8", Vec::new()),
+    ];
     cluster.node.tell("PA_ann", event(codecs));
     let Response::SubscribedQualityUpdate(update) = ann.next().await else {
         panic!("what is wanted comes");
@@ -369,7 +372,7 @@ async fn a_publisher_is_told_which_encodings_are_wanted() {
         [Low, Medium, High].into_iter().zip(enabled).collect()
     };
     assert_eq!(update.track_sid, "TR_a");
-    assert_eq!(enabled(&update.subscribed_qualities), rungs([true, true, false]));
+    assert_eq!(enabled(&update.subscribed_qualities), rungs([true, false, true]));
     let codecs: Vec<_> = update
         .subscribed_codecs
         .iter()
@@ -377,7 +380,7 @@ async fn a_publisher_is_told_which_encodings_are_wanted() {
         .collect();
     assert_eq!(
         codecs,
-        [("vp9", rungs([true, true, false])), ("vp8", rungs([false; 3]))]
+        [("vp9", rungs([true, false, true])), ("vp8", rungs([false; 3]))]
     );
 }
 

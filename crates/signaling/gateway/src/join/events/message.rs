@@ -84,7 +84,8 @@ pub(super) enum Told {
         /// Video m-lines that are missing.
         video: u32,
     },
-    /// To a publisher: which encodings of its track anybody receives, in full; what nobody does need not be sent. Until it comes, all are wanted.
+    /// To a publisher: exactly which layers of its track to send; what nobody receives need not be sent. A layer in between may be among
+    /// those. Until it comes, all are wanted in the first codec, and nothing in another one.
     EncodingsWanted {
         /// Which track.
         track: TrackId,
@@ -290,17 +291,20 @@ mod tests {
             json(Told::from_event(Event::Quality { participants }).unwrap()),
             r#"{"id":"x-7","type":"quality","participants":[{"participant":"PA_a","quality":"good"}]}"#
         );
-        let wanted = |mime_type: &str, up_to| CodecWanted {
+        let wanted = |mime_type: &str, layers| CodecWanted {
             mime_type: mime_type.into(),
-            up_to,
+            layers,
         };
         let event = Event::EncodingsWanted {
             track: TrackId::new("TR_a"),
-            codecs: vec![wanted("video/VP9", Some(Quality::Medium)), wanted("video/VP8", None)],
+            codecs: vec![
+                wanted("video/VP9", vec![Quality::Low, Quality::High]),
+                wanted("video/VP8", Vec::new()),
+            ],
         };
         assert_eq!(
             json(Told::from_event(event).unwrap()),
-            r#"{"id":"x-7","type":"encodings_wanted","track":"TR_a","codecs":[{"mime_type":"video/VP9","up_to":"medium"},{"mime_type":"video/VP8","up_to":null}]}"#
+            r#"{"id":"x-7","type":"encodings_wanted","track":"TR_a","codecs":[{"mime_type":"video/VP9","layers":["low","high"]},{"mime_type":"video/VP8","layers":[]}]}"#
         );
         let (participant, track) = (ParticipantId::new("PA_a"), TrackId::new("TR_a"));
         let streams = vec![StreamState {
