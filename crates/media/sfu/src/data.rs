@@ -5,7 +5,7 @@
 //! fields: of a protobuf scalar that occurs twice, the last one counts (Protocol Buffers encoding, "Last One Wins"), so what
 //! a sender claims to be is overruled without decoding or copying the rest.
 //!
-//! **Back-pressure.** The stack takes what arrives, so a sender is not slowed down; what it sends beyond [`Limits`](crate::Limits) is dropped.
+//! **Back-pressure.** The stack takes what arrives, so a sender is not slowed down; what it sends beyond [`Limits`] is dropped.
 //! Each receiver has a queue of its own for reliable messages that its connection has no room for, of [`MAX_BACKLOG_BYTES`]; lossy ones
 //! never wait. So a slow receiver loses only its own messages. Whoever has lost reliable messages, as their sender or their receiver,
 //! is told how many ([`Event::DataLost`](signalbox_protocol::control::Event::DataLost)): what is missing was dropped here, and will not come.
