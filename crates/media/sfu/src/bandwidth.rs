@@ -6,6 +6,7 @@
 //! estimate: see [`reports`].
 
 pub mod arrivals;
+pub mod doubt;
 pub mod history;
 pub mod overload;
 pub mod reports;
@@ -24,6 +25,7 @@ use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 
 use crate::window;
 
+use doubt::Doubt;
 use history::{History, Sent};
 use overload::Overload;
 use reports::FromReports;
@@ -48,6 +50,12 @@ const QUEUE: Duration = Duration::from_millis(150);
 
 /// With a round trip so much longer than it has been of late, nobody looks for more.
 const SUSPICION: Duration = Duration::from_millis(60);
+
+/// With a round trip that is longer by no more than this, what was in a queue has left it.
+const DRAINED: Duration = Duration::from_millis(20);
+
+/// If one packet in so many is lost, something is wrong with the path.
+const LOST_SHARE: usize = 8;
 
 /// After a queue was seen, a low estimate is believed for so long. Higher: a path that was full once and is lossy later carries little.
 /// Lower: a narrow path is filled up more often.
@@ -129,6 +137,9 @@ pub struct Bandwidth {
     next: Option<Instant>,
     search: Search,
     overload: Overload,
+    doubt: Doubt,
+    /// Neither does anything queue now, nor was more than a little lost of what was told of last.
+    is_clear: bool,
 }
 
 impl Bandwidth {
@@ -157,6 +168,8 @@ impl Bandwidth {
             next: None,
             search: Search::new(now),
             overload: Overload::default(),
+            doubt: Doubt::default(),
+            is_clear: false,
         }
     }
 
@@ -276,6 +289,11 @@ impl Bandwidth {
         let queues = self.is_longer_by(SUSPICION);
         self.overload
             .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
+        let is_lossy = lost_packets * LOST_SHARE > arrived.len();
+        self.is_clear = !self.is_longer_by(DRAINED) && !is_lossy;
+        if queues || is_lossy {
+            self.doubt.refuted(now);
+        }
         let mut packet_feedbacks = std::mem::take(&mut self.lost);
         packet_feedbacks.extend(arrived.iter().map(|(sent, time)| PacketResult {
             sent_packet: self.packet(sent),
@@ -350,7 +368,7 @@ impl Bandwidth {
     pub fn estimate(&self) -> u64 {
         if self.gives_feedback() {
             let bound = self.overload.bound(self.now).unwrap_or(MAX_BPS).max(MIN_BPS);
-            self.target.max(self.floor()).min(bound)
+            self.believed().min(bound)
         } else {
             self.from_reports.estimate(self.now)
         }
@@ -361,7 +379,7 @@ impl Bandwidth {
     pub fn pacing(&self) -> u64 {
         if self.gives_feedback() {
             let bound = self.overload.bound(self.now).unwrap_or(u64::MAX).max(MIN_BPS);
-            self.pacing.max((self.floor() as f64 * PACING) as u64).min(bound)
+            self.pacing.max((self.believed() as f64 * PACING) as u64).min(bound)
         } else {
             (self.estimate() as f64 * PACING) as u64
         }
@@ -422,6 +440,12 @@ impl Bandwidth {
         round_trip > shortest + time && self.now.saturating_duration_since(at) < REST
     }
 
+    /// What the path is believed to take, unless there is an overload.
+    fn believed(&self) -> u64 {
+        let doubted = self.doubt.held(self.now).unwrap_or_default();
+        self.target.max(doubted).max(self.floor())
+    }
+
     fn floor(&self) -> u64 {
         let was_queued = self
             .queued
@@ -437,7 +461,11 @@ impl Bandwidth {
 
     fn update(&mut self, update: NetworkControlUpdate) {
         if let Some(target) = update.target_rate {
-            self.target = bps(target.target_rate).clamp(MIN_BPS, MAX_BPS);
+            let before = std::mem::replace(&mut self.target, bps(target.target_rate).clamp(MIN_BPS, MAX_BPS));
+            if let Some(bps) = self.doubt.changed(self.now, before, self.target, self.is_clear) {
+                self.probes.clear();
+                self.probes.push_back(self.search.probe(bps));
+            }
         }
         if let Some(pacer) = update.pacer_config {
             self.pacing = bps(pacer.data_rate()).max(MIN_BPS);

@@ -65,14 +65,19 @@ impl Search {
             return None;
         }
         let bps = (estimate as f64 * STEP).max(MIN_BPS as f64).min(wanted as f64 * MARGIN) as u64;
+        Some(self.probe(bps))
+    }
+
+    /// A probe at this rate.
+    pub fn probe(&mut self, bps: u64) -> Probe {
         self.probed = bps;
         self.id = (self.id + 1).max(FIRST_ID) & 0x7fff_ffff;
-        Some(Probe {
+        Probe {
             id: self.id,
             bps,
             packets: PACKETS,
             bytes: (bps as f64 * DURATION.as_secs_f64() / 8.0) as u64,
-        })
+        }
     }
 }
 

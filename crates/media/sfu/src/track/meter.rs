@@ -15,6 +15,11 @@ const HEADERS: u32 = 60;
 /// Without packets for so long, a layer is not there.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
+/// A key picture is counted over so many windows: what comes with it is paid back by what follows, and a layer that costs what it does in
+/// its first half second would not be given to whom it fits. Higher: a stream of many key pictures is taken for less than it costs. Lower:
+/// one that has just begun is taken for more.
+const KEY_WINDOWS: u32 = 8;
+
 /// Layers without a structure; decode targets with one, which are 32 at most.
 const CELLS: usize = MAX_SPATIAL * MAX_TEMPORAL;
 
@@ -23,6 +28,8 @@ pub struct Meter {
     cells: Box<[Cell; CELLS]>,
     /// Cells are decode targets.
     is_described: bool,
+    /// The packets that come are those of a key picture.
+    is_key: bool,
     window: Option<Instant>,
 }
 
@@ -31,6 +38,8 @@ struct Cell {
     now: Count,
     last: Count,
     before: Count,
+    /// What has come of key pictures and was not counted yet.
+    key_bytes: u32,
     seen: Option<Instant>,
 }
 
@@ -45,6 +54,7 @@ impl Default for Meter {
         Self {
             cells: Box::new([Cell::default(); CELLS]),
             is_described: false,
+            is_key: false,
             window: None,
         }
     }
@@ -61,6 +71,9 @@ impl Meter {
             };
         }
         self.roll(now);
+        if frame.is_key || frame.starts_picture {
+            self.is_key = frame.is_key;
+        }
         let bytes = bytes as u32 + HEADERS;
         match descriptor {
             None => {
@@ -88,7 +101,11 @@ impl Meter {
         let Some(cell) = self.cells.get_mut(index) else {
             return false;
         };
-        cell.now.bytes += bytes;
+        *if self.is_key {
+            &mut cell.key_bytes
+        } else {
+            &mut cell.now.bytes
+        } += bytes;
         cell.now.frames += u32::from(is_counted);
         let last = cell.seen.replace(now);
         last.is_none_or(|last| now.saturating_duration_since(last) >= TIMEOUT)
@@ -107,7 +124,12 @@ impl Meter {
         let is_pause = passed >= WINDOW * 2;
         self.window = Some(if is_pause { now } else { window + WINDOW });
         for cell in self.cells.iter_mut() {
-            let now = std::mem::take(&mut cell.now);
+            let mut now = std::mem::take(&mut cell.now);
+            // A stream of nothing but key pictures has nothing that would pay for them.
+            let is_all_key = now.bytes == 0 && now.frames > 0;
+            let part = cell.key_bytes.div_ceil(if is_all_key { 1 } else { KEY_WINDOWS });
+            cell.key_bytes = if is_pause { 0 } else { cell.key_bytes - part };
+            now.bytes += part;
             if !is_pause {
                 cell.before = std::mem::replace(&mut cell.last, now);
             }

@@ -233,6 +233,24 @@ fn who_is_never_to_be_paused_gets_a_little_of_everything() {
 }
 
 #[test]
+fn the_key_frame_of_a_larger_picture_is_not_taken_for_a_narrow_network() {
+    let mut call = Call::new(7, 1, Some(3_000), |join| join);
+    let quality = |quality| Preference {
+        quality: Some(quality),
+        ..Preference::default()
+    };
+    call.prefer(0, quality(Quality::Low));
+    call.run(5);
+    call.prefer(0, quality(Quality::High));
+    call.until_shown(&[2]);
+    for _ in 0..40 {
+        call.world.run_for(SECOND / 10);
+        let estimate = call.world.shard.estimate(&room(), &call.world.id(call.viewer));
+        assert!(estimate >= Some(1_500_000), "{estimate:?}");
+    }
+}
+
+#[test]
 fn a_layer_that_nobody_has_room_for_is_not_asked_for_until_somebody_has() {
     let mut call = Call::new(5, 1, Some(300), |join| join);
     call.until("the lowest is asked for", |call| {

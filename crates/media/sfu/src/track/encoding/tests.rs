@@ -124,11 +124,12 @@ fn take(encoding: &mut Encoding, now: Instant, packet: &MediaPacket) {
 fn the_ladder_of_a_scalable_stream_says_what_each_layer_costs_with_all_that_it_needs() {
     let begun = Instant::now();
     let mut encoding = Encoding::new(0, Mid::from("0"), None, []);
-    for picture in 0..120 {
+    // So long that nothing is left of what the key picture cost.
+    for picture in 0..1_200 {
         let now = begun + Duration::from_millis(25) * picture;
         (0..3).for_each(|spatial| take(&mut encoding, now, &described(picture, spatial)));
     }
-    let now = begun + Duration::from_millis(25 * 119);
+    let now = begun + Duration::from_millis(25 * 1_199);
     let ladder = encoding.ladder(now, &info(&[]));
     let layers: Vec<(u8, u8)> = ladder
         .iter()
@@ -157,6 +158,43 @@ fn the_ladder_of_a_scalable_stream_says_what_each_layer_costs_with_all_that_it_n
         expected,
         "what it has cost"
     );
+}
+
+#[test]
+fn what_a_key_picture_costs_is_not_taken_for_what_the_layer_costs() {
+    let begun = Instant::now();
+    let mut encoding = Encoding::new(0, Mid::from("0"), None, []);
+    let mut highest: u64 = 0;
+    for picture in 0..80 {
+        let now = begun + Duration::from_millis(25) * picture;
+        for spatial in 0..3 {
+            let mut packet = described(picture, spatial);
+            if picture == 0 {
+                // Eight times the size of the others.
+                packet.payload = vec![0x10; 7_520].into();
+            }
+            take(&mut encoding, now, &packet);
+        }
+        let rungs = encoding.ladder(now, &info(&[]));
+        highest = highest.max(rungs.last().unwrap().bps);
+    }
+    // 1,000 bytes a frame, 40 pictures a second, three layers.
+    assert!((960_000..=1_060_000).contains(&highest), "{highest}");
+}
+
+#[test]
+fn a_stream_of_nothing_but_key_pictures_costs_what_they_cost() {
+    let begun = Instant::now();
+    let mut encoding = Encoding::new(0, Mid::from("0"), None, []);
+    for picture in 0..60 {
+        let now = begun + Duration::from_millis(25) * picture;
+        let structure = three_by_three(false);
+        let mut packet = described(picture, 0);
+        packet.dependency = Some(write(template(0, 0).0, picture as u16, Some(&structure)).into());
+        take(&mut encoding, now, &packet);
+    }
+    let rungs = encoding.ladder(begun + Duration::from_millis(25 * 59), &info(&[]));
+    assert!((310_000..=330_000).contains(&rungs[0].bps), "{}", rungs[0].bps);
 }
 
 #[test]
