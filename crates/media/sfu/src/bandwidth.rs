@@ -54,10 +54,13 @@ const SUSPICION: Duration = Duration::from_millis(60);
 /// With a round trip that is longer by no more than this, what was in a queue has left it.
 const DRAINED: Duration = Duration::from_millis(20);
 
+/// An estimate below this part of what has just arrived is out of date.
+const FOUND: f64 = 0.7;
+
 /// If one packet in so many is lost, something is wrong with the path.
 const LOST_SHARE: usize = 8;
 
-/// After a queue was seen, a low estimate is believed for so long. Higher: a path that was full once and is lossy later carries little.
+/// After a queue was seen, or most was lost for seconds, a low estimate is believed for so long. Higher: a path that was full once and is lossy later carries little.
 /// Lower: a narrow path is filled up more often.
 const QUEUE_MEMORY: Duration = Duration::from_secs(60);
 
@@ -81,6 +84,9 @@ const PACING: f64 = 2.5;
 
 /// The unit of the peer's times.
 const TICK_US: i64 = 250;
+
+/// Packets that feedback may leave out between one and the next.
+const MAX_LEFT_OUT: u64 = 1_000;
 
 /// How far the peer's clock may run away from ours.
 const MAX_DRIFT_US: i64 = 60_000_000;
@@ -125,8 +131,11 @@ pub struct Bandwidth {
     lost: Vec<PacketResult>,
     /// The last reference time that the peer has told, and what it was extended to, in 250 µs.
     reference: Option<(u32, i64)>,
+    /// The number of the last feedback, and the packet after the last one that it was about.
+    last_feedback: Option<(u8, u64)>,
     round_trip: Option<(Duration, Instant)>,
     shortest: Option<(Duration, Instant)>,
+    /// When too much was sent last.
     queued: Option<Instant>,
     first_sent: Option<Instant>,
     /// When something was sent that was not only to measure.
@@ -157,6 +166,7 @@ impl Bandwidth {
             sending: None,
             lost: Vec::new(),
             reference: None,
+            last_feedback: None,
             round_trip: None,
             shortest: None,
             queued: None,
@@ -193,7 +203,7 @@ impl Bandwidth {
         let packet = self.packet(&sent);
         // Before there is a picture, there is nothing to measure with.
         if self.controller.is_none() && load == Load::Video {
-            self.begin(now);
+            self.begin(now, START_BPS);
         }
         if let Some(controller) = &mut self.controller {
             let update = controller.on_sent_packet(packet);
@@ -202,14 +212,14 @@ impl Bandwidth {
         }
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self, now: Instant, start: u64) {
         let at_time = self.time(now);
         let config = NetworkControllerConfig {
             constraints: TargetRateConstraints {
                 at_time,
                 min_data_rate: Some(rate(MIN_BPS)),
                 max_data_rate: Some(rate(MAX_BPS)),
-                starting_rate: Some(rate(START_BPS)),
+                starting_rate: Some(rate(start)),
             },
             stream_based_config: StreamsConfig {
                 at_time,
@@ -250,6 +260,16 @@ impl Bandwidth {
         let reference = self.extend_reference(now, head.reference);
         let (mut arrived, mut lost) = (Vec::new(), Vec::new());
         let (history, mut newest) = (&mut self.history, None);
+        // Some peers begin with a packet that has arrived. If no feedback is missing, those before it have not.
+        let next = first + u64::from(head.count);
+        let last_feedback = self.last_feedback.replace((head.number, next));
+        if let Some((number, begin)) = last_feedback
+            && number.wrapping_add(1) == head.number
+            && begin < first
+            && first - begin < MAX_LEFT_OUT
+        {
+            lost.extend((begin..first).filter_map(|sequence| history.told(sequence, false)));
+        }
         let is_whole = arrivals::read(head.count, rest, |place, ticks| {
             if let Some(sent) = history.told(first + u64::from(place), ticks.is_some()) {
                 match ticks {
@@ -283,12 +303,12 @@ impl Bandwidth {
         if is_shortest {
             self.shortest = Some((round_trip, now));
         }
-        if self.is_longer_by(QUEUE) {
-            self.queued = Some(now);
-        }
         let queues = self.is_longer_by(SUSPICION);
         self.overload
             .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
+        if self.is_longer_by(QUEUE) || self.overload.is_policed() {
+            self.queued = Some(now);
+        }
         let is_lossy = lost_packets * LOST_SHARE > arrived.len();
         self.is_clear = !self.is_longer_by(DRAINED) && !is_lossy;
         if queues || is_lossy {
@@ -311,7 +331,26 @@ impl Bandwidth {
             let update = controller.on_transport_packets_feedback(report);
             self.update(update);
         }
+        let whole = arrived.iter().filter_map(|(sent, _)| {
+            let (probe, _) = sent.probe?;
+            self.search.arrived(&probe)
+        });
+        if let Some(bps) = whole.last() {
+            self.found(now, bps);
+        }
         is_whole.is_some()
+    }
+
+    /// A probe of ours has arrived as a whole. What the controller remembers of losses weighs until enough packets have arrived since;
+    /// as long as all is held back, there are none but those of probes. So it begins anew.
+    fn found(&mut self, now: Instant, bps: u64) {
+        if self.is_clear && self.is_silent(now) && (self.target as f64) < bps as f64 * FOUND {
+            self.lost.clear();
+            self.probes.clear();
+            self.overload = Overload::default();
+            self.target = bps;
+            self.begin(now, bps);
+        }
     }
 
     /// The round trip that the last feedback tells, if it tells one.
@@ -427,10 +466,13 @@ impl Bandwidth {
 
     /// Whether nothing is going on that would be worth measuring for: nothing is sent, and nothing is held back for want of room.
     fn rests(&self, now: Instant) -> bool {
-        let is_silent = self
-            .last_sent
-            .is_none_or(|last| now.saturating_duration_since(last) >= REST);
-        is_silent && self.target >= self.wanted
+        self.is_silent(now) && self.target >= self.wanted
+    }
+
+    /// Whether nothing is sent but to measure.
+    fn is_silent(&self, now: Instant) -> bool {
+        self.last_sent
+            .is_none_or(|last| now.saturating_duration_since(last) >= REST)
     }
 
     fn is_longer_by(&self, time: Duration) -> bool {

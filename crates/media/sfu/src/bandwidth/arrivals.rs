@@ -13,6 +13,8 @@ pub struct Head {
     pub count: u16,
     /// What the times count from, in units of 250 µs of the peer's clock, modulo 2³² of them.
     pub reference: u32,
+    /// The feedback's own number: each has one more than the one before, modulo 256.
+    pub number: u8,
 }
 
 /// Reads the fixed part. Returns it with what follows.
@@ -23,6 +25,7 @@ pub fn head(feedback: &[u8]) -> Option<(Head, &[u8])> {
         first: u16::from_be_bytes([fixed[0], fixed[1]]),
         count: u16::from_be_bytes([fixed[2], fixed[3]]),
         reference: reference * REFERENCE_TICKS as u32,
+        number: fixed[7],
     };
     Some((head, rest))
 }
@@ -110,7 +113,8 @@ mod tests {
             Head {
                 first: 0xfffe,
                 count: 3,
-                reference: 0x0102_0300
+                reference: 0x0102_0300,
+                number: 9
             }
         );
         // A run of 2 small steps; one-bit symbols: 0, 1, 0, …; two-bit symbols: 2, 0, 1; then the times.

@@ -40,6 +40,8 @@ pub struct Search {
     /// The rate of the last one of ours.
     probed: u64,
     id: u32,
+    /// Packets of the last one that have arrived.
+    arrived: u32,
 }
 
 impl Search {
@@ -49,7 +51,17 @@ impl Search {
             last: now,
             probed: u64::MAX,
             id: FIRST_ID,
+            arrived: 0,
         }
+    }
+
+    /// A packet of a probe has arrived. Returns the probe's rate if it is the last one of ours, and this is what it lacked to be whole.
+    pub fn arrived(&mut self, probe: &Probe) -> Option<u64> {
+        if probe.id != self.id {
+            return None;
+        }
+        self.arrived += 1;
+        (self.arrived == PACKETS).then_some(probe.bps)
     }
 
     /// A probe is sent, be it of ours or not.
@@ -71,6 +83,7 @@ impl Search {
     /// A probe at this rate.
     pub fn probe(&mut self, bps: u64) -> Probe {
         self.probed = bps;
+        self.arrived = 0;
         self.id = (self.id + 1).max(FIRST_ID) & 0x7fff_ffff;
         Probe {
             id: self.id,
@@ -99,6 +112,9 @@ mod tests {
         assert_eq!(search.next(now + NEXT_STEP, 420_000, 3_000_000), None);
         let next = search.next(now + NEXT_STEP, 790_000, 3_000_000).unwrap();
         assert_eq!((next.bps, next.id), (1_580_000, probe.id + 1));
+        assert_eq!(search.arrived(&probe), None, "of the one before");
+        let arrived: Vec<_> = (0..PACKETS).map(|_| search.arrived(&next)).collect();
+        assert_eq!(arrived, [None, None, None, None, Some(next.bps)]);
         search.probed(now + NEXT_STEP);
         let now = now + NEXT_STEP + INTERVAL;
         assert_eq!(search.next(now, 2_000_000, 3_000_000).unwrap().bps, 3_600_000);

@@ -51,6 +51,11 @@ struct Link {
     capacity: u64,
     loss: f64,
     delay: Duration,
+    queue: Duration,
+    /// Whether what is too much is dropped, and nothing waits.
+    is_policed: bool,
+    /// Whether feedback begins with what has arrived, and leaves out what was lost before it.
+    leaves_out: bool,
     wanted: u64,
     is_silent: bool,
     /// When what is in the queue has left it.
@@ -80,6 +85,9 @@ impl Link {
             capacity,
             loss,
             delay: Duration::from_millis(25),
+            queue: Duration::from_millis(300),
+            is_policed: false,
+            leaves_out: false,
             wanted,
             is_silent: false,
             busy_until: start,
@@ -99,11 +107,11 @@ impl Link {
         self.bandwidth.sent(self.now, self.sequence, bytes, load, probe);
         self.sent_bytes += bytes as u64;
         let begins = self.busy_until.max(self.now);
-        // A queue of 300 ms.
-        let is_lost = begins > self.now + Duration::from_millis(300) || self.rng.random::<f64>() < self.loss;
+        let is_lost = begins > self.now + self.queue || self.rng.random::<f64>() < self.loss;
         let arrives = (!is_lost).then(|| {
             self.busy_until = begins + Duration::from_secs_f64(bytes as f64 * 8.0 / self.capacity as f64);
-            self.busy_until + self.delay
+            let through = if self.is_policed { self.now } else { self.busy_until };
+            through + self.delay
         });
         self.arriving.push_back((self.sequence, arrives));
         self.sequence += 1;
@@ -164,6 +172,8 @@ impl Link {
             return;
         };
         let about: Vec<_> = self.arriving.drain(..=last).collect();
+        let arrived = about.iter().position(|(_, arrives)| arrives.is_some());
+        let about = &about[arrived.filter(|_| self.leaves_out).unwrap_or_default()..];
         let first = about[0].0;
         let arrivals: Vec<_> = about
             .iter()
@@ -249,6 +259,28 @@ fn losses_of_20_percent_leave_enough_for_sound_and_a_small_picture() {
         "{} {rates:?}",
         link.bandwidth.estimate()
     );
+}
+
+#[test]
+fn a_path_that_is_narrow_from_the_start_is_not_overfilled_whatever_its_queue() {
+    for (queue, leaves_out, is_policed) in [
+        (300, false, false),
+        (300, true, false),
+        (20, false, false),
+        (20, false, true),
+        (20, true, true),
+    ] {
+        let mut link = Link::new(100_000, 0.0, 3_000_000);
+        link.queue = Duration::from_millis(queue);
+        (link.leaves_out, link.is_policed) = (leaves_out, is_policed);
+        link.run(10 * SECOND);
+        let rates = link.run(20 * SECOND);
+        let mean = rates.iter().sum::<u64>() / rates.len() as u64;
+        assert!(
+            mean < 150_000,
+            "{queue} ms, {leaves_out}, {is_policed}: {mean} {rates:?}"
+        );
+    }
 }
 
 #[test]

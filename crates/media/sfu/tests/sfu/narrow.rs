@@ -233,6 +233,44 @@ fn who_is_never_to_be_paused_gets_a_little_of_everything() {
 }
 
 #[test]
+fn a_network_that_is_narrow_from_the_start_is_not_crowded() {
+    let mut call = Call::new(8, 2, Some(100), |join| Join {
+        never_pause: true,
+        ..join
+    });
+    call.run(5);
+    for _ in 0..10 {
+        call.run(1);
+        let estimate = call.world.shard.estimate(&room(), &call.world.id(call.viewer));
+        assert!(estimate <= Some(150_000), "{estimate:?}");
+    }
+}
+
+#[test]
+fn who_was_paused_sees_a_picture_soon_after_the_network_is_good_again() {
+    let bad = Impairment {
+        loss: 0.6,
+        ..Impairment::NONE
+    };
+    let narrow = Impairment {
+        capacity: Some(20_000),
+        ..Impairment::NONE
+    };
+    for (seed, down) in [(9, bad), (10, narrow)] {
+        let mut call = Call::new(seed, 1, Some(3_000), |join| join);
+        call.run(4);
+        call.world.impair(call.viewer, Impairment::NONE, down);
+        call.run(20);
+        call.set_capacity(Some(3_000));
+        let before = call.world.now;
+        call.until_shown(&[2]);
+        assert!(call.paused().is_empty());
+        let took = call.world.now - before;
+        assert!(took < 10 * SECOND, "{took:?}, {down:?}");
+    }
+}
+
+#[test]
 fn the_key_frame_of_a_larger_picture_is_not_taken_for_a_narrow_network() {
     let mut call = Call::new(7, 1, Some(3_000), |join| join);
     let quality = |quality| Preference {
