@@ -507,6 +507,7 @@ impl Client {
                     sender.incarnations += 1;
                     Source::new(scheme, sender.incarnations)
                 });
+                source.padding = self.padding;
                 for made in source.picture(is_key) {
                     let sequence = sender.sequence[layer];
                     sender.sequence[layer] += 1;

@@ -188,3 +188,52 @@ fn until_the_key_frame_of_a_lower_layer_comes_fewer_frames_of_the_higher_are_sen
     assert!(bridge.iter().all(|frame| frame.temporal == 0), "{bridge:?}");
     assert_eq!(lately(&frames), BTreeSet::from([(0, 0), (0, 1), (0, 2)]));
 }
+
+#[test]
+fn a_scalable_stream_that_is_cut_since_most_was_lost_begins_anew_with_a_key_frame() {
+    let mut world = call(6, Scheme::Vp9, &["f"], 1);
+    // 1.8 Mbps in all, a third of it the lowest spatial layer.
+    world.members[0].client.padding = 1_000;
+    let down = |bps| Impairment {
+        capacity: Some(bps),
+        ..Impairment::NONE
+    };
+    world.impair(1, Impairment::NONE, down(3_000_000));
+    world.run_for(Duration::from_secs(6));
+    assert_eq!(lately(&decode(Scheme::Vp9, received(&world, 1))).len(), 9, "all layers");
+    let asked = world.members[0].client.key_frames_wanted.len();
+    let before = received(&world, 1).iter().map(|packet| packet.sequence).max().unwrap();
+    world.impair(1, Impairment::NONE, down(400_000));
+    let begins = |world: &World| {
+        let packets = received(world, 1).iter().filter(|packet| packet.sequence > before);
+        let mut keys = packets.filter(|packet| packet.payload.ends_with(&[1, 0]));
+        keys.next().map(|packet| packet.sequence)
+    };
+    world.run_until(Duration::from_millis(1_500), "a key frame arrives", |world| {
+        begins(world).is_some()
+    });
+    assert!(
+        world.members[0].client.key_frames_wanted.len() > asked,
+        "the viewer did not ask for it"
+    );
+    let first = begins(&world).unwrap();
+    let old = |world: &World| {
+        received(world, 1)
+            .iter()
+            .filter(|packet| packet.sequence < first)
+            .count()
+    };
+    let before = old(&world);
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(old(&world), before, "nothing older is sent again");
+    // From there on, all of the lowest layer arrives, and nothing else.
+    let mut anew: Vec<Whole> = received(&world, 1).to_vec();
+    anew.retain(|packet| packet.sequence >= first);
+    let frames = decode(Scheme::Vp9, &anew);
+    assert!(frames.len() >= 12, "{}", frames.len());
+    assert!(
+        lately(&frames).iter().all(|(spatial, _)| *spatial == 0),
+        "{:?}",
+        lately(&frames)
+    );
+}

@@ -99,6 +99,8 @@ pub struct Source {
     incarnation: u8,
     picture: u32,
     since_key: u32,
+    /// Bytes that each packet has more.
+    pub padding: usize,
 }
 
 /// A packet to be sent.
@@ -115,6 +117,7 @@ impl Source {
             incarnation,
             picture: 0,
             since_key: 0,
+            padding: 0,
         }
     }
 
@@ -167,7 +170,7 @@ impl Source {
             }
             Scheme::Av1 | Scheme::Av1Simulcast => vec![0x10 | u8::from(is_key && is_first) << 3],
         };
-        payload.extend([0; 100]);
+        payload.resize(payload.len() + 100 + self.padding, 0);
         payload.push(self.incarnation);
         payload.extend(&number.to_be_bytes()[1..]);
         payload.extend([spatial, temporal, u8::from(is_key), part]);
