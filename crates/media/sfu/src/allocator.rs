@@ -11,7 +11,8 @@
 //!    [holds out](Demand::holds_out) for a moment.
 //! 4. Those of the same priority are then raised by a rung each, in order, again and again; those of the next priority with what is left.
 //! 5. What a track has it keeps as long as that fits. For a rung that it does not have, or after a pause, there has to be a
-//!    [margin](RISE_MARGIN_PERCENT), and it has to be its time ([`Demand::may_rise`]).
+//!    [margin](RISE_MARGIN_PERCENT), and it has to be its time ([`Demand::may_rise`]). A camera's picture becomes larger only if its key
+//!    picture gets through [soon](MAX_KEY_TIME_MS).
 //!
 //! Because of the last rule the answer for a budget, given back as what is given at present, is the answer again, for any budget within
 //! the margin.
@@ -47,9 +48,15 @@ pub struct Rung {
     pub fps: u32,
     /// Bits per second, headers included, of all that has to be sent for it: in a scalable stream the layers below as well.
     pub bps: u64,
+    /// Bytes of the last key picture of it, headers included; 0: not known.
+    pub key_bytes: u64,
     /// Whether its packets arrive at present.
     pub is_active: bool,
 }
+
+/// The longest that the key picture of a larger camera picture may take on its way: until it is there as a whole, the smaller one stands
+/// still. Higher: more of a narrow network is used. Lower: pictures that have just become larger stand still for less long.
+const MAX_KEY_TIME_MS: u64 = 300;
 
 /// What has to be over when a track is given more than it has, in percent of what is then sent. Higher: less of the network is used.
 /// Lower: an estimate that wavers makes pictures change their size.
@@ -229,6 +236,12 @@ impl<'a> Candidate<'a> {
         } else {
             total + total * RISE_MARGIN_PERCENT / 100
         };
+        let key_needs = if is_kept || self.height == 0 || self.demand.is_screen || !self.is_larger(step) {
+            0
+        } else {
+            step.key_bytes * 8 * 1_000 / MAX_KEY_TIME_MS
+        };
+        let needed = needed.max(key_needs);
         let is_its_time = is_kept || self.demand.may_rise;
         let must_be = (shared.never_pause || self.demand.holds_out) && self.height == 0;
         if !must_be && (needed > shared.room || !is_its_time) {
@@ -239,6 +252,14 @@ impl<'a> Candidate<'a> {
         shared.used = total;
         self.height += 1;
         true
+    }
+
+    /// Whether a step is to a larger picture than it has, which begins with a key picture.
+    fn is_larger(&self, step: &path::Step) -> bool {
+        match self.demand.standing {
+            Standing::Given(layer) => step.layer.spatial > layer.spatial,
+            Standing::New | Standing::Paused => true,
+        }
     }
 
     fn ideal_bps(&self) -> u64 {

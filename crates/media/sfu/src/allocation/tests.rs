@@ -10,6 +10,7 @@ fn request(name: &str, active: &[u8]) -> Request {
         height,
         fps: 30,
         bps,
+        key_bytes: 0,
         is_active: active.contains(&spatial),
     };
     Request {

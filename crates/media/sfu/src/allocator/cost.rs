@@ -99,6 +99,7 @@ mod tests {
                 height,
                 fps: 0,
                 bps,
+                key_bytes: 0,
                 is_active: bps > 0,
             })
             .collect();

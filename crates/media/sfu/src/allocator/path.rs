@@ -16,6 +16,7 @@ const USUAL_FPS: u32 = 30;
 pub(super) struct Step {
     pub layer: Layer,
     pub bps: u64,
+    pub key_bytes: u64,
 }
 
 /// The rungs that are of use, each better and more expensive than the one before. Empty: it is not wanted, or there is nothing of it.
@@ -64,6 +65,7 @@ pub(super) fn path(demand: &Demand, among: Among) -> Vec<Step> {
         steps.push(Step {
             layer: rung.layer,
             bps: rung.bps,
+            key_bytes: rung.key_bytes,
         });
     }
     steps

@@ -22,6 +22,7 @@ fn rungs() -> impl Strategy<Value = Vec<Rung>> {
                     } else {
                         bps
                     },
+                    key_bytes: u64::from(spatial) * (bps / 50),
                     is_active: noise >> (index % 16) & 1 == 0 || noise.is_multiple_of(2),
                 });
             }

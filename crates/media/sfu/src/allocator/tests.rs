@@ -10,6 +10,7 @@ fn camera() -> Demand {
         height,
         fps: 30,
         bps: bps * 1_000,
+        key_bytes: 0,
         is_active: true,
     };
     Demand {
@@ -328,6 +329,24 @@ fn temporal_layers_are_steps_between() {
             vec![temporal(), temporal()],
             "q2 q2",
         ),
+    ]);
+}
+
+#[test]
+fn a_picture_becomes_larger_only_if_its_key_picture_gets_through_soon() {
+    // 30 kB in 300 ms are 800 kbps.
+    let keyed = || {
+        let mut demand = camera().only(&[0, 1]);
+        demand.rungs[1].key_bytes = 30_000;
+        demand
+    };
+    check([
+        ("too narrow for it", 799, vec![keyed().has(0)], "q"),
+        ("wide enough", 800, vec![keyed().has(0)], "h"),
+        ("it is there already", 500, vec![keyed().has(1)], "h"),
+        ("a screen is to be read", 600, vec![keyed().has(0).screen()], "h"),
+        ("the lowest is no larger picture", 200, vec![keyed().only(&[1])], "-"),
+        ("the lowest is no larger picture", 500, vec![keyed().only(&[1])], "h"),
     ]);
 }
 

@@ -40,6 +40,8 @@ struct Cell {
     before: Count,
     /// What has come of key pictures and was not counted yet.
     key_bytes: u32,
+    /// What the last key picture had.
+    last_key: u32,
     seen: Option<Instant>,
 }
 
@@ -74,6 +76,11 @@ impl Meter {
         if frame.is_key || frame.starts_picture {
             self.is_key = frame.is_key;
         }
+        if frame.is_key && frame.starts_picture {
+            for cell in self.cells.iter_mut() {
+                cell.last_key = 0;
+            }
+        }
         let bytes = bytes as u32 + HEADERS;
         match descriptor {
             None => {
@@ -101,11 +108,12 @@ impl Meter {
         let Some(cell) = self.cells.get_mut(index) else {
             return false;
         };
-        *if self.is_key {
-            &mut cell.key_bytes
+        if self.is_key {
+            cell.key_bytes += bytes;
+            cell.last_key += bytes;
         } else {
-            &mut cell.now.bytes
-        } += bytes;
+            cell.now.bytes += bytes;
+        }
         cell.now.frames += u32::from(is_counted);
         let last = cell.seen.replace(now);
         last.is_none_or(|last| now.saturating_duration_since(last) >= TIMEOUT)
@@ -153,6 +161,7 @@ impl Meter {
                 height: 0,
                 fps: 0,
                 bps: 0,
+                key_bytes: 0,
                 is_active: true,
             });
         }
@@ -168,7 +177,8 @@ impl Meter {
         let targets = structure.targets.iter().zip(self.cells.iter()).enumerate();
         targets
             .map(|(index, (target, cell))| {
-                rung(target.layer, cell.rate(), active >> index & 1 == 1 && cell.is_seen(now))
+                let is_active = active >> index & 1 == 1 && cell.is_seen(now);
+                rung(target.layer, cell.rate(), cell.last_key, is_active)
             })
             .collect()
     }
@@ -183,24 +193,27 @@ impl Meter {
         there
             .map(|(top, cell)| {
                 let below = cells().filter(|(other, _)| other.spatial <= top.spatial && other.temporal <= top.temporal);
-                let (mut bytes, mut frames) = (0, 0);
-                for (other, count) in below.map(|(other, cell)| (other, cell.rate())) {
+                let (mut bytes, mut frames, mut key_bytes) = (0, 0, 0);
+                for (other, cell) in below {
+                    let count = cell.rate();
                     bytes += count.bytes;
+                    key_bytes += cell.last_key;
                     frames += if other.spatial == top.spatial { count.frames } else { 0 };
                 }
-                rung(top, Count { bytes, frames }, cell.is_seen(now))
+                rung(top, Count { bytes, frames }, key_bytes, cell.is_seen(now))
             })
             .collect()
     }
 }
 
-fn rung(layer: Layer, per_second: Count, is_active: bool) -> Rung {
+fn rung(layer: Layer, per_second: Count, key_bytes: u32, is_active: bool) -> Rung {
     Rung {
         layer,
         width: 0,
         height: 0,
         fps: per_second.frames,
         bps: u64::from(per_second.bytes) * 8,
+        key_bytes: key_bytes.into(),
         is_active,
     }
 }
