@@ -55,8 +55,8 @@ pub struct Rung {
 }
 
 /// The longest that the key picture of a larger camera picture may take on its way: until it is there as a whole, the smaller one stands
-/// still. Higher: more of a narrow network is used. Lower: pictures that have just become larger stand still for less long.
-const MAX_KEY_TIME_MS: u64 = 300;
+/// still. In milliseconds. Higher: more of a narrow network is used. Lower: pictures that have just become larger stand still for less long.
+pub const MAX_KEY_TIME_MS: u64 = 300;
 
 /// What has to be over when a track is given more than it has, in percent of what is then sent. Higher: less of the network is used.
 /// Lower: an estimate that wavers makes pictures change their size.
