@@ -1,11 +1,11 @@
 //! How much a connection's network takes: the estimate for what a node sends to one peer, from the peer's transport-wide feedback
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01), and the probes that look for more.
 //!
-//! Sans-IO, and without packets: its caller tells what leaves and what the peer says, and is told rates. The algorithm is libwebrtc's
-//! (draft-ietf-rmcat-gcc-02, with loss and probes as that has them), from the crate `goog_cc`. A peer without such feedback has a simpler
-//! estimate: see [`reports`].
+//! Sans-IO, and without packets: its caller tells what leaves and what the peer says, and is told rates. The algorithm is libwebrtc's:
+//! see [`controller`]. A peer without such feedback has a simpler estimate: see [`reports`].
 
 pub mod arrivals;
+pub mod controller;
 pub mod doubt;
 pub mod history;
 pub mod overload;
@@ -15,16 +15,9 @@ pub mod search;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
-use goog_cc::transport::{
-    NetworkAvailability, NetworkControlUpdate, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket,
-    StreamsConfig, TargetRateConstraints, TransportPacketsFeedback,
-};
-use goog_cc::units::{DataRate, DataSize, Timestamp};
-use goog_cc::{GoogCcConfig, GoogCcNetworkController};
-
 use crate::window;
 
+use controller::{Controller, Update};
 use doubt::Doubt;
 use history::{History, Sent};
 use overload::Overload;
@@ -117,10 +110,9 @@ pub struct Probe {
 
 /// The estimate of one connection.
 pub struct Bandwidth {
-    begun: Instant,
     now: Instant,
     wanted: u64,
-    controller: Option<Box<GoogCcNetworkController>>,
+    controller: Controller,
     history: History,
     target: u64,
     pacing: u64,
@@ -128,7 +120,7 @@ pub struct Bandwidth {
     /// The probe that is being sent, and how much of it was.
     sending: Option<(u32, u64)>,
     /// Lost packets of which no arrived one has been told since: the controller takes none without the other.
-    lost: Vec<PacketResult>,
+    lost: Vec<Sent>,
     /// The last reference time that the peer has told, and what it was extended to, in 250 µs.
     reference: Option<(u32, i64)>,
     /// The number of the last feedback, and the packet after the last one that it was about.
@@ -155,10 +147,9 @@ impl Bandwidth {
     /// An estimate that knows nothing yet.
     pub fn new(now: Instant) -> Self {
         Self {
-            begun: now,
             now,
             wanted: 0,
-            controller: None,
+            controller: Controller::new(now),
             history: History::default(),
             target: START_BPS,
             pacing: (START_BPS as f64 * PACING) as u64,
@@ -200,50 +191,20 @@ impl Bandwidth {
             (probe, before)
         });
         let sent = self.history.sent(now, sequence, bytes, load, probe);
-        let packet = self.packet(&sent);
         // Before there is a picture, there is nothing to measure with.
-        if self.controller.is_none() && load == Load::Video {
+        if !self.controller.is_running() && load == Load::Video {
             self.begin(now, START_BPS);
         }
-        if let Some(controller) = &mut self.controller {
-            let update = controller.on_sent_packet(packet);
+        if self.controller.is_running() {
+            let update = self.controller.sent(&sent);
             self.update(update);
             self.next.get_or_insert(now + INTERVAL);
         }
     }
 
     fn begin(&mut self, now: Instant, start: u64) {
-        let at_time = self.time(now);
-        let config = NetworkControllerConfig {
-            constraints: TargetRateConstraints {
-                at_time,
-                min_data_rate: Some(rate(MIN_BPS)),
-                max_data_rate: Some(rate(MAX_BPS)),
-                starting_rate: Some(rate(start)),
-            },
-            stream_based_config: StreamsConfig {
-                at_time,
-                requests_alr_probing: Some(true),
-                pacing_factor: Some(PACING),
-                max_total_allocated_bitrate: (self.wanted > 0).then(|| rate(self.wanted)),
-                ..StreamsConfig::default()
-            },
-            ..NetworkControllerConfig::default()
-        };
-        let mut controller = GoogCcNetworkController::new(config, GoogCcConfig { feedback_only: true });
-        let available = NetworkAvailability {
-            at_time,
-            network_available: true,
-        };
-        let mut updates = vec![controller.on_network_availability(available)];
-        updates.push(controller.on_process_interval(ProcessInterval {
-            at_time,
-            pacer_queue: None,
-        }));
-        self.controller = Some(Box::new(controller));
-        for update in updates {
-            self.update(update);
-        }
+        let update = self.controller.begin(now, start, self.wanted);
+        self.update(update);
     }
 
     /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs. What cannot be read, and
@@ -282,14 +243,7 @@ impl Bandwidth {
                 }
             }
         });
-        let results: Vec<PacketResult> = lost
-            .iter()
-            .map(|sent| PacketResult {
-                sent_packet: self.packet(sent),
-                ..PacketResult::default()
-            })
-            .collect();
-        self.lost.extend(results);
+        self.lost.extend(lost);
         let Some((_, newest_sent)) = newest else {
             return is_whole.is_some();
         };
@@ -314,23 +268,9 @@ impl Bandwidth {
         if queues || is_lossy {
             self.doubt.refuted(now);
         }
-        let mut packet_feedbacks = std::mem::take(&mut self.lost);
-        packet_feedbacks.extend(arrived.iter().map(|(sent, time)| PacketResult {
-            sent_packet: self.packet(sent),
-            receive_time: Timestamp::from_micros(*time),
-            ..PacketResult::default()
-        }));
-        packet_feedbacks.sort_by_key(|result| result.sent_packet.sequence_number);
-        let report = TransportPacketsFeedback {
-            feedback_time: self.time(now),
-            data_in_flight: size(self.history.in_flight()),
-            packet_feedbacks,
-            ..TransportPacketsFeedback::default()
-        };
-        if let Some(controller) = &mut self.controller {
-            let update = controller.on_transport_packets_feedback(report);
-            self.update(update);
-        }
+        let lost = std::mem::take(&mut self.lost);
+        let update = self.controller.told(now, &lost, &arrived, self.history.in_flight());
+        self.update(update);
         let whole = arrived.iter().filter_map(|(sent, _)| {
             let (probe, _) = sent.probe?;
             self.search.arrived(&probe)
@@ -389,18 +329,11 @@ impl Bandwidth {
             return;
         }
         self.wanted = bps;
-        if self.controller.is_some() && !self.rests(now) {
+        if self.controller.is_running() && !self.rests(now) {
             self.next.get_or_insert(now + INTERVAL);
         }
-        let at_time = self.time(now);
-        if let Some(controller) = &mut self.controller {
-            let update = controller.on_streams_config(StreamsConfig {
-                at_time,
-                max_total_allocated_bitrate: Some(rate(bps)),
-                ..StreamsConfig::default()
-            });
-            self.update(update);
-        }
+        let update = self.controller.want(now, bps);
+        self.update(update);
     }
 
     /// What may be sent in all, in bits per second.
@@ -454,14 +387,8 @@ impl Bandwidth {
             return;
         }
         self.next = (!self.rests(now)).then(|| now + INTERVAL);
-        let at_time = self.time(now);
-        if let Some(controller) = &mut self.controller {
-            let update = controller.on_process_interval(ProcessInterval {
-                at_time,
-                pacer_queue: None,
-            });
-            self.update(update);
-        }
+        let update = self.controller.look(now);
+        self.update(update);
     }
 
     /// Whether nothing is going on that would be worth measuring for: nothing is sent, and nothing is held back for want of room.
@@ -497,58 +424,33 @@ impl Bandwidth {
 
     /// Whether the peer gives feedback, or may still begin to.
     fn gives_feedback(&self) -> bool {
+        if self.controller.has_failed() {
+            return false;
+        }
         let waited = self.first_sent.map(|first| self.now.saturating_duration_since(first));
         self.has_feedback || waited.is_some_and(|waited| waited < FEEDBACK_TIMEOUT)
     }
 
-    fn update(&mut self, update: NetworkControlUpdate) {
-        if let Some(target) = update.target_rate {
-            let before = std::mem::replace(&mut self.target, bps(target.target_rate).clamp(MIN_BPS, MAX_BPS));
+    fn update(&mut self, update: Update) {
+        if let Some(target) = update.target {
+            let before = std::mem::replace(&mut self.target, target);
             if let Some(bps) = self.doubt.changed(self.now, before, self.target, self.is_clear) {
                 self.probes.clear();
                 self.probes.push_back(self.search.probe(bps));
             }
         }
-        if let Some(pacer) = update.pacer_config {
-            self.pacing = bps(pacer.data_rate()).max(MIN_BPS);
-        }
-        for cluster in update.probe_cluster_configs {
-            let (Ok(id), bps) = (u32::try_from(cluster.id), bps(cluster.target_data_rate)) else {
-                continue;
-            };
+        self.pacing = update.pacing.unwrap_or(self.pacing);
+        for probe in update.probes {
             if self.probes.len() >= MAX_PROBES {
                 self.probes.pop_front();
             }
-            self.probes.push_back(Probe {
-                id,
-                bps,
-                packets: cluster.target_probe_count.max(1) as u32,
-                bytes: bps * cluster.target_duration.us().max(0) as u64 / 8_000_000,
-            });
-        }
-    }
-
-    fn packet(&self, sent: &Sent) -> SentPacket {
-        let pacing_info = sent.probe.map_or_else(PacedPacketInfo::default, |(probe, before)| {
-            let mut info = PacedPacketInfo::new(probe.id as i32, probe.packets.into(), probe.bytes as i64);
-            info.send_bitrate = rate(probe.bps);
-            info.probe_cluster_bytes_sent = before as i64;
-            info
-        });
-        SentPacket {
-            send_time: self.time(sent.at),
-            size: size(sent.bytes),
-            prior_unacked_data: DataSize::default(),
-            pacing_info,
-            audio: sent.load == Load::Audio,
-            sequence_number: sent.sequence as i64,
-            data_in_flight: size(sent.in_flight),
+            self.probes.push_back(probe);
         }
     }
 
     /// The peer's clock has 24 bits of 64 ms; where it begins does not matter.
     fn extend_reference(&mut self, now: Instant, reference: u32) -> i64 {
-        let ours = self.time(now).us() / TICK_US;
+        let ours = self.controller.micros(now) / TICK_US;
         // A peer's clock does not run away from ours: one that does has begun anew, or lies.
         let extended = self
             .reference
@@ -558,28 +460,6 @@ impl Bandwidth {
         self.reference = Some((reference, extended));
         extended
     }
-
-    /// The controller's times must not be zero.
-    fn time(&self, now: Instant) -> Timestamp {
-        let since = now.saturating_duration_since(self.begun) + Duration::from_secs(100);
-        Timestamp::from_micros(since.as_micros() as i64)
-    }
-}
-
-fn rate(bps: u64) -> DataRate {
-    DataRate::from_bits_per_sec(bps as i64)
-}
-
-fn bps(rate: DataRate) -> u64 {
-    if rate.is_finite() {
-        rate.bps().max(0) as u64
-    } else {
-        MAX_BPS
-    }
-}
-
-fn size(bytes: usize) -> DataSize {
-    DataSize::from_bytes(bytes as i64)
 }
 
 #[cfg(test)]

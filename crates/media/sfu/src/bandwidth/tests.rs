@@ -377,3 +377,26 @@ fn feedback_that_lies_is_ignored_and_harms_nobody() {
     }
     assert!((MIN_BPS..=MAX_BPS).contains(&link.bandwidth.estimate()));
 }
+
+#[test]
+fn a_panic_in_the_controller_costs_what_it_knows_and_after_some_its_peer_is_estimated_from_reports() {
+    let now = Instant::now();
+    let mut bandwidth = Bandwidth::new(now);
+    for failures in 1..=3 {
+        bandwidth.sent(now, failures, PACKET, Load::Video, None);
+        assert!(bandwidth.controller.is_running(), "a picture packet begins a new one");
+        bandwidth.controller.panic_now();
+        assert!(!bandwidth.controller.is_running());
+    }
+    bandwidth.sent(now, 4, PACKET, Load::Video, None);
+    assert!(!bandwidth.controller.is_running(), "no more of them");
+    let before = bandwidth.estimate();
+    for second in 1..5 {
+        bandwidth.lost(now + Duration::from_secs(second), 50, 100);
+    }
+    assert!(
+        bandwidth.estimate() < before,
+        "reports count: {} bps",
+        bandwidth.estimate()
+    );
+}
