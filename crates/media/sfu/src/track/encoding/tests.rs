@@ -150,6 +150,9 @@ fn the_ladder_of_a_scalable_stream_says_what_each_layer_costs_with_all_that_it_n
         [10, 20, 40].repeat(3)
     );
     assert_eq!((ladder[8].width, ladder[8].height, ladder[0].width), (1280, 720, 320));
+    let keys = ladder.iter().map(|rung| rung.key_bytes);
+    let expected_keys = [1_000, 2_000, 3_000].into_iter().flat_map(|bytes| [bytes; 3]);
+    assert_eq!(keys.collect::<Vec<_>>(), expected_keys.collect::<Vec<_>>());
     assert!(ladder.iter().all(|rung| rung.is_active));
     let later = encoding.ladder(now + Duration::from_secs(2), &info(&[]));
     assert!(later.iter().all(|rung| !rung.is_active));
@@ -195,6 +198,7 @@ fn a_stream_of_nothing_but_key_pictures_costs_what_they_cost() {
     }
     let rungs = encoding.ladder(begun + Duration::from_millis(25 * 59), &info(&[]));
     assert!((310_000..=330_000).contains(&rungs[0].bps), "{}", rungs[0].bps);
+    assert_eq!(rungs[0].key_bytes, 1_000, "the last of them alone");
 }
 
 #[test]
