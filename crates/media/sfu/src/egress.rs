@@ -4,12 +4,11 @@
 //! [`Egress::poll`] until it returns `None`, then wait for [`Egress::next_due`].** What a packet costs does not depend on how many streams
 //! there are.
 //!
-//! Reading order: [`stream`] (one SSRC and its repair), [`header`] and [`history`] (what a packet is made of and what is kept of it),
+//! Reading order: [`stream`] (one SSRC and its repair), [`header`] (what a packet is made of),
 //! [`send`] (how it leaves), [`feedback`] (what the peer says), [`reports`] (what the peer is told).
 
 pub mod feedback;
 pub mod header;
-pub mod history;
 pub mod meter;
 pub mod pacer;
 pub mod probing;

@@ -23,6 +23,7 @@ pub mod dynacast;
 mod egress;
 mod encodings;
 mod events;
+mod history;
 mod ids;
 mod keys;
 pub mod layers;

@@ -12,7 +12,6 @@
 pub mod endpoint;
 pub mod gaps;
 pub mod guard;
-pub mod history;
 pub mod inbound;
 pub mod join;
 pub mod outbound;

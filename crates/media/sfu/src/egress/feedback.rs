@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::history::Missing;
 use crate::rtcp::{self, Report, Said};
 
-use super::history::Missing;
 use super::{Egress, Part, Told};
 
 /// Of what is sent, one byte in so many may be sent again. Lower: more losses are made good. Higher: a peer that asks for everything again

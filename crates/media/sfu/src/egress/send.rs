@@ -8,9 +8,8 @@ use crate::connection::OutgoingStream;
 use crate::rtp::{HEADER_BYTES, Header};
 
 use super::header::{self, Stamp, Values};
-use super::history::Sent;
 use super::pacer::Queued;
-use super::stream::Stream;
+use super::stream::{Sent, Stream};
 use super::{Egress, Outgoing, Told, feedback, red, reports};
 
 /// The longest datagram that is sent: with IPv6 and UDP in front it is 1,500 bytes. Higher: paths drop it or cut it up. Lower: what
@@ -162,12 +161,7 @@ impl Egress {
         stream.packets = stream.packets.wrapping_add(1);
         stream.bytes = stream.bytes.wrapping_add(payload_bytes as u32);
         if format.has_nack {
-            stream.history.keep(Sent {
-                packet,
-                stamp,
-                first: now,
-                last: now,
-            });
+            stream.history.keep(now, packet.sequence, Sent { packet, stamp });
         }
     }
 
@@ -189,7 +183,8 @@ impl Egress {
             return false;
         };
         let newest = self.streams.get(index);
-        let newest = newest.and_then(|stream| stream.history.newest(now, MIN_MEASURING_BYTES));
+        let is_large = |sent: &Sent| sent.packet.payload.len() >= MIN_MEASURING_BYTES;
+        let newest = newest.and_then(|stream| stream.history.newest(now, is_large));
         let is_sent = match newest.cloned() {
             Some(sent) => self.send_again(now, index, &sent, Load::Padding).is_some(),
             None => self.send_padding(now, index),

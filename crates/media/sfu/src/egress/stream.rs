@@ -2,14 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use crate::history::History;
 use crate::packet::Mid;
 use crate::window::{self, RtpWindow};
 
-use super::header::Extensions;
-use super::history::History;
+use super::Outgoing;
+use super::header::{Extensions, Stamp};
 
 /// A receiver's report says nothing of the present after so long.
 const REPORT_MEMORY: Duration = Duration::from_secs(10);
+
+/// A packet that was sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// What.
+    pub packet: Outgoing,
+    /// What it was stamped with.
+    pub stamp: Stamp,
+}
 
 /// What was negotiated of an m-line on which we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +52,7 @@ pub struct Stream {
     /// The number at which the receiver's rollover counter was 0.
     base: u64,
     /// What can be sent again.
-    pub history: History,
+    pub history: History<Sent>,
     /// Packets that were sent, repair and padding aside.
     pub packets: u32,
     /// Bytes of their payloads.

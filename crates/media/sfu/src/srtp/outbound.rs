@@ -2,16 +2,17 @@
 //! missed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::Codec;
 use crate::egress::red;
+use crate::history::History;
 use crate::packet::{MediaPacket, Mid};
-use crate::rewrite::Rewritten;
+use crate::rewrite::{PicturePatch, Rewritten};
 
 use super::Refused;
 use super::guard::Guard;
-use super::history::{History, Sent};
 use crate::cipher::Cipher;
 use crate::clock::{self, Clock};
 use crate::reporter::{REPORT_INTERVAL, Reporter};
@@ -61,7 +62,7 @@ pub struct Outbound {
     address: Option<SocketAddr>,
     heard: Option<Instant>,
     used: RtpWindow,
-    history: History,
+    history: History<Sent>,
     packets: u32,
     bytes: u32,
     newest: Option<(u32, Instant)>,
@@ -71,6 +72,17 @@ pub struct Outbound {
     report_due: Option<Instant>,
     /// When it gets a key frame without asking, and how long after that the next.
     key_frame: Option<(Instant, Duration)>,
+}
+
+/// A packet that was sent.
+#[derive(Debug, Clone)]
+struct Sent {
+    index: u64,
+    header: Header,
+    /// As the publisher sent it; shared with all who got it.
+    payload: Arc<[u8]>,
+    /// What is changed in it.
+    pictures: PicturePatch,
 }
 
 /// What a receiver reports.
@@ -181,7 +193,6 @@ impl Outbound {
             },
             payload,
             pictures: rewritten.pictures,
-            at: now,
         };
         let bytes = self.seal(&sent)?;
         if self.used.take(index) {
@@ -191,7 +202,7 @@ impl Outbound {
         self.bytes = self.bytes.wrapping_add(packet.payload.len() as u32);
         self.report_due.get_or_insert(now + FIRST_REPORT);
         if self.codec != Codec::Opus {
-            self.history.keep(sent);
+            self.history.keep(now, index, sent);
         }
         Some((address, bytes))
     }
@@ -327,7 +338,7 @@ impl Outbound {
             return;
         };
         let index = window::nearest(highest, sequence);
-        let Some(sent) = self.history.again(now, index, self.round_trip).cloned() else {
+        let Ok(sent) = self.history.again(now, index, self.round_trip).cloned() else {
             return;
         };
         if let Some(bytes) = self.seal(&sent) {
@@ -350,6 +361,7 @@ impl Outbound {
             return None;
         }
         self.report_due = None;
+        self.history.forget(now);
         self.reported = self
             .reported
             .filter(|reported| now.saturating_duration_since(reported.at) < REPORT_MEMORY);

@@ -2,9 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::Outgoing;
-use super::header::Stamp;
-
 /// Packets kept of a stream: at 5 Mbit/s about a second's. Higher: more memory for each stream, which holds its payloads that long.
 /// Lower: what is asked for late is gone.
 const CAPACITY: u64 = 512;
@@ -12,17 +9,14 @@ const CAPACITY: u64 = 512;
 /// What was sent so long ago is not sent again: no receiver waits for it any more.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// A packet that was sent.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    /// What.
-    pub packet: Outgoing,
-    /// What it was stamped with.
-    pub stamp: Stamp,
+#[derive(Debug)]
+struct Kept<P> {
+    sequence: u64,
+    packet: P,
     /// When it was sent first.
-    pub first: Instant,
+    first: Instant,
     /// When it was sent last.
-    pub last: Instant,
+    last: Instant,
 }
 
 /// Why a packet is not sent again.
@@ -34,53 +28,67 @@ pub enum Missing {
     Recent,
 }
 
-/// The last packets of one stream.
-#[derive(Debug, Default)]
-pub struct History {
-    ring: Vec<Option<Sent>>,
+/// The last packets of one stream, by their sequence numbers, extended past 16 bits.
+#[derive(Debug)]
+pub struct History<P> {
+    ring: Vec<Option<Kept<P>>>,
     highest: u64,
 }
 
-impl History {
+impl<P> Default for History<P> {
+    fn default() -> Self {
+        Self {
+            ring: Vec::new(),
+            highest: 0,
+        }
+    }
+}
+
+impl<P> History<P> {
     /// Keeps a packet, in the place of one that was sent long before.
-    pub fn keep(&mut self, sent: Sent) {
+    pub fn keep(&mut self, now: Instant, sequence: u64, packet: P) {
         if self.ring.is_empty() {
             self.ring.resize_with(CAPACITY as usize, || None);
         }
-        let sequence = sent.packet.sequence;
         self.highest = self.highest.max(sequence);
         if let Some(slot) = self.ring.get_mut((sequence % CAPACITY) as usize) {
-            *slot = Some(sent);
+            *slot = Some(Kept {
+                sequence,
+                packet,
+                first: now,
+                last: now,
+            });
         }
     }
 
     /// A packet to be sent again now, unless it was sent less than `pause` ago.
-    pub fn again(&mut self, now: Instant, sequence: u64, pause: Duration) -> Result<&Sent, Missing> {
+    pub fn again(&mut self, now: Instant, sequence: u64, pause: Duration) -> Result<&P, Missing> {
         let sent = self
             .ring
             .get_mut((sequence % CAPACITY) as usize)
             .and_then(Option::as_mut)
-            .filter(|sent| sent.packet.sequence == sequence && now.saturating_duration_since(sent.first) < MEMORY)
+            .filter(|sent| sent.sequence == sequence && now.saturating_duration_since(sent.first) < MEMORY)
             .ok_or(Missing::Unknown)?;
         if now.saturating_duration_since(sent.last) < pause {
             return Err(Missing::Recent);
         }
         sent.last = now;
-        Ok(sent)
+        Ok(&sent.packet)
     }
 
     /// A packet that is kept.
-    pub fn get(&self, sequence: u64) -> Option<&Sent> {
+    pub fn get(&self, sequence: u64) -> Option<&P> {
         let sent = self.ring.get((sequence % CAPACITY) as usize)?.as_ref();
-        sent.filter(|sent| sent.packet.sequence == sequence)
+        sent.filter(|sent| sent.sequence == sequence).map(|sent| &sent.packet)
     }
 
-    /// The newest packet with a payload that is no smaller than this, to measure with; of the last few.
-    pub fn newest(&self, now: Instant, least: usize) -> Option<&Sent> {
+    /// The newest packet of the last few that will do.
+    pub fn newest(&self, now: Instant, will_do: impl Fn(&P) -> bool) -> Option<&P> {
         (0..8)
             .filter_map(|back| self.highest.checked_sub(back))
             .filter_map(|sequence| self.ring.get((sequence % CAPACITY) as usize)?.as_ref())
-            .find(|sent| sent.packet.payload.len() >= least && now.saturating_duration_since(sent.first) < MEMORY)
+            .find(|sent| will_do(&sent.packet) && now.saturating_duration_since(sent.first) < MEMORY)
+            .map(|sent| &sent.packet)
     }
 
     /// Lets go of what is too old to be sent again; the memory of a stream that rests is free again.
@@ -111,27 +119,18 @@ impl History {
 mod tests {
     use super::*;
 
-    fn sent(sequence: u64, at: Instant) -> Sent {
-        Sent {
-            packet: Outgoing::empty(96, sequence, 0),
-            stamp: Stamp::default(),
-            first: at,
-            last: at,
-        }
-    }
-
     #[test]
     fn a_packet_is_sent_again_once_in_a_round_trip_and_not_for_ever() {
         let (start, ms) = (Instant::now(), Duration::from_millis);
         let mut history = History::default();
         assert_eq!(history.again(start, 7, ms(50)).unwrap_err(), Missing::Unknown);
-        history.keep(sent(7, start));
+        history.keep(start, 7, ());
         assert_eq!(history.again(start + ms(49), 7, ms(50)).unwrap_err(), Missing::Recent);
         assert!(history.again(start + ms(50), 7, ms(50)).is_ok());
         assert_eq!(history.again(start + ms(99), 7, ms(50)).unwrap_err(), Missing::Recent);
         assert!(history.again(start + ms(100), 7, ms(50)).is_ok());
         assert_eq!(history.again(start + MEMORY, 7, ms(50)).unwrap_err(), Missing::Unknown);
-        history.keep(sent(7 + CAPACITY, start));
+        history.keep(start, 7 + CAPACITY, ());
         assert_eq!(history.again(start + ms(500), 7, ms(50)).unwrap_err(), Missing::Unknown);
     }
 
@@ -139,7 +138,7 @@ mod tests {
     fn a_stream_that_rests_holds_nothing() {
         let start = Instant::now();
         let mut history = History::default();
-        history.keep(sent(7, start));
+        history.keep(start, 7, ());
         history.forget(start + MEMORY - Duration::from_millis(1));
         assert_eq!(history.ring.len() as u64, CAPACITY);
         history.forget(start + MEMORY);
