@@ -32,7 +32,7 @@ use crate::codec::Codec;
 use crate::data::Delivery;
 use crate::egress::feedback::Handled;
 use crate::egress::{Egress, Told};
-use crate::packet::{MediaPacket, Mid, Rid};
+use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType, Rid};
 use crate::quality::{self, Report};
 use crate::rewrite::Rewritten;
 use crate::rtp;
@@ -181,14 +181,6 @@ pub struct Change {
     /// Data channels to add.
     pub channels: Vec<Delivery>,
 }
-
-/// An outgoing stream: a number that only its transport understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutgoingStream(pub u32);
-
-/// An RTP payload type of one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadType(pub u8);
 
 /// One peer connection.
 pub struct Connection {

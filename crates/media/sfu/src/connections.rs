@@ -13,9 +13,9 @@ use signalbox_protocol::control::Target;
 use slab::Slab;
 
 use crate::budget::Budget;
-use crate::connection::{Connection, Fault, OutgoingStream, Stack};
+use crate::connection::{Connection, Fault, Stack};
 use crate::ids::Ids;
-use crate::packet::Mid;
+use crate::packet::{Mid, OutgoingStream};
 use crate::rtp;
 use crate::srtp::endpoint::{Endpoint, Stream};
 use crate::stun;

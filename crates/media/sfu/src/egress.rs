@@ -25,9 +25,8 @@ use crate::api::ShardStats;
 use crate::bandwidth::Bandwidth;
 use crate::cipher::Cipher;
 use crate::clock::Clock;
-use crate::connection::{OutgoingStream, PayloadType};
 use crate::keys::MasterKey;
-use crate::packet::{MediaPacket, Mid};
+use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::reporter::Reporter;
 use crate::rewrite::Rewritten;
 

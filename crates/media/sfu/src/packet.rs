@@ -48,6 +48,14 @@ pub struct MediaPacket {
     pub payload: Arc<[u8]>,
 }
 
+/// An outgoing stream: a number that only its transport understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutgoingStream(pub u32);
+
+/// An RTP payload type of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadType(pub u8);
+
 /// The id of an m-line (RFC 8843), at most 16 bytes.
 pub type Mid = ShortText<16>;
 

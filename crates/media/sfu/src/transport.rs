@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::codec::{Codec, PayloadFormat};
-use crate::connection::{Connection, Fault, OutgoingStream, PayloadType, Polled};
-use crate::packet::{MediaPacket, Mid, Rid};
+use crate::connection::{Connection, Fault, Polled};
+use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType, Rid};
 use crate::quality::Report;
 use crate::rewrite::Rewritten;
 use crate::srtp::endpoint::Endpoint;

@@ -10,12 +10,12 @@ use str0m::format::{Codec as Str0mCodec, CodecConfig, PayloadParams};
 use str0m::media::{Direction, Media, MediaKind};
 use str0m::rtp::{Extension, ExtensionMap, Ssrc};
 
-use super::{Change, Connection, Fault, OutgoingStream, PayloadFormat, PayloadType, channel_config, dependency};
+use super::{Change, Connection, Fault, PayloadFormat, channel_config, dependency};
 use crate::codec::Codec;
 use crate::egress::header::Extensions;
 use crate::egress::stream::Line;
 use crate::egress::{Format, Formats};
-use crate::packet::Mid;
+use crate::packet::{Mid, OutgoingStream, PayloadType};
 use crate::sdp;
 
 /// The header extensions that are negotiated.

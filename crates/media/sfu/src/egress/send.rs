@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::bandwidth::Load;
 use crate::clock;
-use crate::connection::OutgoingStream;
+use crate::packet::OutgoingStream;
 use crate::rtp::{HEADER_BYTES, Header};
 
 use super::header::{self, Stamp, Values};

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::codec::PayloadFormat;
-use crate::connection::{ConnectionEvent, OutgoingStream, PayloadType, Polled};
-use crate::packet::{MediaPacket, Mid};
+use crate::connection::{ConnectionEvent, Polled};
+use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::quality::{Losses, Report};
 use crate::rewrite::Rewritten;
 

@@ -7,10 +7,9 @@ use signalbox_protocol::control::Preference;
 
 use crate::allocator::Layer;
 use crate::codec::PayloadFormat;
-use crate::connection::{OutgoingStream, PayloadType};
 use crate::connections::{Connections, Entry, Key};
 use crate::layers::Frame;
-use crate::packet::{MediaPacket, Mid};
+use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::rewrite::{Fields, Place, Rewriter};
 
 use super::selection::{ALL, Selection};
