@@ -6,29 +6,28 @@
 //! connection. A panic inside the stack is caught here and ends this connection alone.
 
 mod dependency;
+mod format;
 mod handshake;
 mod ingress;
 mod negotiation;
 mod statistics;
+mod words;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::room::Kind;
 use str0m::bwe::Bitrate;
 use str0m::change::SdpPendingOffer;
-use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::channel::{ChannelConfig, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::format::{CodecConfig, PayloadParams};
-use str0m::media::{KeyframeRequestKind, Pt};
+use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 
 use crate::api::ShardStats;
 use crate::clock::Clock;
-use crate::codec::Codec;
 use crate::data::Delivery;
 use crate::egress::feedback::Handled;
 use crate::egress::{Egress, Told};
@@ -38,37 +37,13 @@ use crate::rewrite::Rewritten;
 use crate::rtp;
 use crate::stun;
 
+pub use format::PayloadFormat;
 use handshake::Handshake;
+pub use words::{Change, Channel, ConnectionEvent, Fault, NewLine, Polled};
 
 /// The stack is asked again at once when it is due at once, but not more often than this in a row: a timer that never moves must
 /// not hold the shard.
 const MAX_IMMEDIATE_TIMEOUTS: u32 = 16;
-
-/// How a payload is encoded. Two connections may give the same format different payload types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadFormat(PayloadParams);
-
-impl PayloadFormat {
-    /// The usual format of a codec, for streams that were not negotiated by SDP. Of H.264 it is the constrained baseline profile in
-    /// packetization mode 1, which browsers must decode (RFC 7742 section 6.2).
-    pub fn of(codec: Codec) -> Self {
-        let mut config = CodecConfig::empty();
-        match codec {
-            Codec::Opus => config.enable_opus(true, false),
-            Codec::Vp8 => config.enable_vp8(true),
-            Codec::H264 => config.add_h264(Pt::from(102), None, true, 0x0042_e01f),
-            Codec::Vp9 => config.enable_vp9(true),
-            Codec::Av1 => config.enable_av1(true),
-        }
-        #[expect(clippy::indexing_slicing, reason = "each of the calls adds one")]
-        Self(config.params()[0])
-    }
-
-    /// Its codec.
-    pub fn codec(&self) -> Option<Codec> {
-        negotiation::codec(&self.0)
-    }
-}
 
 /// What all connections of a shard share.
 pub struct Stack {
@@ -97,89 +72,6 @@ impl Stack {
             clock,
         }
     }
-}
-
-/// A connection that cannot go on, or input that it cannot take.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The SDP does not parse, or cannot be negotiated. The connection is as it was.
-    #[error("{0}")]
-    Sdp(String),
-    /// The connection is over.
-    #[error("the WebRTC stack failed: {0}")]
-    Stack(#[from] RtcError),
-    /// A bug in the stack, caught. The connection is over.
-    #[error("the WebRTC stack panicked")]
-    Panicked,
-}
-
-/// What a connection wants done, or tells.
-pub enum Polled {
-    /// Send this.
-    Datagram {
-        /// Where to.
-        to: SocketAddr,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Something happened.
-    Event(ConnectionEvent),
-    /// Nothing until then.
-    Idle(Instant),
-}
-
-/// What happened on a connection.
-pub enum ConnectionEvent {
-    /// ICE and DTLS are up.
-    Connected,
-    /// ICE has had no check for a long time. It may come back.
-    Disconnected,
-    /// The peer closed it.
-    Closed,
-    /// Media arrived.
-    Packet(MediaPacket),
-    /// The peer does not send, or does not receive, a stream any more.
-    StreamEnded(Mid),
-    /// The peer needs a key frame on an m-line that we send on.
-    KeyFrameWanted(Mid),
-    /// What may be sent to the peer has changed noticeably: see [`Connection::estimate`].
-    Estimate,
-    /// A data channel can be written to.
-    ChannelOpen(Channel, Delivery),
-    /// A data channel is gone.
-    ChannelClosed(Channel),
-    /// A data channel has room again.
-    ChannelDrained,
-    /// A message arrived.
-    Message(Channel, Vec<u8>),
-}
-
-/// A data channel of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Channel(ChannelId);
-
-/// An m-line to be added to our next offer, on which we send.
-#[derive(Debug, Clone)]
-pub struct NewLine {
-    /// Sound or picture.
-    pub kind: Kind,
-    /// The first part of `a=msid`.
-    pub stream_id: String,
-    /// The second part of `a=msid`.
-    pub track_id: String,
-}
-
-/// What our next offer changes.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    /// m-lines to add.
-    pub add: Vec<NewLine>,
-    /// m-lines to stop sending on.
-    pub stop: Vec<Mid>,
-    /// New ICE credentials.
-    pub restart_ice: bool,
-    /// Data channels to add.
-    pub channels: Vec<Delivery>,
 }
 
 /// One peer connection.
