@@ -2,11 +2,11 @@
 // alike; and a second codec is sent as long as somebody can decode no other.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { CallPage } from './lib/call-page.js';
-import { launchChromium, newPage, videoStatistics } from './lib/chromium.js';
-import { startDev } from './lib/cluster.js';
-import { LivekitClient, serveLivekitPage } from './lib/livekit.js';
+import { newPage, videoStatistics } from './lib/chromium.js';
+import { LivekitClient } from './lib/livekit.js';
+import { browser, cluster, site, stage } from './lib/stage.js';
 import { grows, stopsGrowing, until } from './lib/wait.js';
 
 const CAMERA = { resolution: { width: 1280, height: 720, frameRate: 15 } };
@@ -15,19 +15,7 @@ const LARGE = { width: 1280, height: 720 };
 // What nobody watches any more is sent on for some seconds, in case somebody looks again.
 const PATIENT = { seconds: 45 };
 
-let cluster;
-let browser;
-let site;
-
-before(async () => {
-  [cluster, browser, site] = await Promise.all([startDev(), launchChromium(), serveLivekitPage()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await cluster?.stop();
-});
+stage();
 
 /** Frames that a page has encoded so far, by RID, in one codec or in all. */
 async function encoded(page, codec = '') {

@@ -1,25 +1,13 @@
 // Every codec passes through: one client publishes in it, another decodes it.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium, newPage } from './lib/chromium.js';
-import { startDev } from './lib/cluster.js';
-import { LivekitClient, serveLivekitPage } from './lib/livekit.js';
+import { test } from 'node:test';
+import { newPage } from './lib/chromium.js';
+import { LivekitClient } from './lib/livekit.js';
+import { browser, cluster, site, stage } from './lib/stage.js';
 import { grows } from './lib/wait.js';
 
-let cluster;
-let browser;
-let site;
-
-before(async () => {
-  [cluster, browser, site] = await Promise.all([startDev(), launchChromium(), serveLivekitPage()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await cluster?.stop();
-});
+stage();
 
 for (const codec of ['vp8', 'h264', 'vp9', 'av1']) {
   test(`a picture in ${codec.toUpperCase()} is decoded at the far end`, { timeout: 120_000 }, async (t) => {

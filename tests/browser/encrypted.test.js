@@ -1,10 +1,10 @@
 // End-to-end encryption of LiveKit's SDK: the node forwards, chooses layers and finds key frames without the key.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium, newPage } from './lib/chromium.js';
-import { startDev } from './lib/cluster.js';
-import { LivekitClient, serveLivekitPage } from './lib/livekit.js';
+import { test } from 'node:test';
+import { newPage } from './lib/chromium.js';
+import { LivekitClient } from './lib/livekit.js';
+import { browser, cluster, site, stage } from './lib/stage.js';
 import { grows, until } from './lib/wait.js';
 
 const WIDTH = 960;
@@ -13,19 +13,7 @@ const SMALL_CAMERA = { resolution: { width: 320, height: 180, frameRate: 15 } };
 const KEY = 'known to those who may see';
 const PATIENT = { seconds: 45 };
 
-let cluster;
-let browser;
-let site;
-
-before(async () => {
-  [cluster, browser, site] = await Promise.all([startDev(), launchChromium(), serveLivekitPage()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await cluster?.stop();
-});
+stage();
 
 async function publish(client, camera, options) {
   // A browser that has other work would encode a smaller picture, and less than all layers of it.

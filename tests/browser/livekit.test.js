@@ -1,31 +1,20 @@
 // The unmodified npm livekit-client against the gateway's LiveKit protocol.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium, newPage, received } from './lib/chromium.js';
-import { startDev } from './lib/cluster.js';
-import { LivekitClient, serveLivekitPage } from './lib/livekit.js';
+import { test } from 'node:test';
+import { newPage, received } from './lib/chromium.js';
+import { LivekitClient } from './lib/livekit.js';
+import { browser, cluster, site, stage } from './lib/stage.js';
 import { until } from './lib/wait.js';
 
 const room = 'livekit';
-let cluster;
-let browser;
-let site;
 let ann;
 let ben;
 let cleo;
 
 const connect = async (identity) => LivekitClient.connect(await newPage(browser), site, cluster, room, identity);
 
-before(async () => {
-  [cluster, browser, site] = await Promise.all([startDev(), launchChromium(), serveLivekitPage()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await cluster?.stop();
-});
+stage();
 
 test('two clients connect, publish camera and microphone, and see and hear each other', { timeout: 120_000 }, async (t) => {
   ann = await connect('ann');

@@ -1,25 +1,13 @@
 // Two dialects in one room: the page over HTTP, and livekit-client over its WebSocket.
 
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { CallPage } from './lib/call-page.js';
-import { launchChromium, newPage } from './lib/chromium.js';
-import { startDev } from './lib/cluster.js';
-import { LivekitClient, serveLivekitPage } from './lib/livekit.js';
+import { newPage } from './lib/chromium.js';
+import { LivekitClient } from './lib/livekit.js';
+import { browser, cluster, site, stage } from './lib/stage.js';
 import { until } from './lib/wait.js';
 
-let cluster;
-let browser;
-let site;
-
-before(async () => {
-  [cluster, browser, site] = await Promise.all([startDev(), launchChromium(), serveLivekitPage()]);
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await cluster?.stop();
-});
+stage();
 
 test('a page and a livekit-client see and hear each other, and mute and leave are seen', { timeout: 150_000 }, async () => {
   const page = await CallPage.join(await newPage(browser), cluster, 'mixed', 'page');
