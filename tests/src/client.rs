@@ -298,19 +298,10 @@ fn announcement(wish: &Wish, lines: &Lines) -> Vec<PublishTrack> {
         }
     };
     vec![PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: mid.to_string(),
-        kind: Kind::Video,
-        source: Source::Camera,
-        name: String::new(),
-        muted: false,
         width: 640,
         height: 480,
         layers: rids.iter().enumerate().map(layer).collect(),
-        codec: None,
-        stream: String::new(),
-        dialect_info: None,
+        ..PublishTrack::new(mid.to_string(), Kind::Video, Source::Camera)
     }]
 }
 

@@ -260,6 +260,27 @@ pub struct PublishTrack {
     pub dialect_info: Option<String>,
 }
 
+impl PublishTrack {
+    /// A track of which nothing more is said.
+    pub fn new(cid: impl Into<String>, kind: Kind, source: Source) -> Self {
+        Self {
+            cid: cid.into(),
+            kind,
+            source,
+            name: String::new(),
+            muted: false,
+            width: 0,
+            height: 0,
+            layers: Vec::new(),
+            codec: None,
+            backup_codec: None,
+            encoding_of: None,
+            stream: String::new(),
+            dialect_info: None,
+        }
+    }
+}
+
 /// Where a client streams to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

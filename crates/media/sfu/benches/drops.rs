@@ -228,19 +228,8 @@ fn context(stream: &SrtpStream) -> Context {
 
 fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: SrtpSuite, publishes: bool) -> Joined {
     let track = PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: "track".into(),
-        kind: Kind::Video,
-        source: Source::Camera,
-        name: String::new(),
-        muted: false,
-        width: 0,
-        height: 0,
-        layers: Vec::new(),
         codec: Some("video/VP8".into()),
-        stream: String::new(),
-        dialect_info: None,
+        ..PublishTrack::new("track", Kind::Video, Source::Camera)
     };
     let join = Join {
         limits: Default::default(),

@@ -253,19 +253,8 @@ impl Publisher {
 
 fn publisher(shard: &mut Shard, now: Instant, number: usize) -> Publisher {
     let track = PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: "track".into(),
-        kind: Kind::Video,
-        source: Source::Camera,
-        name: String::new(),
-        muted: false,
-        width: 0,
-        height: 0,
-        layers: Vec::new(),
         codec: Some("video/VP8".into()),
-        stream: String::new(),
-        dialect_info: None,
+        ..PublishTrack::new("track", Kind::Video, Source::Camera)
     };
     let joined = join(
         shard,

@@ -366,21 +366,11 @@ fn inlet(line: &sdp::MediaLine<'_>) -> UnclaimedLine {
 
 /// What an m-line that nobody has announced is taken for.
 fn unannounced(line: &UnclaimedLine) -> PublishTrack {
-    PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: line.track_id.clone().unwrap_or_else(|| line.mid.as_str().to_owned()),
-        kind: line.kind,
-        source: likely_source(line.kind),
-        name: String::new(),
-        muted: false,
-        width: 0,
-        height: 0,
-        layers: Vec::new(),
-        codec: None,
-        stream: String::new(),
-        dialect_info: None,
-    }
+    PublishTrack::new(
+        line.track_id.clone().unwrap_or_else(|| line.mid.as_str().to_owned()),
+        line.kind,
+        likely_source(line.kind),
+    )
 }
 
 /// What sends an m-line that nobody has announced.

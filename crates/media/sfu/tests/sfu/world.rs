@@ -75,19 +75,8 @@ pub fn publication(index: usize, codec: &str) -> PublishTrack {
         _ => (Kind::Video, Source::Camera),
     };
     PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: format!("track-{index}"),
-        kind,
-        source,
-        name: String::new(),
-        muted: false,
-        width: 0,
-        height: 0,
-        layers: Vec::new(),
         codec: Some(codec.to_owned()),
-        stream: String::new(),
-        dialect_info: None,
+        ..PublishTrack::new(format!("track-{index}"), kind, source)
     }
 }
 

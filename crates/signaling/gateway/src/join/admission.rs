@@ -294,13 +294,6 @@ mod tests {
     #[test]
     fn every_field_of_a_track_is_known_except_the_dialects() {
         let full = PublishTrack {
-            backup_codec: None,
-            encoding_of: None,
-            cid: "a".into(),
-            kind: Kind::Video,
-            source: Source::Camera,
-            name: String::new(),
-            muted: false,
             width: 1,
             height: 1,
             layers: vec![LayerInfo {
@@ -310,8 +303,7 @@ mod tests {
                 bitrate: 1,
             }],
             codec: Some("video/VP8".into()),
-            stream: String::new(),
-            dialect_info: None,
+            ..PublishTrack::new("a", Kind::Video, Source::Camera)
         };
         let value = serde_json::to_value(&full).unwrap();
         let mut fields: Vec<_> = value.as_object().unwrap().keys().cloned().collect();

@@ -177,19 +177,12 @@ fn publish_track(index: usize, track: &Publish) -> Result<PublishTrack, ApiError
         Kind::Video => Source::Camera,
     });
     Ok(PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: index.to_string(),
-        kind: track.kind,
-        source,
         name: track.name.clone(),
         muted: track.muted,
         width: track.width,
         height: track.height,
-        layers: Vec::new(),
         codec: Some(media_type(track.kind, &track.codec)?),
-        stream: String::new(),
-        dialect_info: None,
+        ..PublishTrack::new(index.to_string(), track.kind, source)
     })
 }
 

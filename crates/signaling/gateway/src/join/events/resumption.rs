@@ -87,19 +87,14 @@ impl Resumption {
 
 fn publish(stream: &SrtpStream, info: &TrackInfo) -> PublishTrack {
     PublishTrack {
-        backup_codec: None,
-        encoding_of: None,
-        cid: stream.mid.clone(),
-        kind: info.kind,
-        source: info.source,
         name: info.name.clone(),
         muted: info.muted,
         width: info.width,
         height: info.height,
-        layers: Vec::new(),
         codec: Some(stream.codec.clone()),
         stream: info.stream.clone(),
         dialect_info: info.dialect_info.clone(),
+        ..PublishTrack::new(stream.mid.clone(), info.kind, info.source)
     }
 }
 
