@@ -12,6 +12,7 @@ mod administration;
 mod command;
 mod event;
 mod join;
+mod resumption;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ pub use administration::{ParticipantUpdate, RoomCommand};
 pub use command::{Command, Preference, Quality, Target};
 pub use event::{CloseReason, CodecWanted, Event, StreamState, SubscriptionFault};
 pub use join::{COUNTER_OFFER_ID, CounterOffer, Join, Joined, OneOffer, ParticipantLimits, Transports};
+pub use resumption::{Agreed, ChannelInfo, Resume, Resumption, ResumptionChange, SaidTrack, Wanted};
 
 use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
 use crate::srtp::SrtpSession;
@@ -92,6 +94,17 @@ pub enum Request {
         /// The room.
         room: RoomName,
     },
+    /// A room that was lost with its node goes on here: open it, or find it open, and expect those who were in it. They are shown to everyone as
+    /// if they were there, until they are taken up ([`Join::resume`]), join anew, or have not come within the time that an absent
+    /// participant has. Those who are in the room already stay as they are. Answered with [`Reply::Opened`].
+    Expect {
+        /// The orchestrator's signed ticket; see [`crate::ticket`].
+        ticket: String,
+        /// The room as it was last; a room that is opened by this takes its id, its time and its metadata from it.
+        room: Box<RoomInfo>,
+        /// Who was in it, as far as the gateway knows; the hidden ones too.
+        participants: Vec<ParticipantInfo>,
+    },
     /// Admit a participant. Answered with [`Reply::Joined`].
     Join(Box<Join>),
     /// Do something for a participant that was admitted before, by whichever gateway.
@@ -119,7 +132,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply {
-    /// To [`Request::Open`].
+    /// To [`Request::Open`] and [`Request::Expect`].
     Opened {
         /// Where the room's media goes.
         media: MediaAddress,
@@ -186,6 +199,9 @@ pub struct Snapshot {
     /// What the participant may use, as its join said: a gateway that puts it back into its room at another node has to repeat it.
     #[serde(default, skip_serializing_if = "ParticipantLimits::is_none")]
     pub limits: ParticipantLimits,
+    /// What takes the participant up again at another node; none: only its client can, by joining anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumption: Option<Box<Resumption>>,
     /// Who left within the last minute: a client that lost its signaling meanwhile was not told, and a gateway that did not serve it
     /// before cannot know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

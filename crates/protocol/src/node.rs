@@ -9,14 +9,23 @@
 //! | `POST /v1/nodes/{node}/reports` | [`ReportNode`] | 200 [`Verdict`]; 404 |
 //! | `PUT /v1/nodes/{node}/state` | [`SetNodeState`] | 204; 404; 409 when the node is lost |
 //! | `GET /v1/nodes` | | 200 [`NodeList`] |
+//! | `PUT /v1/nodes/{node}/drain` | [`DrainNode`] | 200 [`Drain`]: begun, or gone on with these settings; 404; 409 when the node is lost |
+//! | `GET /v1/nodes/{node}/drain` | | 200 [`Drain`], the last one; 404 when there was none |
+//! | `DELETE /v1/nodes/{node}/drain` | | 200 [`Drain`]: cancelled, the node takes rooms again; 404 |
 //!
-//! And orchestrator → media node, on the node's control listener: `GET /v1/epoch`, 200 [`EpochHeld`].
+//! And orchestrator → media node, on the node's control listener:
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/epoch` | | 200 [`EpochHeld`] |
+//! | `GET /v1/rooms` | | 200 [`HostedRooms`] |
+//! | `POST /v1/moves` | [`MoveRoom`] | 204: the participants' gateways have been told; 404 when it does not host the room in that generation |
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::placement::Track;
+use crate::placement::{Placement, Track};
 use crate::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
 /// A node announces itself.
@@ -177,6 +186,111 @@ pub struct EpochHeld {
     pub node: NodeId,
     /// Its epoch, if its lease has not run out.
     pub epoch: Option<Epoch>,
+}
+
+/// The rooms that a node hosts, by its own account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedRooms {
+    /// In no order.
+    pub rooms: Vec<HostedRoom>,
+}
+
+/// A room that a node hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedRoom {
+    /// Which.
+    pub room: RoomName,
+    /// In which generation.
+    pub generation: Generation,
+    /// How many participants are in it.
+    pub participants: u32,
+    /// It is moving to another node, and has not left altogether.
+    #[serde(default)]
+    pub moving: bool,
+}
+
+/// A room was handed to another node, and its participants are to go there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRoom {
+    /// The room, in the generation that the node hosts.
+    pub generation: Generation,
+    /// Where it is from now on.
+    pub to: Placement,
+    /// How long the participants may take, in milliseconds; who is still there then is told that the node is gone.
+    pub within_ms: u64,
+}
+
+/// Empty a node: its rooms are moved to others, one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainNode {
+    /// Rooms per second, more than 0.
+    #[serde(default = "default_drain_rate")]
+    pub rate: f64,
+    /// For how long to go on, in milliseconds; what is left then stays where it is. None: until it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+fn default_drain_rate() -> f64 {
+    5.0
+}
+
+impl Default for DrainNode {
+    fn default() -> Self {
+        Self {
+            rate: default_drain_rate(),
+            deadline_ms: None,
+        }
+    }
+}
+
+/// How far the emptying of a node has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Drain {
+    /// Which node.
+    pub node: NodeId,
+    /// The node's epoch when it began.
+    pub epoch: Epoch,
+    /// How it stands.
+    pub state: DrainState,
+    /// Rooms that it had when it began, and those that came since.
+    pub rooms: u64,
+    /// Of these, those that are still on it, by the room map.
+    pub rooms_left: u64,
+    /// Rooms that could not be moved so far, since no other node takes them.
+    pub stuck: u64,
+    /// See [`DrainNode::rate`].
+    pub rate: f64,
+    /// How long it will go on, in milliseconds, as far as can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+    /// How long it may still go on, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// How long ago it began, in milliseconds.
+    pub age_ms: u64,
+    /// The orchestrator that carries it on at present.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+}
+
+/// How a [`Drain`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DrainState {
+    /// It goes on.
+    Running,
+    /// The node hosts nothing any more.
+    Done,
+    /// An operator has ended it.
+    Cancelled,
+    /// Its deadline came first; the node still takes no new rooms.
+    Expired,
+    /// The node went, with what it still had.
+    Lost,
 }
 
 /// All nodes.

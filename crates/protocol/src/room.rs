@@ -13,16 +13,19 @@ use crate::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 pub struct RoomInfo {
     /// Its name.
     pub name: RoomName,
-    /// Its id for this stay on a node: `RM_…`.
+    /// Its id from when it is opened until it is closed, at whichever nodes: `RM_…`.
     pub id: String,
     /// How often it has been placed.
     pub generation: Generation,
-    /// When it was opened on its node, in milliseconds since 1970.
+    /// When it was opened, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Participants that are not hidden.
     pub participants: u32,
     /// Participants that publish at least one track.
     pub publishers: u32,
+    /// Free text of the application.
+    #[serde(default)]
+    pub metadata: String,
 }
 
 /// A participant as the others see it.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use signalbox_protocol::control::{
     CloseReason, Command, Event, Join, NodeFrame, Refusal, RefusalReason, Reply, Request, RoomCommand,
 };
+use signalbox_protocol::room::{ParticipantInfo, RoomInfo};
 use signalbox_protocol::{Epoch, Generation, Identity, ParticipantId, RoomName};
 use signalbox_sfu::{Output, Shard, ShardStats};
 use tokio::sync::oneshot;
@@ -70,6 +71,8 @@ pub struct AdmittedRequest {
 pub enum Work {
     /// [`Request::Open`].
     Open(RoomName, Generation),
+    /// [`Request::Expect`].
+    Expect(Box<RoomInfo>, Vec<ParticipantInfo>, Generation),
     /// [`Request::Join`].
     Join(Box<Join>, Generation),
     /// [`Request::Participant`].
@@ -83,6 +86,7 @@ impl Work {
     pub fn new(request: Request, generation: Generation) -> Self {
         match request {
             Request::Open { room, .. } => Work::Open(room, generation),
+            Request::Expect { room, participants, .. } => Work::Expect(room, participants, generation),
             Request::Join(join) => Work::Join(join, generation),
             Request::Participant {
                 room,
@@ -205,7 +209,7 @@ impl Host {
             Work::Administer(room, command) => {
                 answer.send(self.core.handle_room_command(now, &room, command));
             }
-            Work::Open(..) | Work::Join(..) if epoch.is_none() || epoch != self.serving => {
+            Work::Open(..) | Work::Expect(..) | Work::Join(..) if epoch.is_none() || epoch != self.serving => {
                 self.not_opened(&work);
                 answer.send(Err(Refusal::new(
                     RefusalReason::Ticket,
@@ -216,6 +220,14 @@ impl Host {
                 self.supersede(now, &room, generation, out);
                 let result = self.core.handle_open(now, &room, generation);
                 self.opened(&room, generation, result.is_ok(), false);
+                answer.send(result);
+            }
+            Work::Expect(info, participants, generation) => {
+                let room = info.name.clone();
+                self.supersede(now, &room, generation, out);
+                let entered = !participants.is_empty();
+                let result = self.core.handle_expect(now, generation, *info, participants);
+                self.opened(&room, generation, result.is_ok(), entered);
                 answer.send(result);
             }
             Work::Join(join, generation) => {
@@ -295,6 +307,7 @@ impl Host {
     fn not_opened(&self, work: &Work) {
         let (room, generation) = match work {
             Work::Open(room, generation) => (room, *generation),
+            Work::Expect(room, _, generation) => (&room.name, *generation),
             Work::Join(join, generation) => (&join.room, *generation),
             Work::Participant(..) | Work::Administer(..) => return,
         };

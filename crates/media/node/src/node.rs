@@ -42,9 +42,10 @@ impl Node {
                 room.clone()
             }
             Request::Join(join) => join.room.clone(),
+            Request::Expect { room, .. } => room.name.clone(),
         };
         let ticket = match &frame.request {
-            Request::Open { ticket, .. } => Some((ticket, false)),
+            Request::Open { ticket, .. } | Request::Expect { ticket, .. } => Some((ticket, false)),
             Request::Join(join) => Some((&join.ticket, true)),
             Request::Participant { .. } | Request::Administer { .. } => None,
         };

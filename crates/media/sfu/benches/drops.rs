@@ -255,6 +255,7 @@ fn join(shard: &mut Shard, now: Instant, room: &str, identity: &str, suite: Srtp
             resume: Vec::new(),
         }),
         dialect_info: None,
+        resume: None,
     };
     match shard.handle_join(now, Generation(1), join).unwrap() {
         Reply::Joined(joined) => *joined,

@@ -304,6 +304,7 @@ fn request(identity: &str) -> Join {
         one_offer: None,
         srtp: None,
         dialect_info: None,
+        resume: None,
     }
 }
 

@@ -30,6 +30,10 @@ impl Room {
                         .collect(),
                 });
             }
+            RoomCommand::SetMetadata { metadata } => {
+                self.set_metadata(cx, metadata)?;
+                return self.administer(cx, now, RoomCommand::List);
+            }
             RoomCommand::Find { participant } => {
                 let id = self.named(&participant)?;
                 return self.told(&id);
@@ -63,6 +67,19 @@ impl Room {
             }
         }
         Ok(Reply::Done)
+    }
+
+    fn set_metadata(&mut self, cx: &mut Context, metadata: String) -> Result<(), Refusal> {
+        if metadata.len() > MAX_METADATA_BYTES {
+            let detail = format!("The room's metadata may have at most {MAX_METADATA_BYTES} bytes.");
+            return Err(Refusal::new(RefusalReason::Invalid, detail));
+        }
+        if self.metadata != metadata {
+            self.metadata = metadata;
+            let room = self.info();
+            self.tell(cx, Event::RoomUpdated { room }, |_| true);
+        }
+        Ok(())
     }
 
     /// Ends a participant's track, announced or published.

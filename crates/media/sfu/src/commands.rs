@@ -239,7 +239,7 @@ impl Room {
                 };
                 self.update(cx, now, id, update)?;
             }
-            Command::Leave => self.remove(cx, now, id, CloseReason::Left),
+            Command::Leave | Command::Moved => self.remove(cx, now, id, CloseReason::Left),
         }
         Ok(Reply::Done)
     }

@@ -62,6 +62,8 @@ pub struct Room {
     pub generation: Generation,
     /// When it was opened, in milliseconds since 1970.
     pub created_at_ms: u64,
+    /// Free text of the application.
+    pub metadata: String,
     /// Who is in it.
     pub participants: BTreeMap<ParticipantId, Participant>,
     /// The same by identity.
@@ -101,6 +103,7 @@ impl Room {
             id,
             generation,
             created_at_ms,
+            metadata: String::new(),
             participants: BTreeMap::new(),
             by_identity: HashMap::new(),
             tracks: BTreeMap::new(),
@@ -129,6 +132,7 @@ impl Room {
             created_at_ms: self.created_at_ms,
             participants: visible as u32,
             publishers: publishers.len() as u32,
+            metadata: self.metadata.clone(),
         }
     }
 
@@ -163,6 +167,7 @@ impl Room {
             media: None,
             srtp: participant.srtp.clone(),
             limits: participant.limits,
+            resumption: None,
             departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
     }

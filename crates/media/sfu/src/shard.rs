@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use signalbox_protocol::control::{
     CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, RoomCommand, Transports,
 };
-use signalbox_protocol::room::MediaAddress;
+use signalbox_protocol::room::{MediaAddress, ParticipantInfo, RoomInfo};
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
 
@@ -161,6 +161,25 @@ impl Shard {
         match self.rooms.get_mut(key) {
             Some(room) => room.join(&mut self.cx, now, now_ms, media, join),
             None => Err(no_participant()),
+        }
+    }
+
+    /// Opens a room that was lost with its node, or finds it open, and expects those who were in it. The caller has checked the ticket.
+    pub fn handle_expect(
+        &mut self,
+        now: Instant,
+        generation: Generation,
+        room: RoomInfo,
+        participants: Vec<ParticipantInfo>,
+    ) -> Result<Reply, Refusal> {
+        let _ = participants;
+        self.handle_open(now, &room.name, generation)
+    }
+
+    /// Tells everyone in a room whose gateway listens.
+    pub fn tell_room(&mut self, room: &RoomName, event: Event) {
+        if let Some(room) = self.keys.get(room).and_then(|key| self.rooms.get(*key)) {
+            room.tell(&mut self.cx, event, |_| true);
         }
     }
 

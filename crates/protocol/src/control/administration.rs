@@ -14,6 +14,11 @@ use crate::room::GrantsUpdate;
 pub enum RoomCommand {
     /// Tell the room and everyone in it, the hidden ones too. Answered with [`Reply::Room`](super::Reply::Room).
     List,
+    /// Change what everyone is told of the room itself. Answered with [`Reply::Room`](super::Reply::Room).
+    SetMetadata {
+        /// Free text of the application.
+        metadata: String,
+    },
     /// Tell one participant. Answered with [`Reply::Participant`](super::Reply::Participant).
     Find {
         /// Which.

@@ -97,6 +97,8 @@ pub enum Command {
     },
     /// Leave the room.
     Leave,
+    /// It has been taken up at another node ([`Event::Moving`](super::Event::Moving)): forget it here, and tell nobody.
+    Moved,
 }
 
 /// How a subscriber wants a track.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Quality;
-use crate::room::{ParticipantInfo, ParticipantQuality, Slot, Speaker};
+use super::{Quality, ResumptionChange, Target};
+use crate::placement::Placement;
+use crate::room::{ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker};
 use crate::{ParticipantId, TrackId};
 
 /// What happened to a participant.
@@ -117,6 +118,35 @@ pub enum Event {
         id: u32,
         /// The SDP.
         sdp: String,
+    },
+    /// What everyone is told of the room itself has changed: its metadata.
+    RoomUpdated {
+        /// As it is now.
+        room: RoomInfo,
+    },
+    /// To one participant's gateway: its [`Resumption`](super::Resumption) has changed.
+    Resumable {
+        /// How.
+        change: ResumptionChange,
+    },
+    /// To one participant's gateway: media can flow on a connection of its, for the first time, or again after it was made anew.
+    Connected {
+        /// Which.
+        target: Target,
+    },
+    /// To the gateway of a participant that was taken up here: its client has reached this node, but for a second no handshake of DTLS was
+    /// done, as with clients that do not begin one anew. It has to join anew.
+    MoveStalled {
+        /// On which connection.
+        target: Target,
+    },
+    /// The room moves to another node: take the participant up there ([`Join::resume`](super::Join::resume)), then say
+    /// [`Command::Moved`](super::Command::Moved). Until then it is still served here.
+    Moving {
+        /// Where to, with a ticket.
+        to: Box<Placement>,
+        /// How long it is still served here, in milliseconds.
+        within_ms: u64,
     },
     /// Another link has attached the participant: no more of its events come over this one.
     AttachedElsewhere,

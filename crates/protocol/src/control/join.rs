@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Quality, Snapshot};
+use super::{Quality, Resume, Snapshot};
 use crate::room::{Grants, MediaAddress, PublishTrack};
 use crate::srtp::{SrtpRequest, SrtpSession};
 use crate::{Identity, RoomName};
@@ -53,6 +53,9 @@ pub struct Join {
     /// See [`ParticipantInfo::dialect_info`](crate::room::ParticipantInfo::dialect_info).
     #[serde(default)]
     pub dialect_info: Option<String>,
+    /// It was in the room at another node. What this says goes before what the fields above say; of [`Transports::Srtp`] the streams are in `srtp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Box<Resume>>,
 }
 
 /// What one participant may use, as its token says. The node's own limits hold as well; the lower one counts.

@@ -97,6 +97,7 @@ impl JoinSpec {
             one_offer: spec.one_offer,
             srtp: spec.srtp,
             dialect_info: spec.dialect_info,
+            resume: None,
         }
     }
 }

@@ -170,6 +170,7 @@ impl Node {
             one_offer: None,
             srtp: None,
             dialect_info: None,
+            resume: None,
         }))
     }
 

@@ -51,6 +51,7 @@ fn join(shard: &mut Shard, now: Instant, identity: &str) -> ParticipantId {
         one_offer: None,
         srtp: None,
         dialect_info: None,
+        resume: None,
     };
     match shard.handle_join(now, Generation(1), join).unwrap() {
         Reply::Joined(joined) => joined.snapshot.participant.id,

@@ -202,6 +202,7 @@ impl World {
             one_offer: None,
             srtp: None,
             dialect_info: None,
+            resume: None,
         }
     }
 

@@ -176,6 +176,13 @@ pub(super) fn tell(event: Event, roster: &mut Roster) -> Told {
         })],
         // They belong to the other kind of connection, or are the session's business.
         Event::Slots { .. } | Event::SlotsWanted { .. } | Event::AttachedElsewhere => Vec::new(),
+        Event::Resumable { .. } | Event::Connected { .. } | Event::MoveStalled { .. } | Event::Moving { .. } => {
+            Vec::new()
+        }
+        Event::RoomUpdated { room } => {
+            roster.put_room(&room);
+            vec![room_update(&roster.room())]
+        }
         Event::EncodingsWanted { track, codecs } => encodings_wanted(&track, &codecs).into_iter().collect(),
         Event::StreamStates { streams } => stream_states(&streams).into_iter().collect(),
         Event::SubscriptionFailed { track, reason, .. } => {

@@ -45,6 +45,11 @@ impl Roster {
         &self.me
     }
 
+    /// Takes note of what has changed of the room itself.
+    pub(super) fn put_room(&mut self, room: &RoomInfo) {
+        self.room = room.clone();
+    }
+
     /// Takes note of a participant as it is now.
     pub(super) fn put(&mut self, participant: &ParticipantInfo) {
         let here = Here {
@@ -126,6 +131,7 @@ mod tests {
                 created_at_ms: 0,
                 participants: 0,
                 publishers: 0,
+                metadata: String::new(),
             },
             participant: participant("PA_me", "me"),
             others: others.iter().map(|(id, identity)| participant(id, identity)).collect(),
@@ -134,6 +140,7 @@ mod tests {
             qualities: Vec::new(),
             media: None,
             srtp: None,
+            resumption: None,
             departed: Vec::new(),
         }
     }

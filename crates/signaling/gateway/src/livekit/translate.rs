@@ -37,6 +37,7 @@ pub(super) fn room(info: &RoomInfo) -> lk::Room {
         enabled_codecs: codecs(),
         num_participants: info.participants,
         num_publishers: info.publishers,
+        metadata: info.metadata.clone(),
         ..lk::Room::default()
     }
 }

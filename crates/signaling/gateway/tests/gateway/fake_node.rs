@@ -182,7 +182,7 @@ impl FakeNode {
             generation: Generation(self.0.generation.load(Ordering::SeqCst)),
         };
         let reply = match request {
-            Request::Open { .. } => Reply::Opened { media },
+            Request::Open { .. } | Request::Expect { .. } => Reply::Opened { media },
             Request::Join(join) => {
                 let number = self.0.participants.fetch_add(1, Ordering::SeqCst) + 1;
                 let id = ParticipantId::new(format!("PA_{number}"));
@@ -267,6 +267,13 @@ impl FakeNode {
                 room: snapshot(room, "x".parse().unwrap(), ParticipantId::new("x"), String::new()).room,
                 participants: members,
             },
+            RoomCommand::SetMetadata { metadata } => Reply::Room {
+                room: RoomInfo {
+                    metadata,
+                    ..snapshot(room, "x".parse().unwrap(), ParticipantId::new("x"), String::new()).room
+                },
+                participants: members,
+            },
             RoomCommand::Find { participant } => Reply::Participant {
                 participant: Box::new(named(&participant)?),
             },
@@ -341,6 +348,7 @@ fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String)
             created_at_ms: 1,
             participants: 1,
             publishers: 0,
+            metadata: String::new(),
         },
         participant: participant(id.as_str(), identity.as_str(), &name),
         others: Vec::new(),
@@ -349,6 +357,7 @@ fn snapshot(room: RoomName, identity: Identity, id: ParticipantId, name: String)
         qualities: Vec::new(),
         media: None,
         srtp: None,
+        resumption: None,
         departed: Vec::new(),
     }
 }

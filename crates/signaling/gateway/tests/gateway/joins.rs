@@ -12,7 +12,7 @@ use crate::fake_orchestrator::FakeOrchestrator;
 fn tickets(node: &FakeNode) -> Vec<String> {
     let ticket = |request| match request {
         Request::Join(join) => Some(join.ticket),
-        Request::Open { ticket, .. } => Some(ticket),
+        Request::Open { ticket, .. } | Request::Expect { ticket, .. } => Some(ticket),
         Request::Participant { .. } | Request::Administer { .. } => None,
     };
     node.requests().into_iter().filter_map(ticket).collect()

@@ -150,7 +150,7 @@ impl Node {
                     ..
                 } => {}
                 Request::Participant { command, .. } => return command,
-                Request::Join(_) | Request::Open { .. } | Request::Administer { .. } => {}
+                Request::Join(_) | Request::Open { .. } | Request::Expect { .. } | Request::Administer { .. } => {}
             }
         }
     }
@@ -217,6 +217,7 @@ impl Inner {
             Request::Participant {
                 participant, command, ..
             } => self.command(participant, command),
+            Request::Expect { .. } => Ok(Reply::Opened { media: media() }),
             Request::Open { .. } | Request::Administer { .. } => unreachable!("no such request in this dialect"),
         };
         let result: Outcome = result.into();
@@ -242,12 +243,7 @@ impl Inner {
         participants.insert(participant.id.clone(), participant.clone());
         Reply::Joined(Box::new(Joined {
             snapshot: snapshot(&participants, &participant),
-            media: MediaAddress {
-                ip: [127, 0, 0, 1].into(),
-                port: 50_000,
-                node: NodeId::random(),
-                generation: Generation(1),
-            },
+            media: media(),
             answer: None,
             counter_offer: None,
             ice_session: None,
@@ -278,6 +274,15 @@ impl Inner {
     }
 }
 
+fn media() -> MediaAddress {
+    MediaAddress {
+        ip: [127, 0, 0, 1].into(),
+        port: 50_000,
+        node: NodeId::random(),
+        generation: Generation(1),
+    }
+}
+
 fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &ParticipantInfo) -> Snapshot {
     let others: Vec<_> = participants.values().filter(|p| p.id != me.id).cloned().collect();
     Snapshot {
@@ -289,6 +294,7 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
             created_at_ms: 1_700_000_000_000,
             participants: u32::try_from(others.len()).unwrap() + 1,
             publishers: 0,
+            metadata: String::new(),
         },
         participant: me.clone(),
         others,
@@ -297,6 +303,7 @@ fn snapshot(participants: &HashMap<ParticipantId, ParticipantInfo>, me: &Partici
         qualities: Vec::new(),
         media: None,
         srtp: None,
+        resumption: None,
         departed: Vec::new(),
     }
 }

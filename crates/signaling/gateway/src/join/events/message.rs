@@ -123,6 +123,11 @@ pub(super) enum Told {
         /// Of those that were for it: it takes them too slowly.
         received: u64,
     },
+    /// The room itself has changed: its metadata.
+    Room {
+        /// As it is now.
+        room: RoomInfo,
+    },
     /// The room has moved: media goes to another address from now on. Of a client without a peer connection, its streams are there already.
     /// If `closed` follows, the client has to join there anew.
     Moved {
@@ -215,7 +220,14 @@ impl Told {
                 track,
                 reason,
             },
-            Event::Offer { .. } | Event::MutedRemotely { .. } | Event::AttachedElsewhere => return None,
+            Event::RoomUpdated { room } => Self::Room { room },
+            Event::Offer { .. }
+            | Event::MutedRemotely { .. }
+            | Event::AttachedElsewhere
+            | Event::Resumable { .. }
+            | Event::Connected { .. }
+            | Event::MoveStalled { .. }
+            | Event::Moving { .. } => return None,
         })
     }
 
@@ -238,6 +250,7 @@ impl Told {
             Self::Quality { .. } => "quality",
             Self::PublishLimited { .. } => "publish_limited",
             Self::DataLost { .. } => "data_lost",
+            Self::Room { .. } => "room",
             Self::Moved { .. } => "moved",
             Self::Closed { .. } => "closed",
         }
