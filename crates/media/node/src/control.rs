@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET /v1/control` with the cluster secret | WebSocket; see [`signalbox_protocol::control`] |
 //! | `GET /v1/epoch` with the cluster secret | [`EpochHeld`]: whether the node holds its epoch at this moment |
+//! | `GET /v1/rooms` with the cluster secret | [`HostedRooms`](signalbox_protocol::node::HostedRooms): the rooms here |
+//! | `POST /v1/moves` with the cluster secret | [`MoveRoom`]: a room is another node's, send those in it there. 204; 404; 409; 503 |
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 while the node holds a lease, else 503 |
 //! | `GET /metrics` | Prometheus text |
@@ -13,28 +15,34 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use signalbox_protocol::Secrets;
 use signalbox_protocol::control::{MAX_FRAME_BYTES, PATH};
-use signalbox_protocol::node::EpochHeld;
+use signalbox_protocol::node::{EpochHeld, MoveRoom};
 use signalbox_protocol::problem::{self, Problem};
 use subtle::{Choice, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::counters::Counters;
+use crate::hand_off::{self, Failed};
 use crate::lease::Boottime;
 use crate::link::LinkId;
 use crate::link_task;
 use crate::metrics;
 use crate::node::Node;
+use crate::rooms::Unmoved;
+
+/// How long an order to move a room may be, in bytes. The longest has a room name, a URL and a ticket, of some hundred bytes each.
+const MAX_ORDER_BYTES: usize = 64 * 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -66,6 +74,8 @@ impl Control {
         Router::new()
             .route(PATH, get(link))
             .route("/v1/epoch", get(epoch))
+            .route("/v1/rooms", get(rooms))
+            .route("/v1/moves", post(begin_move))
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(show_metrics))
@@ -78,7 +88,12 @@ impl Control {
                 )
             })
             .method_not_allowed_fallback(|| async {
-                problem(405, "method-not-allowed", "Method not allowed", "Use GET.")
+                problem(
+                    405,
+                    "method-not-allowed",
+                    "Method not allowed",
+                    "Use GET; for /v1/moves POST.",
+                )
             })
             .with_state(self)
     }
@@ -115,6 +130,62 @@ async fn epoch(State(control): State<Control>, headers: HeaderMap) -> Response {
         epoch: control.node.lease.epoch(Boottime::now()),
     };
     Json(held).into_response()
+}
+
+async fn rooms(State(control): State<Control>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = authorize(&control, &headers) {
+        return refusal;
+    }
+    Json(hand_off::hosted(&control.node).await).into_response()
+}
+
+/// The body is not read before the secret was seen.
+async fn begin_move(State(control): State<Control>, headers: HeaderMap, body: Body) -> Response {
+    if let Err(refusal) = authorize(&control, &headers) {
+        return refusal;
+    }
+    let Ok(bytes) = to_bytes(body, MAX_ORDER_BYTES).await else {
+        return problem(
+            413,
+            "too-large",
+            "Too large",
+            "The body is longer than an order can be, or was cut off.",
+        );
+    };
+    let order = match serde_json::from_slice::<MoveRoom>(&bytes) {
+        Ok(order) => order,
+        Err(error) => {
+            let detail = format!("The body is not an order to move a room: {error}.");
+            return problem(400, "invalid-body", "Invalid body", &detail);
+        }
+    };
+    match hand_off::begin(&control.node, order).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(Failed::Senseless) => problem(
+            400,
+            "invalid-move",
+            "Invalid move",
+            "A room moves to another node and into a later generation.",
+        ),
+        Err(Failed::Unmoved(Unmoved::NotHosted)) => problem(
+            404,
+            "unknown-room",
+            "Unknown room",
+            "The node does not host the room in this generation (any more); there is nobody to send elsewhere.",
+        ),
+        Err(Failed::Unmoved(Unmoved::Overtaken)) => problem(
+            409,
+            "overtaken",
+            "Overtaken",
+            "The room moves to a later generation already; ask the room map where it is.",
+        ),
+        Err(Failed::Unmoved(Unmoved::Busy)) => problem(
+            503,
+            "overloaded",
+            "Overloaded",
+            "The room's shard has too much to do; try again in a moment.",
+        ),
+    }
 }
 
 /// Refuses who does not send the cluster secret.

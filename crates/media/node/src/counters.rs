@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::link::REFUSALS;
+
 /// The counters.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -17,8 +19,8 @@ pub struct Counters {
     pub unauthorized: AtomicU64,
     /// Requests read.
     pub requests: AtomicU64,
-    /// Requests refused, in the order of [`crate::link::REFUSALS`].
-    pub refusals: [AtomicU64; 11],
+    /// Requests refused, in the order of [`REFUSALS`].
+    pub refusals: [AtomicU64; REFUSALS.len()],
     /// Frames for gateways that could not be delivered any more.
     pub frames_dropped: AtomicU64,
     /// Registrations with the orchestrator.
@@ -33,6 +35,10 @@ pub struct Counters {
     pub rooms_closed: AtomicU64,
     /// Rooms closed because an orchestrator said that they are not this node's.
     pub rooms_stale: AtomicU64,
+    /// Rooms that have moved to another node.
+    pub rooms_moved: AtomicU64,
+    /// Participants that were still in a room when the time for its move was over.
+    pub left_behind: AtomicU64,
 }
 
 impl Counters {

@@ -8,18 +8,22 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use signalbox_protocol::control::{
     CloseReason, Command, Event, Join, NodeFrame, Refusal, RefusalReason, Reply, Request, RoomCommand,
 };
+use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::{ParticipantInfo, RoomInfo};
 use signalbox_protocol::{Epoch, Generation, Identity, ParticipantId, RoomName};
 use signalbox_sfu::{Output, Shard, ShardStats};
 use tokio::sync::oneshot;
 
+use crate::counters::Counters;
 use crate::lease::{Boottime, Lease};
 use crate::link::{Answer, Link, LinkId, overloaded};
+use crate::moves::Moves;
 use crate::rooms::Rooms;
 
 /// What a shard's thread is asked.
@@ -47,6 +51,24 @@ pub enum ShardCommand {
         reason: CloseReason,
         /// Told when it is closed.
         done: oneshot::Sender<()>,
+    },
+    /// A room is another node's; those in it are to go there.
+    Move {
+        /// Which.
+        room: RoomName,
+        /// In which generation it is here.
+        generation: Generation,
+        /// Where it is.
+        to: Box<Placement>,
+        /// How long it is served here.
+        until: Instant,
+        /// Told when the gateways' news are in their links' queues.
+        done: oneshot::Sender<()>,
+    },
+    /// How many participants are in each room?
+    Count {
+        /// The answer.
+        answer: oneshot::Sender<HashMap<RoomName, u32>>,
     },
     /// Close every room, because the node stops or has lost its lease.
     CloseAll {
@@ -110,21 +132,25 @@ pub struct Host {
     core: Shard,
     rooms: HashMap<RoomName, Hosted>,
     attached: HashMap<ParticipantId, Link>,
+    moves: Moves,
     table: Arc<Rooms>,
     lease: Arc<Lease>,
+    counters: Arc<Counters>,
     /// The epoch that the rooms belong to.
     serving: Option<Epoch>,
 }
 
 impl Host {
     /// Around an empty core.
-    pub fn new(core: Shard, table: Arc<Rooms>, lease: Arc<Lease>) -> Self {
+    pub fn new(core: Shard, table: Arc<Rooms>, lease: Arc<Lease>, counters: Arc<Counters>) -> Self {
         Self {
             core,
             rooms: HashMap::new(),
             attached: HashMap::new(),
+            moves: Moves::default(),
             table,
             lease,
+            counters,
             serving: None,
         }
     }
@@ -147,11 +173,12 @@ impl Host {
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
         self.core.handle_timeout(now);
         self.drain(now, out);
+        self.end_moved(now, out);
     }
 
     /// When [`Host::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.core.poll_timeout()
+        self.core.poll_timeout().into_iter().chain(self.moves.due()).min()
     }
 
     /// The core's counters.
@@ -182,12 +209,61 @@ impl Host {
                 self.close_room(now, &room, generation, reason, out);
                 let _ = done.send(());
             }
+            ShardCommand::Move {
+                room,
+                generation,
+                to,
+                until,
+                done,
+            } => {
+                self.begin_move(now, room, generation, *to, until, out);
+                let _ = done.send(());
+            }
+            ShardCommand::Count { answer } => {
+                let count = |room: &RoomName| u32::try_from(self.core.participants(room)).unwrap_or(u32::MAX);
+                let _ = answer.send(self.rooms.keys().map(|room| (room.clone(), count(room))).collect());
+            }
             ShardCommand::CloseAll { done } => {
                 self.close_all(now, out);
                 let _ = done.send(());
             }
         }
         self.drain(now, out);
+        self.end_moved(now, out);
+    }
+
+    fn begin_move(
+        &mut self,
+        now: Instant,
+        room: RoomName,
+        generation: Generation,
+        to: Placement,
+        until: Instant,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        let hosted = self.rooms.get(&room);
+        if hosted.is_none_or(|hosted| hosted.generation != generation) {
+            // It was never opened, or has ended with its epoch: nothing has to go anywhere.
+            return self.table.closed(&room, generation, now);
+        }
+        let event = self.moves.begin(now, room.clone(), to, until);
+        self.core.tell_room(&room, event);
+        self.drain(now, out);
+    }
+
+    /// Ends the rooms that everyone has left for another node, and those whose time is over.
+    fn end_moved(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        for room in self.moves.over(now, |room| self.core.participants(room) == 0) {
+            let Some(generation) = self.rooms.get(&room).map(|hosted| hosted.generation) else {
+                continue;
+            };
+            let left = self.core.participants(&room) as u64;
+            self.close_room(now, &room, generation, CloseReason::NodeGone, out);
+            self.table.closed(&room, generation, now);
+            Counters::add(&self.counters.rooms_moved);
+            self.counters.left_behind.fetch_add(left, Ordering::Relaxed);
+            tracing::info!(%room, %generation, left, "the room has moved to another node");
+        }
     }
 
     fn request(&mut self, now: Instant, request: AdmittedRequest, out: &mut impl FnMut(SocketAddr, &[u8])) {
@@ -203,8 +279,16 @@ impl Host {
         }
         match work {
             Work::Participant(room, participant, identity, command) => {
-                let result = self.participant(now, &room, &participant, &identity, command, answer.link());
+                let attaches = matches!(command, Command::Attach);
+                let link = answer.link().clone();
+                let result = self.participant(now, &room, &participant, &identity, command, &link);
+                let attached = attaches && result.is_ok();
                 answer.send(result);
+                // Its gateway, or the one before, may have missed it.
+                if attached && let Some(event) = self.moves.event(now, &room) {
+                    let to = vec![participant];
+                    link.push(NodeFrame::Event { to, event });
+                }
             }
             Work::Administer(room, command) => {
                 answer.send(self.core.handle_room_command(now, &room, command));
@@ -352,6 +436,7 @@ impl Host {
             self.core.close_room(now, room, reason);
             self.drain(now, out);
             self.rooms.remove(room);
+            self.moves.forget(room);
         }
     }
 
@@ -362,6 +447,7 @@ impl Host {
         self.core.close_all(now, CloseReason::NodeGone);
         self.drain(now, out);
         self.rooms.clear();
+        self.moves = Moves::default();
         self.attached.clear();
     }
 

@@ -216,6 +216,16 @@ pub fn render(node: &Node) -> String {
             "Rooms closed because they are not this node's any more.",
             &own.rooms_stale,
         ),
+        (
+            "rooms_moved_total",
+            "Rooms that have moved to another node.",
+            &own.rooms_moved,
+        ),
+        (
+            "left_behind_total",
+            "Participants that were still in a room when the time for its move was over.",
+            &own.left_behind,
+        ),
     ] {
         page.counter(name, help, count.load(Ordering::Relaxed));
     }

@@ -5,6 +5,9 @@
 //! placement was closed or fenced, so a ticket for the higher one proves that the lower one is dead. A lower one is a ticket
 //! that was overtaken.
 //!
+//! **A room that moves is another node's already**, in a higher generation, and is only served here until those in it have gone there. Nobody
+//! enters it, no heartbeat names it, and it is neither closed in agreement with the orchestrator nor ended as stale.
+//!
 //! What enters a room is decided and handed to the room's shard under one lock, so that what is decided first also arrives
 //! first: after a room was marked as closing, whatever its shard is asked comes behind the last admission.
 //!
@@ -37,6 +40,8 @@ enum State {
     Closing,
     /// It is not this node's any more, and ends.
     Stale,
+    /// It is another node's, in this generation, and those in it are on their way there.
+    Moving(Generation),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +67,28 @@ struct Table {
     stopping: bool,
 }
 
+/// Why a room does not begin to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmoved {
+    /// It is not hosted here in that generation, or ends.
+    NotHosted,
+    /// It moves already, to a later generation.
+    Overtaken,
+    /// Its shard has too much to do.
+    Busy,
+}
+
+/// A hosted room, by what the table knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Which.
+    pub room: RoomName,
+    /// In which generation.
+    pub generation: Generation,
+    /// It is on its way to another node.
+    pub moving: bool,
+}
+
 /// A room that became empty and is closing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emptied {
@@ -79,6 +106,7 @@ pub struct Rooms {
     table: Mutex<Table>,
     emptied: Notify,
     doubted: Notify,
+    left: Notify,
     max_hosted: usize,
     max_closed: usize,
 }
@@ -99,6 +127,7 @@ impl Rooms {
             }),
             emptied: Notify::new(),
             doubted: Notify::new(),
+            left: Notify::new(),
             max_hosted,
             max_closed: MAX_CLOSED,
         }
@@ -144,7 +173,11 @@ impl Rooms {
                     "The room is being closed here; ask the orchestrator anew in a moment.",
                 ));
             }
-            Some(hosted) if generation == hosted.generation && hosted.state == State::Stale => return Err(overtaken()),
+            Some(hosted)
+                if generation == hosted.generation && matches!(hosted.state, State::Stale | State::Moving(_)) =>
+            {
+                return Err(overtaken());
+            }
             // A replaced generation keeps its shard, whose queue then puts the old one's end before the new one's start.
             Some(hosted) => hosted.shard,
             None => table.least_loaded(load).ok_or_else(|| {
@@ -254,11 +287,36 @@ impl Rooms {
     pub fn mark_stale(&self, room: &RoomName, generation: Generation) -> Option<usize> {
         let mut table = self.table();
         let hosted = table.hosted.get_mut(room)?;
-        if hosted.generation != generation || hosted.state == State::Stale {
+        if hosted.generation != generation || matches!(hosted.state, State::Stale | State::Moving(_)) {
             return None;
         }
         hosted.state = State::Stale;
         Some(hosted.shard)
+    }
+
+    /// The room is another node's from now on, in generation `to`: nobody enters it here any more. `hand_over` tells its shard, without
+    /// waiting; when that fails, nothing has changed. Of a room that moves already this changes where to.
+    ///
+    /// # Errors
+    /// See [`Unmoved`].
+    pub fn begin_move(
+        &self,
+        room: &RoomName,
+        generation: Generation,
+        to: Generation,
+        hand_over: impl FnOnce(usize) -> Result<(), Refusal>,
+    ) -> Result<(), Unmoved> {
+        let mut table = self.table();
+        let hosted = table.hosted.get_mut(room).ok_or(Unmoved::NotHosted)?;
+        if hosted.generation != generation || hosted.state == State::Stale {
+            return Err(Unmoved::NotHosted);
+        }
+        if matches!(hosted.state, State::Moving(known) if known > to) {
+            return Err(Unmoved::Overtaken);
+        }
+        hand_over(hosted.shard).map_err(|_| Unmoved::Busy)?;
+        hosted.state = State::Moving(to);
+        Ok(())
     }
 
     /// The generation is closed for good.
@@ -273,6 +331,16 @@ impl Rooms {
             table.count(hosted.shard, -1);
         }
         table.remember_closed(room, generation, now);
+        if table.hosted.is_empty() {
+            self.left.notify_one();
+        }
+    }
+
+    /// Waits until no room is hosted. For one caller at a time.
+    pub async fn until_empty(&self) {
+        while !self.is_empty() {
+            self.left.notified().await;
+        }
     }
 
     /// Forgets every hosted room: the epoch is over, and with it every ticket that named it.
@@ -282,6 +350,7 @@ impl Rooms {
         table.emptied.clear();
         table.doubted.clear();
         table.rooms.fill(0);
+        self.left.notify_one();
     }
 
     /// The node has registered with this cluster. Another one's generations say nothing about its own: what was closed there is
@@ -299,15 +368,27 @@ impl Rooms {
         self.table().stopping = true;
     }
 
-    /// Every hosted room, for a heartbeat that names them.
+    /// Every room that is this node's, for a heartbeat that names them.
     pub fn digests(&self) -> Vec<RoomDigest> {
         let table = self.table();
-        table
-            .hosted
-            .iter()
+        let own = table.hosted.iter();
+        own.filter(|(_, hosted)| !matches!(hosted.state, State::Moving(_)))
             .map(|(room, hosted)| RoomDigest {
                 room: room.clone(),
                 generation: hosted.generation,
+            })
+            .collect()
+    }
+
+    /// Every hosted room, those that move among them.
+    pub fn list(&self) -> Vec<Listed> {
+        let table = self.table();
+        let hosted = table.hosted.iter();
+        hosted
+            .map(|(room, hosted)| Listed {
+                room: room.clone(),
+                generation: hosted.generation,
+                moving: matches!(hosted.state, State::Moving(_)),
             })
             .collect()
     }
@@ -557,6 +638,54 @@ mod tests {
         assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
         rooms.closed(&name("a"), Generation(2), now);
         assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        enter(&rooms, "a", 3, now).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_moving_room_admits_nobody_is_not_named_and_ends_without_an_agreement() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        let begin = |generation, to| {
+            let hand_over = |_| Ok(());
+            rooms.begin_move(&name("a"), Generation(generation), Generation(to), hand_over)
+        };
+        assert_eq!(begin(2, 3), Err(Unmoved::NotHosted));
+        enter(&rooms, "a", 2, now).unwrap();
+        assert_eq!(begin(1, 3), Err(Unmoved::NotHosted));
+        let busy = |_| Err(Refusal::new(RefusalReason::Overloaded, ""));
+        let moved = rooms.begin_move(&name("a"), Generation(2), Generation(3), busy);
+        assert_eq!(moved, Err(Unmoved::Busy));
+        enter(&rooms, "a", 2, now).unwrap();
+
+        assert_eq!(begin(2, 3), Ok(()));
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        assert_eq!(rooms.digests(), []);
+        assert!(rooms.list().iter().all(|listed| listed.moving));
+        assert_eq!(rooms.mark_stale(&name("a"), Generation(2)), None);
+        rooms.mark_empty(&name("a"), Generation(2));
+        rooms.unmark_empty(&name("a"), Generation(2));
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+        assert!(rooms.table().emptied.is_empty());
+        // The target has died, and the room was handed to a third node.
+        assert_eq!(begin(2, 4), Ok(()));
+        assert_eq!(begin(2, 3), Err(Unmoved::Overtaken));
+
+        rooms.closed(&name("a"), Generation(2), now);
+        rooms.until_empty().await;
+        assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+    }
+
+    #[test]
+    fn a_room_that_comes_back_while_it_moves_away_is_open_again() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        rooms
+            .begin_move(&name("a"), Generation(1), Generation(2), |_| Ok(()))
+            .unwrap();
+        enter(&rooms, "a", 3, now).unwrap();
+        assert_eq!(rooms.digests().len(), 1);
+        rooms.closed(&name("a"), Generation(1), now);
         enter(&rooms, "a", 3, now).unwrap();
     }
 

@@ -52,6 +52,7 @@ pub async fn run(
     let orchestrators = Orchestrators::new(config.orchestrators()?, &config.cluster_secret)?;
     let rooms = Arc::new(Rooms::new(media.len(), capacity as usize));
     let lease = Arc::new(Lease::default());
+    let counters = Arc::new(Counters::default());
 
     let end_shards = CancellationToken::new();
     // Also when this function fails or is dropped halfway.
@@ -87,6 +88,7 @@ pub async fn run(
             },
             rooms: Arc::clone(&rooms),
             lease: Arc::clone(&lease),
+            counters: Arc::clone(&counters),
             stop: end_shards.clone(),
         };
         let (shard, thread) = shard_thread::spawn(setup).map_err(failed)?;
@@ -117,7 +119,7 @@ pub async fn run(
         lease,
         orchestrators,
         shards,
-        counters: Arc::new(Counters::default()),
+        counters,
     });
 
     let end_links = CancellationToken::new();

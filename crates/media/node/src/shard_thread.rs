@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::counters::Counters;
 use crate::host::{Host, ShardCommand};
 use crate::lease::{Boottime, Lease};
 use crate::link::overloaded;
@@ -66,6 +67,8 @@ pub struct ShardSetup {
     pub rooms: Arc<Rooms>,
     /// The node's lease.
     pub lease: Arc<Lease>,
+    /// The node's counters.
+    pub counters: Arc<Counters>,
     /// Ends the thread.
     pub stop: CancellationToken,
 }
@@ -122,7 +125,7 @@ pub fn spawn(setup: ShardSetup) -> io::Result<(ShardHandle, JoinHandle<()>)> {
             let worker = Worker {
                 socket,
                 commands: receiver,
-                host: Host::new(core, setup.rooms, setup.lease),
+                host: Host::new(core, setup.rooms, setup.lease, setup.counters),
                 run: SendRun::default(),
                 report: shared,
                 stop: setup.stop,

@@ -336,6 +336,12 @@ impl Shard {
         self.rooms.iter().map(|(_, room)| (&room.name, room.generation))
     }
 
+    /// How many participants a room has; 0 when it is not open.
+    pub fn participants(&self, room: &RoomName) -> usize {
+        let room = self.keys.get(room).and_then(|key| self.rooms.get(*key));
+        room.map_or(0, |room| room.participants.len())
+    }
+
     /// Makes a participant's connection panic.
     #[cfg(test)]
     pub(crate) fn panic_in(&mut self, participant: &ParticipantId) {

@@ -4,6 +4,7 @@ mod cluster;
 mod control;
 mod events;
 mod lease;
+mod moves;
 mod orchestrator;
 mod rooms;
 mod udp;
