@@ -47,6 +47,7 @@ impl Room {
             transports: join.transports,
             // Nobody is told anything of an admission that may still fail.
             is_attached: false,
+            offers_once: join.one_offer.is_some(),
             publisher: None,
             last_offer: None,
             subscriber: None,
@@ -212,11 +213,13 @@ impl Room {
             Command::Unpublish { track } => self.unpublish(cx, now, id, &track)?,
             Command::Mute { track, muted } => self.mute(cx, now, id, &track, muted)?,
             Command::Subscribe { tracks, subscribed } => {
-                for track in self.known(&tracks) {
+                let known = self.known(&tracks);
+                for track in &known {
                     if let Some(participant) = self.participants.get_mut(id) {
-                        participant.wants.entry(track).or_default().subscribed = Some(subscribed);
+                        participant.wants.entry(track.clone()).or_default().subscribed = Some(subscribed);
                     }
                 }
+                self.tell_of_wants(cx, id, &known);
                 self.refresh_subscriptions(cx, now, id);
             }
             Command::Prefer { tracks, preference } => self.prefer(cx, now, id, &tracks, preference),
@@ -278,6 +281,7 @@ impl Room {
             .and_then(|participant| participant.pending.iter_mut().find(|(pending, _)| pending == track));
         if let Some((_, said)) = pending {
             said.muted = muted;
+            self.tell_of_track(cx, id, track);
             return Ok(());
         }
         self.own_track(id, track)?;
@@ -312,14 +316,16 @@ impl Room {
         tracks: &[TrackId],
         preference: Preference,
     ) {
-        for track in self.known(tracks) {
+        let known = self.known(tracks);
+        for track in &known {
             if let Some(participant) = self.participants.get_mut(id) {
                 participant.wants.entry(track.clone()).or_default().preference = preference;
             }
-            if let Some(track) = self.tracks.get_mut(&track) {
+            if let Some(track) = self.tracks.get_mut(track) {
                 track.prefer(now, id, preference, &mut cx.connections);
             }
         }
+        self.tell_of_wants(cx, id, &known);
         self.allocate(cx, now, id);
     }
 }

@@ -337,7 +337,9 @@ impl Connection {
             Event::Closed => Some(ConnectionEvent::Closed),
             Event::RtpPacket(packet) => self.media_packet(now, packet).map(ConnectionEvent::Packet),
             Event::ChannelOpen(id, label) => {
-                Delivery::from_label(&label).map(|delivery| ConnectionEvent::ChannelOpen(Channel(id), delivery))
+                let delivery = Delivery::from_label(&label)?;
+                let stream = self.rtc.direct_api().sctp_stream_id_by_channel_id(id)?;
+                Some(ConnectionEvent::ChannelOpen(Channel(id), delivery, stream))
             }
             Event::ChannelClose(id) => Some(ConnectionEvent::ChannelClosed(Channel(id))),
             Event::ChannelBufferedAmountLow(_) => Some(ConnectionEvent::ChannelDrained),

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use signalbox_protocol::control::{Refusal, RefusalReason, Reply};
+use signalbox_protocol::control::{Refusal, RefusalReason, Reply, SaidTrack};
 use signalbox_protocol::room::PublishTrack;
 use signalbox_protocol::{ParticipantId, TrackId};
 
@@ -63,9 +63,16 @@ impl Room {
             ));
         }
         match (participant.claim_line(&said), participant.publisher) {
-            (Some(line), Some(key)) => self.add_encoding(cx, now, key, &line, of, &said),
+            (Some(line), Some(key)) => {
+                let announced = cx.ids.track(letter(said.kind));
+                self.add_encoding(cx, now, key, &line, of, (announced, &said));
+            }
             // Under an id of its own, which nobody knows, so that nobody takes it for the track.
-            _ => participant.pending.push((cx.ids.track(letter(said.kind)), said)),
+            _ => {
+                let announced = cx.ids.track(letter(said.kind));
+                participant.pending.push((announced.clone(), said));
+                self.tell_of_track(cx, id, &announced);
+            }
         }
         Ok(reply)
     }
@@ -78,11 +85,18 @@ impl Room {
         key: Key,
         line: &UnclaimedLine,
         of: &TrackId,
-        said: &PublishTrack,
+        (announced, said): (TrackId, &PublishTrack),
     ) {
         let Some(track) = self.tracks.get_mut(of) else {
             return;
         };
+        let further = SaidTrack {
+            id: announced.clone(),
+            said: said.clone(),
+            mid: line.mid.as_str().to_owned(),
+        };
+        let publisher = track.publisher.clone();
+        track.said_further.push(further);
         let layers = if said.layers.is_empty() {
             &line.layers
         } else {
@@ -92,6 +106,7 @@ impl Room {
         track.add_encoding(key, line.mid, codec_of(said), rids);
         // Whoever waited for it.
         track.request_awaited(now, &mut cx.connections);
+        self.tell_of_track(cx, &publisher, &announced);
         self.refresh_everyones_subscriptions(cx, now);
     }
 

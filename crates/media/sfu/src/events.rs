@@ -11,7 +11,7 @@ use crate::connection::{Channel, ConnectionEvent};
 use crate::connections::Key;
 use crate::data::{self, Delivery};
 use crate::packet::{MediaPacket, Mid};
-use crate::participant::Participant;
+use crate::participant::{MAX_CHANNELS, OpenChannel, Participant};
 use crate::room::{Context, Room};
 use crate::track::Track;
 use crate::transport::Transport;
@@ -46,21 +46,28 @@ impl Room {
             }
             ConnectionEvent::Estimate => self.allocate(cx, now, id),
             ConnectionEvent::StreamEnded(mid) => self.stream_ended(cx, now, key, id, mid),
-            ConnectionEvent::ChannelOpen(channel, delivery) => {
+            ConnectionEvent::ChannelOpen(channel, delivery, stream) => {
                 if let Some(participant) = self.participants.get_mut(id) {
-                    participant
-                        .channels
-                        .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
-                    participant.channels.push((key, channel, delivery));
+                    let channels = &mut participant.channels;
+                    channels.retain(|open| (open.connection, open.channel) != (key, channel));
+                    if channels.len() < MAX_CHANNELS {
+                        channels.push(OpenChannel {
+                            connection: key,
+                            channel,
+                            delivery,
+                            stream,
+                        });
+                    }
                 }
+                self.tell_of_channels(cx, id);
                 self.drain(cx, id);
             }
             ConnectionEvent::ChannelClosed(channel) => {
                 if let Some(participant) = self.participants.get_mut(id) {
-                    participant
-                        .channels
-                        .retain(|(owner, open, _)| (*owner, *open) != (key, channel));
+                    let channels = &mut participant.channels;
+                    channels.retain(|open| (open.connection, open.channel) != (key, channel));
                 }
+                self.tell_of_channels(cx, id);
             }
             ConnectionEvent::ChannelDrained => self.drain(cx, id),
             ConnectionEvent::Message(channel, message) => self.message(cx, now, key, id, channel, &message),
@@ -173,8 +180,8 @@ impl Room {
             return;
         };
         let mut channels = sender.channels.iter();
-        let delivery = channels.find(|(owner, open, _)| (*owner, *open) == (key, channel));
-        let delivery = delivery.map(|(_, _, delivery)| *delivery);
+        let delivery = channels.find(|open| (open.connection, open.channel) == (key, channel));
+        let delivery = delivery.map(|open| open.delivery);
         let is_reliable = u64::from(delivery == Some(Delivery::Reliable));
         // Counted before it is looked at: what is garbage costs as well.
         if !sender.data.may_send(now, message.len()) {
@@ -282,10 +289,14 @@ fn send(cx: &mut Context, receiver: &Participant, delivery: Delivery, message: &
         Transports::Single | Transports::Srtp => Target::Publisher,
         Transports::Dual => Target::Subscriber,
     };
-    let channel = receiver.channels.iter().find(|(key, _, open)| {
-        *open == delivery && cx.connections.get(*key).is_some_and(|entry| entry.target == wanted)
+    let channel = receiver.channels.iter().find(|open| {
+        let entry = cx.connections.get(open.connection);
+        open.delivery == delivery && entry.is_some_and(|entry| entry.target == wanted)
     });
-    let Some((key, channel, _)) = channel else {
+    let Some(OpenChannel {
+        connection, channel, ..
+    }) = channel
+    else {
         return false;
     };
     let at_most = match delivery {
@@ -294,7 +305,7 @@ fn send(cx: &mut Context, receiver: &Participant, delivery: Delivery, message: &
     };
     // A fault shows itself again when the connection is polled, and is handled there.
     cx.connections
-        .change(*key)
+        .change(*connection)
         .and_then(|entry| entry.transport.peer_mut())
         .is_some_and(|connection| connection.send(*channel, message, at_most).unwrap_or(false))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use signalbox_protocol::control::{ParticipantLimits, Preference, Transports};
+use signalbox_protocol::control::{Agreed, ParticipantLimits, Preference, Transports, Wanted};
 use signalbox_protocol::room::{
     ConnectionQuality, Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source,
 };
@@ -23,6 +23,9 @@ use crate::rewrite::Rewriter;
 /// Tracks that were announced and have no m-line yet.
 pub const MAX_PENDING_TRACKS: usize = 32;
 
+/// Data channels of a participant that are used; LiveKit's clients have four. Higher: a client that opens many costs more.
+pub const MAX_CHANNELS: usize = 16;
+
 /// A participant.
 pub struct Participant {
     /// As the others see it, but for the tracks.
@@ -31,6 +34,8 @@ pub struct Participant {
     pub transports: Transports,
     /// A gateway takes its events.
     pub is_attached: bool,
+    /// Its client offers once, and can be moved to no other node.
+    pub offers_once: bool,
     /// The connection that the client offers.
     pub publisher: Option<Key>,
     /// The last offer of a client that offers once, to be repeated with other ICE credentials. None: it is another client, or the
@@ -64,14 +69,26 @@ pub struct Participant {
     pub srtp: Option<Box<SrtpSession>>,
     /// The node's offers.
     pub negotiation: Negotiation,
-    /// Open data channels.
-    pub channels: Vec<(Key, Channel, Delivery)>,
+    /// Open data channels, at most [`MAX_CHANNELS`].
+    pub channels: Vec<OpenChannel>,
     /// Its data messages.
     pub data: data::Flow,
     /// How well its connection does, as everyone was told last.
     pub quality: Option<ConnectionQuality>,
     /// Since when it has neither signaling nor media.
     pub absent_since: Option<Instant>,
+}
+
+/// An open data channel.
+pub struct OpenChannel {
+    /// On which connection.
+    pub connection: Key,
+    /// Which.
+    pub channel: Channel,
+    /// What it is for.
+    pub delivery: Delivery,
+    /// Its SCTP stream.
+    pub stream: u16,
 }
 
 /// What a participant said about a track.
@@ -119,6 +136,8 @@ pub struct Negotiation {
     pub in_flight: Option<(u32, String)>,
     /// The last offer's id.
     pub last_id: u32,
+    /// With two connections, the last offer that was answered: the participant's next node goes on from there.
+    pub agreed: Option<Box<Agreed>>,
     /// The next offer restarts ICE.
     pub restart_ice: bool,
 }
@@ -164,6 +183,15 @@ impl Participant {
     /// How it wants a track.
     pub fn preference(&self, track: &TrackId) -> Preference {
         self.wants.get(track).map(|want| want.preference).unwrap_or_default()
+    }
+
+    /// What it has said about a track.
+    pub fn wanted(&self, track: &TrackId) -> Option<Wanted> {
+        self.wants.get(track).map(|want| Wanted {
+            track: track.clone(),
+            subscribed: want.subscribed,
+            preference: want.preference,
+        })
     }
 
     /// Whether it may publish from a source.

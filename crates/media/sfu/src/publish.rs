@@ -158,7 +158,7 @@ impl Room {
         let live = self
             .tracks
             .values()
-            .find(|track| track.publisher == *id && track.cid == said.cid);
+            .find(|track| track.publisher == *id && track.said.cid == said.cid);
         if let Some(track) = live {
             return Ok(Reply::Published {
                 track: Box::new(track.info.clone()),
@@ -194,7 +194,10 @@ impl Room {
         let info = track_info(track.clone(), &said);
         match (participant.claim_line(&said), participant.publisher) {
             (Some(line), Some(key)) => self.go_live(cx, now, id, key, &line, (track, said)),
-            _ => participant.pending.push((track, said)),
+            _ => {
+                participant.pending.push((track.clone(), said));
+                self.tell_of_track(cx, id, &track);
+            }
         }
         Ok(Reply::Published { track: Box::new(info) })
     }
@@ -210,7 +213,7 @@ impl Room {
         (track, mut said): (TrackId, PublishTrack),
     ) {
         if let Some(of) = &said.encoding_of {
-            return self.add_encoding(cx, now, key, line, of, &said);
+            return self.add_encoding(cx, now, key, line, of, (track, &said));
         }
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
         let most = self
@@ -234,23 +237,27 @@ impl Room {
         if let Some(codec) = said.codec.as_deref().and_then(Codec::from_mime_type).or(offered) {
             info.mime_type = codec.mime_type().to_owned();
         }
-        let mut published = Track::new(info, id.clone(), key, mid, said.cid);
-        published.is_redundant = said
-            .codec
-            .as_deref()
-            .is_some_and(|codec| codec.eq_ignore_ascii_case(RED));
-        let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
-        published.backup = backup.filter(|codec| codec.kind() == said.kind);
-        if said.kind == Kind::Audio {
-            // Shared sound has no pauses of speech.
-            let is_steady = said.source == Source::ScreenShareAudio;
-            published.set_selected(self.loudest.insert(now, &track, is_steady));
-        }
-        self.tracks.insert(track.clone(), published);
+        self.insert_track(now, Track::new(info, id.clone(), key, mid, said));
+        self.tell_of_track(cx, id, &track);
         if let Some(participant) = self.changed(id) {
             self.tell_about(cx, id, Event::TrackPublished { participant, track });
         }
         self.refresh_everyones_subscriptions(cx, now);
+    }
+
+    /// A track is there from now on.
+    pub fn insert_track(&mut self, now: Instant, mut track: Track) {
+        let said = &track.said;
+        let codec = said.codec.as_deref();
+        track.is_redundant = codec.is_some_and(|codec| codec.eq_ignore_ascii_case(RED));
+        let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
+        track.backup = backup.filter(|codec| codec.kind() == said.kind);
+        if track.info.kind == Kind::Audio {
+            // Shared sound has no pauses of speech.
+            let is_steady = track.info.source == Source::ScreenShareAudio;
+            track.set_selected(self.loudest.insert(now, track.id(), is_steady));
+        }
+        self.tracks.insert(track.id().clone(), track);
     }
 
     /// Ends a track.

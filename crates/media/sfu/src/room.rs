@@ -167,7 +167,7 @@ impl Room {
             media: None,
             srtp: participant.srtp.clone(),
             limits: participant.limits,
-            resumption: None,
+            resumption: self.resumption(id).map(Box::new),
             departed: self.departed.iter().map(|(_, departed)| departed.clone()).collect(),
         })
     }

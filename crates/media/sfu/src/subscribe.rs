@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use signalbox_protocol::control::{Event, Refusal, RefusalReason, Transports};
+use signalbox_protocol::control::{Agreed, Event, Refusal, RefusalReason, Transports};
 use signalbox_protocol::room::{Kind, Slot};
 use signalbox_protocol::{ParticipantId, TrackId};
 
@@ -307,10 +307,19 @@ impl Room {
         };
         let taken = connection.accept_answer(answer);
         cx.connections.refresh_ufrag(key);
-        participant.negotiation.in_flight = None;
+        let answered = participant.negotiation.in_flight.take();
         if let Err(fault) = taken {
             participant.outlets.retain(|outlet| outlet.is_open);
             return Err(refused(&fault));
+        }
+        if participant.transports == Transports::Dual {
+            participant.negotiation.agreed = answered.map(|(id, offer)| {
+                Box::new(Agreed {
+                    id,
+                    offer,
+                    answer: answer.to_owned(),
+                })
+            });
         }
         // On a single connection a client may refuse m-lines, which then carry nothing.
         if participant.transports == Transports::Single {

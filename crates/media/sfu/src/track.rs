@@ -11,8 +11,8 @@ mod targets;
 
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::Preference;
-use signalbox_protocol::room::{Kind, TrackInfo};
+use signalbox_protocol::control::{Preference, SaidTrack};
+use signalbox_protocol::room::{Kind, PublishTrack, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -36,8 +36,10 @@ pub struct Track {
     pub info: TrackInfo,
     /// Whose.
     pub publisher: ParticipantId,
-    /// The publisher's own id of it.
-    pub cid: String,
+    /// What its publisher has said of it.
+    pub said: PublishTrack,
+    /// What it has said of its further encodings, with their m-lines.
+    pub said_further: Vec<SaidTrack>,
     /// Its publisher is to send redundant sound (RFC 2198) if it can.
     pub is_redundant: bool,
     /// A codec that its publisher can send as well, as soon as it is told to.
@@ -56,14 +58,15 @@ pub struct Track {
 
 impl Track {
     /// A track without packets or subscribers, and its first encoding.
-    pub fn new(info: TrackInfo, publisher: ParticipantId, source: Key, mid: Mid, cid: String) -> Self {
+    pub fn new(info: TrackInfo, publisher: ParticipantId, source: Key, mid: Mid, said: PublishTrack) -> Self {
         let rids = info.layers.iter().map(|layer| Rid::from(layer.rid.as_str()));
         let codec = Codec::from_mime_type(&info.mime_type);
         let encodings = vec![Encoding::new(source, mid, codec, rids)];
         Self {
             info,
             publisher,
-            cid,
+            said,
+            said_further: Vec::new(),
             is_redundant: false,
             backup: None,
             subscriptions: Vec::new(),
@@ -121,6 +124,7 @@ impl Track {
             return;
         };
         self.encodings.remove(removed);
+        self.said_further.retain(|further| further.mid != mid.as_str());
         for subscription in &mut self.subscriptions {
             if subscription.encoding == removed {
                 subscription.current = None;

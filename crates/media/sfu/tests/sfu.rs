@@ -3,6 +3,7 @@
 mod sfu {
     pub mod camera;
     pub mod client;
+    pub mod dual;
     pub mod link;
     pub mod networks;
     pub mod scalable;
@@ -27,6 +28,7 @@ mod sfu {
     mod narrow;
     mod one_offer;
     mod quality;
+    mod resumption;
     mod scenarios;
     mod simulcast;
     mod srtp;

@@ -55,8 +55,8 @@ pub enum ConnectionEvent {
     KeyFrameWanted(Mid),
     /// What may be sent to the peer has changed noticeably: see [`Connection::estimate`].
     Estimate,
-    /// A data channel can be written to.
-    ChannelOpen(Channel, Delivery),
+    /// A data channel can be written to; on this SCTP stream (RFC 8832 section 6).
+    ChannelOpen(Channel, Delivery, u16),
     /// A data channel is gone.
     ChannelClosed(Channel),
     /// A data channel has room again.

@@ -22,6 +22,8 @@ pub struct World {
     pub srtp: Vec<SrtpMember>,
     pub events: Vec<(Vec<ParticipantId>, Event)>,
     pub empty_rooms: Vec<RoomName>,
+    /// Of the events, those before this one were searched for offers.
+    pub offers_seen: usize,
     /// Datagrams that the shard sent to an address that no client has.
     pub astray: usize,
     impairment: Impairment,
@@ -103,6 +105,7 @@ impl World {
             srtp: Vec::new(),
             events: Vec::new(),
             empty_rooms: Vec::new(),
+            offers_seen: 0,
             astray: 0,
             impairment,
             seed,

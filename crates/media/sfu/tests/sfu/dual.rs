@@ -1,0 +1,104 @@
+//! A client of two peer connections, as LiveKit's are: it offers on one, the node on the other.
+
+use std::time::Duration;
+
+use signalbox_protocol::ParticipantId;
+use signalbox_protocol::control::{Command, Event, Join, Joined, Reply, Resumption, Transports};
+use signalbox_protocol::room::{Kind, PublishTrack, Source};
+
+use crate::sfu::world::{Member, World};
+
+/// Its two connections, as members of the world.
+#[derive(Debug, Clone, Copy)]
+pub struct Dual {
+    pub publisher: usize,
+    pub subscriber: usize,
+}
+
+/// What its join says.
+pub fn request(identity: &str) -> Join {
+    Join {
+        transports: Transports::Dual,
+        ..World::request(identity)
+    }
+}
+
+/// Joins with a microphone and a camera of these layers, as far as they are wanted, and connects.
+pub fn join(world: &mut World, identity: &str, audio: bool, video: &[&str]) -> Dual {
+    let mut request = request(identity);
+    if audio {
+        request
+            .publish
+            .push(PublishTrack::new("mic", Kind::Audio, Source::Microphone));
+    }
+    if !video.is_empty() {
+        request
+            .publish
+            .push(PublishTrack::new("cam", Kind::Video, Source::Camera));
+    }
+    let joined = world.admit(request).unwrap();
+    let dual = enter(world, identity, joined, audio, video);
+    world.run_until(Duration::from_secs(10), "the channels are open", |world| {
+        world.members[dual.subscriber].client.channels.len() == 2
+    });
+    dual
+}
+
+/// The client of a join that was made: offers, and answers what it is offered.
+pub fn enter(world: &mut World, identity: &str, joined: Joined, audio: bool, video: &[&str]) -> Dual {
+    let mut client = world.new_client();
+    client.has_data = true;
+    let offer = client.offer(audio, video, (0, 0));
+    let publisher = world.add(identity, client, joined.clone());
+    let answer = offer_on(world, publisher, offer);
+    world.members[publisher].client.answer(&answer);
+    let client = world.new_client();
+    let subscriber = world.add(identity, client, joined);
+    let dual = Dual { publisher, subscriber };
+    answer_offers(world);
+    dual
+}
+
+/// Offers on a member's publishing connection; the answer.
+pub fn offer_on(world: &mut World, publisher: usize, sdp: String) -> String {
+    match world.command(publisher, Command::Offer { sdp }) {
+        Ok(Reply::Answer { sdp }) => sdp,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The last offer to a participant, with its id.
+pub fn last_offer(world: &World, to: &ParticipantId) -> Option<(u32, String)> {
+    world.events.iter().rev().find_map(|(told, event)| match event {
+        Event::Offer { id, sdp } if told.contains(to) => Some((*id, sdp.clone())),
+        _ => None,
+    })
+}
+
+/// Answers every offer of the node that has not been, until there are no more. Of a participant's members, the last is the one that is
+/// offered to.
+pub fn answer_offers(world: &mut World) {
+    while let Some((to, event)) = world.events.get(world.offers_seen).cloned() {
+        world.offers_seen += 1;
+        if let Event::Offer { id, sdp } = event {
+            let is_told = |member: &Member| to.contains(&member.joined.snapshot.participant.id);
+            let member = world.members.iter().rposition(is_told).unwrap();
+            let sdp = world.members[member].client.accept(&sdp);
+            world.command(member, Command::Answer { id, sdp }).unwrap();
+        }
+    }
+}
+
+/// What a gateway would have kept of a participant: the snapshot of its join, and what events told since.
+pub fn kept(world: &mut World, member: usize) -> Resumption {
+    let id = world.id(member);
+    let mut kept = *world.members[member].joined.snapshot.resumption.clone().unwrap();
+    for (_, event) in world.events.iter().filter(|(to, _)| to.contains(&id)) {
+        match event {
+            Event::Resumable { change } => kept.apply(change.clone()),
+            Event::TrackUnpublished { track, .. } => kept.forget_track(track),
+            _ => {}
+        }
+    }
+    kept
+}
