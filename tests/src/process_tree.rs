@@ -44,7 +44,11 @@ fn state(pid: Pid) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-fn children(parent: Pid) -> anyhow::Result<BTreeSet<Pid>> {
+/// Those that it has started, and that have not been waited for.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn children(parent: Pid) -> anyhow::Result<BTreeSet<Pid>> {
     let entries = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(entries
         .map(Pid::from_raw)

@@ -14,6 +14,7 @@ use signalbox_protocol::NodeId;
 use crate::cluster::{CLUSTER_SECRET, KEY, KEY_SECRET, wait_for_ready};
 use crate::eventually;
 use crate::map::Map;
+use crate::process_tree::{children, is_running, kill_tree};
 
 /// Names a PostgreSQL server, and a database of it to connect to; without it the tests that need one say that they are skipped.
 pub const DATABASE_VARIABLE: &str = "SIGNALBOX_TEST_DATABASE_URL";
@@ -154,23 +155,55 @@ impl Server {
         Ok(())
     }
 
-    /// Kills it at once (SIGKILL); it is gone when this returns.
+    /// Kills it at once with all that it has started (SIGKILL), as when its machine is lost; it is gone when this returns.
     ///
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process
+        let mut process = self
+            .process
             .take()
-            .map(drop)
-            .with_context(|| format!("{} does not run", self.name))
+            .with_context(|| format!("{} does not run", self.name))?;
+        for child in kill_tree(&mut process.0)? {
+            // Init buries it; its ports are free before.
+            while is_running(child) {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
     }
 
-    /// Lets it stand still (SIGSTOP) until [`Server::proceed`].
+    /// Kills the one process that it has started (SIGKILL): a supervisor's worker.
+    ///
+    /// # Errors
+    /// When there is not exactly one.
+    pub fn kill_worker(&self) -> anyhow::Result<()> {
+        Ok(kill(self.worker()?, Signal::SIGKILL)?)
+    }
+
+    /// A supervisor's worker.
+    ///
+    /// # Errors
+    /// When there is not exactly one.
+    pub fn worker(&self) -> anyhow::Result<Pid> {
+        let workers: Vec<Pid> = children(self.pid()?)?.into_iter().collect();
+        match workers[..] {
+            [worker] => Ok(worker),
+            _ => bail!("{} has {} workers", self.name, workers.len()),
+        }
+    }
+
+    /// Lets it and all that it has started stand still (SIGSTOP) until [`Server::proceed`].
     ///
     /// # Errors
     /// When it does not run.
     pub fn pause(&self) -> anyhow::Result<()> {
-        Ok(kill(self.pid()?, Signal::SIGSTOP)?)
+        let pid = self.pid()?;
+        kill(pid, Signal::SIGSTOP)?;
+        for child in children(pid)? {
+            kill(child, Signal::SIGSTOP)?;
+        }
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -178,7 +211,11 @@ impl Server {
     /// # Errors
     /// When it does not run.
     pub fn proceed(&self) -> anyhow::Result<()> {
-        Ok(kill(self.pid()?, Signal::SIGCONT)?)
+        let pid = self.pid()?;
+        for child in children(pid)? {
+            kill(child, Signal::SIGCONT)?;
+        }
+        Ok(kill(pid, Signal::SIGCONT)?)
     }
 
     /// Asks it to end (SIGTERM); it must, with exit code 0.

@@ -1,10 +1,13 @@
 //! The real binaries as processes over PostgreSQL, and what happens when some of them die.
 
+use std::time::{Duration, Instant};
+
 use e2e::client::{Client, Wish, join_url};
 use e2e::cluster::token;
 use e2e::eventually;
 use e2e::processes::{Processes, Shape, database};
 use reqwest::StatusCode;
+use signalbox_protocol::node::NodeState;
 
 async fn join(gateway: &str, wish: &Wish) -> Client {
     Client::join(gateway, &token(&wish.room, &wish.identity), wish)
@@ -101,4 +104,43 @@ async fn a_killed_node_is_replaced_and_the_rest_end_when_asked() {
     all.gateways[0].server.terminate().await.unwrap();
     all.node(again.joined.media.node).server.terminate().await.unwrap();
     all.orchestrators[0].terminate().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_workers_rooms_are_free_at_once_and_a_fresh_worker_takes_its_place() {
+    let Some(database) = database("worker").await.unwrap() else {
+        return;
+    };
+    let mut all = Processes::start(&database, &Shape::new(1, 1).orchestrators(2))
+        .await
+        .unwrap();
+    let (id, map) = (all.nodes[0].id, all.map(0));
+    let before = map.node(id).await.unwrap();
+    let first = all.nodes[0].server.worker().unwrap();
+    let killed = Instant::now();
+    all.nodes[0].server.kill_worker().unwrap();
+    eventually("its epoch is released", async || {
+        (map.node(id).await.ok()?.epoch > before.epoch).then_some(())
+    })
+    .await;
+    let took = killed.elapsed();
+    println!("the epoch is released {took:.1?} after the kill");
+    // Far shorter than the lease, which would be over in the end.
+    assert!(took < Duration::from_millis(1_000), "{took:?}");
+    let after = eventually("a fresh worker registers", async || {
+        let node = map.node(id).await.ok()?;
+        (node.live && node.state == NodeState::Serving).then_some(node)
+    })
+    .await;
+    println!("a fresh worker is registered {:.1?} after the kill", killed.elapsed());
+    assert_eq!(after.control, before.control);
+    assert_ne!(all.nodes[0].server.worker().unwrap(), first);
+    let url = all.gateway(0);
+    let ann = eventually("a room is placed on it", async || {
+        let wish = Wish::call("daily", "ann");
+        Client::join(&url, &token("daily", "ann"), &wish).await.ok()
+    })
+    .await;
+    ann.peer.connected().await;
+    all.nodes[0].server.terminate().await.unwrap();
 }

@@ -18,12 +18,14 @@
 //!
 //! The crate must not know PostgreSQL, HTTP clients or any client dialect.
 
+pub mod asks;
 mod backoff;
 mod closing;
 mod config;
 mod control;
 mod counters;
 mod hand_off;
+mod handle;
 mod host;
 pub mod lease;
 mod link;
@@ -39,6 +41,7 @@ pub mod rooms;
 mod run;
 mod send_run;
 mod shard_thread;
+pub mod supervisor;
 pub mod tenure;
 pub mod tickets;
 
@@ -46,6 +49,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use config::Config;
+pub use handle::Handle;
 pub use media_socket::bind_media;
 pub use run::run;
 
@@ -80,6 +84,9 @@ pub enum Error {
     /// The HTTP client for the orchestrators cannot be made.
     #[error("cannot make the client for the orchestrators: {0}")]
     HttpClient(#[source] reqwest::Error),
+    /// The supervisor cannot start a worker, or wait for one.
+    #[error("cannot run the node's process: {0}")]
+    Supervise(#[source] io::Error),
     /// The control listener has failed.
     #[error("the control listener failed: {0}")]
     Control(#[source] io::Error),

@@ -1,19 +1,33 @@
-//! `signalbox-media`: a media node as a process of its own.
+//! `signalbox-media`: a media node as a process of its own, with a supervisor behind it.
+
+mod worker;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::Parser;
-use signalbox_media::{Config, Error};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use signalbox_media::{Config, Error, supervisor};
 use tracing_subscriber::EnvFilter;
 
-/// How long an orderly end may take before the process just ends.
-const DRAIN: Duration = Duration::from_secs(10);
+/// A Signalbox media node: takes the rooms that the orchestrator places on it and forwards their media over UDP.
+#[derive(Debug, clap::Parser)]
+#[command(name = "signalbox-media", version, max_term_width = 120)]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
+
+    /// Run the node in this very process, without a supervisor that releases its rooms and starts it again when it dies.
+    #[arg(long, env = "SIGNALBOX_NO_SUPERVISOR")]
+    no_supervisor: bool,
+
+    /// When the node dies, release its rooms, but do not start it again: end with a failure.
+    #[arg(long, env = "SIGNALBOX_NO_RESTART")]
+    no_restart: bool,
+
+    /// This process is the supervisor's worker.
+    #[arg(long, hide = true)]
+    worker: bool,
+}
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -22,42 +36,28 @@ fn main() -> ExitCode {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal())
         .init();
-    let config = Config::parse();
-    match start(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("signalbox-media: {error:#}");
-            match error.downcast_ref() {
-                Some(Error::Config(_) | Error::Refused(_)) => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
+    let arguments = Arguments::parse();
+    let ended = if arguments.worker || arguments.no_supervisor {
+        work(arguments.config, arguments.worker).map(|()| ExitCode::SUCCESS)
+    } else {
+        supervise(&arguments.config, !arguments.no_restart)
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("signalbox-media: {error:#}");
+        match error.downcast_ref() {
+            Some(Error::Config(_) | Error::Refused(_)) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
         }
-    }
+    })
 }
 
 #[tokio::main]
-async fn start(config: Config) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let media = config.bind_media()?;
-    let address = config.control_listen;
-    let control = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot bind the control address {address}"))?;
+async fn work(config: Config, is_supervised: bool) -> anyhow::Result<()> {
+    worker::run(config, is_supervised).await
+}
 
-    let node = signalbox_media::run(control, media, config, shutdown.clone());
-    tokio::pin!(node);
-    tokio::select! {
-        ended = &mut node => return Ok(ended?),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    shutdown.cancel();
-    tokio::select! {
-        ended = &mut node => Ok(ended?),
-        // Whoever asks twice does not want to wait.
-        _ = interrupt.recv() => Ok(()),
-        () = tokio::time::sleep(DRAIN) => anyhow::bail!("not ended in {} seconds", DRAIN.as_secs()),
-    }
+#[tokio::main(flavor = "current_thread")]
+async fn supervise(config: &Config, restart: bool) -> anyhow::Result<ExitCode> {
+    let arguments = std::env::args_os().skip(1).collect();
+    Ok(supervisor::run(config, arguments, restart).await?)
 }

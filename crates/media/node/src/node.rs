@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{Refusal, RefusalReason, Request, RequestFrame};
-use signalbox_protocol::{Generation, NodeId, Secrets};
+use signalbox_protocol::{Epoch, Generation, NodeId, Secrets};
 use signalbox_sfu::ShardStats;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::counters::Counters;
 use crate::host::{AdmittedRequest, ShardCommand, Work};
@@ -29,6 +29,8 @@ pub struct Node {
     pub orchestrators: Orchestrators,
     pub shards: Vec<ShardHandle>,
     pub counters: Arc<Counters>,
+    /// Whoever runs the node is told its epoch.
+    pub told_epoch: watch::Sender<Option<Epoch>>,
 }
 
 impl Node {
@@ -109,6 +111,7 @@ impl Node {
     /// Gives up the epoch and every room in it.
     pub async fn fence(&self) {
         self.lease.revoke();
+        self.told_epoch.send_replace(None);
         self.rooms.fence();
         self.close_all().await;
     }

@@ -125,6 +125,20 @@ impl Orchestrators {
         result.map(drop)
     }
 
+    /// Like [`Orchestrators::call_one`], for answers without a body.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn tell_one(
+        &self,
+        index: usize,
+        path: &[&str],
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(), CallError> {
+        self.post(index, path, body, timeout).await.map(drop)
+    }
+
     /// Calls to any orchestrator go to this one first.
     pub fn prefer(&self, index: usize) {
         self.preferred.store(index, Ordering::Relaxed);

@@ -73,6 +73,7 @@ pub async fn run(
                 Action::GiveUp(why) => return Err(Error::Refused(why)),
                 Action::Note(note) => {
                     if let Note::Registered(held) = &note {
+                        node.told_epoch.send_replace(Some(held.epoch));
                         node.rooms.set_cluster(held.cluster);
                     }
                     log.note(&node, note);
@@ -101,7 +102,10 @@ pub async fn release(node: &Node, epoch: Epoch) {
             .tell(&["v1", "nodes", &id, "release"], &Release { epoch }, RELEASE)
             .await;
         match told {
-            Ok(()) => return,
+            Ok(()) => {
+                node.told_epoch.send_replace(None);
+                return;
+            }
             Err(error) => tracing::debug!(%epoch, %error, "an orchestrator could not be told that the node goes"),
         }
     }

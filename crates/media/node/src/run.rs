@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 use crate::counters::Counters;
+use crate::handle::Handle;
 use crate::lease::{Boottime, Lease};
 use crate::link_task::FLUSH;
 use crate::node::Node;
@@ -26,7 +27,7 @@ use crate::{Config, Error, closing, registration};
 /// How long each step of an orderly end may take besides the links' [`FLUSH`].
 const STEP: Duration = Duration::from_secs(1);
 
-/// Runs a media node until `shutdown` is cancelled: `control` for the gateways, one shard for each socket of `media` (see
+/// Runs a media node until it is told to stop, by a token or a [`Handle`]: `control` for the gateways, one shard for each socket of `media` (see
 /// [`Config::bind_media`]).
 ///
 /// Then nobody is let in any more, every room is closed, the participants' gateways are told, and the orchestrator is told that the
@@ -39,10 +40,11 @@ pub async fn run(
     control: TcpListener,
     media: Vec<UdpSocket>,
     config: Config,
-    shutdown: CancellationToken,
+    handle: impl Into<Handle>,
 ) -> Result<(), Error> {
     // A failure ends the parts of the node, not what the caller runs besides.
-    let shutdown = shutdown.child_token();
+    let Handle { stop, epoch } = handle.into();
+    let shutdown = stop.child_token();
     if media.is_empty() {
         return Err(Error::Config("a media node needs at least one media socket".to_owned()));
     }
@@ -120,6 +122,7 @@ pub async fn run(
         orchestrators,
         shards,
         counters,
+        told_epoch: epoch,
     });
 
     let end_links = CancellationToken::new();

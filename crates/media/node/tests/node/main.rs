@@ -7,4 +7,5 @@ mod lease;
 mod moves;
 mod orchestrator;
 mod rooms;
+mod supervisor;
 mod udp;
