@@ -20,7 +20,7 @@ pub use administration::{ParticipantUpdate, RoomCommand};
 pub use command::{Command, Preference, Quality, Target};
 pub use event::{CloseReason, CodecWanted, Event, StreamState, SubscriptionFault};
 pub use join::{COUNTER_OFFER_ID, CounterOffer, Join, Joined, OneOffer, ParticipantLimits, Transports};
-pub use resumption::{Agreed, ChannelInfo, Resume, Resumption, ResumptionChange, SaidTrack, Wanted};
+pub use resumption::{Agreed, ChannelInfo, KnownStream, Resume, Resumption, ResumptionChange, SaidTrack, Wanted};
 
 use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
 use crate::srtp::SrtpSession;

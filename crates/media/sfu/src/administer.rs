@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use signalbox_protocol::control::{CloseReason, Event, ParticipantUpdate, Refusal, RefusalReason, Reply, RoomCommand};
+use signalbox_protocol::control::{
+    CloseReason, Event, ParticipantUpdate, Refusal, RefusalReason, Reply, ResumptionChange, RoomCommand,
+};
 use signalbox_protocol::id::MAX_NAME_BYTES;
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
@@ -93,7 +95,11 @@ impl Room {
         let participant = self.participants.get_mut(id).ok_or_else(no_participant)?;
         let pending = participant.pending.iter().position(|(pending, _)| pending == track);
         match pending {
-            Some(index) => drop(participant.pending.swap_remove(index)),
+            Some(index) => {
+                drop(participant.pending.swap_remove(index));
+                let change = ResumptionChange::Ended { id: track.clone() };
+                cx.tell_one(id, Event::Resumable { change });
+            }
             None => {
                 self.own_track(id, track)?;
                 self.end_track(cx, now, track);

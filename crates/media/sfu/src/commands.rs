@@ -3,18 +3,14 @@
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    CloseReason, Command, Event, Join, Joined, ParticipantLimits, ParticipantUpdate, Preference, Refusal,
-    RefusalReason, Reply, Target, Transports,
+    CloseReason, Command, Event, Join, Joined, ParticipantUpdate, Preference, Refusal, RefusalReason, Reply, Target,
+    Transports,
 };
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, ParticipantState};
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
-use crate::allocation::Receiver;
-use crate::api::Limits;
-use crate::data;
 use crate::one_offer::{self, Agreed};
-use crate::participant::{Negotiation, Participant};
-use crate::policer::Policer;
+use crate::participant::{Participant, Presence};
 use crate::publish::{negotiate, no_participant, refused};
 use crate::room::{Context, Room};
 
@@ -26,48 +22,32 @@ impl Room {
         now: Instant,
         now_ms: u64,
         media: MediaAddress,
-        join: Join,
+        mut join: Join,
     ) -> Result<Reply, Refusal> {
+        if let Some(resume) = join.resume.take() {
+            return self.resume(cx, now, media, join, *resume);
+        }
         let id = cx.ids.participant();
         let identity = join.identity.clone();
+        let info = ParticipantInfo {
+            id: id.clone(),
+            identity: join.identity.clone(),
+            name: join.name.clone(),
+            metadata: join.metadata.clone(),
+            attributes: join.attributes.clone(),
+            state: ParticipantState::Joined,
+            tracks: Vec::new(),
+            joined_at_ms: now_ms,
+            version: 1,
+            grants: join.grants.clone(),
+            dialect_info: join.dialect_info.clone(),
+        };
+        // Not attached yet: nobody is told anything of an admission that may still fail.
         let mut participant = Participant {
-            info: ParticipantInfo {
-                id: id.clone(),
-                identity: join.identity.clone(),
-                name: join.name.clone(),
-                metadata: join.metadata.clone(),
-                attributes: join.attributes.clone(),
-                state: ParticipantState::Joined,
-                tracks: Vec::new(),
-                joined_at_ms: now_ms,
-                version: 1,
-                grants: join.grants.clone(),
-                dialect_info: join.dialect_info.clone(),
-            },
-            transports: join.transports,
-            // Nobody is told anything of an admission that may still fail.
-            is_attached: false,
             offers_once: join.one_offer.is_some(),
-            publisher: None,
-            last_offer: None,
-            subscriber: None,
-            pending: Vec::new(),
-            unclaimed: Vec::new(),
             auto_subscribe: join.auto_subscribe,
-            wants: Default::default(),
-            outlets: Vec::new(),
-            undecodable: Default::default(),
             never_pause: join.never_pause,
-            limits: join.limits,
-            receiver: Receiver::default(),
-            policer: Policer::new(publish_cap(&cx.limits, &join.limits)),
-            slots_wanted: (0, 0),
-            srtp: None,
-            negotiation: Negotiation::default(),
-            channels: Vec::new(),
-            data: data::Flow::new(&cx.limits, join.transports == Transports::Dual),
-            quality: None,
-            absent_since: None,
+            ..Participant::new(info, join.transports, join.limits, &cx.limits)
         };
         if let Some(track) = join.publish.iter().find(|track| !participant.may_publish(track.source)) {
             let detail = format!(
@@ -179,7 +159,7 @@ impl Room {
         let Some(participant) = self
             .participants
             .get_mut(id)
-            .filter(|found| found.info.identity == *identity)
+            .filter(|found| found.info.identity == *identity && found.presence == Presence::Here)
         else {
             return Err(no_participant());
         };
@@ -242,7 +222,8 @@ impl Room {
                 };
                 self.update(cx, now, id, update)?;
             }
-            Command::Leave | Command::Moved => self.remove(cx, now, id, CloseReason::Left),
+            Command::Leave => self.remove(cx, now, id, CloseReason::Left),
+            Command::Moved => self.let_go(cx, id),
         }
         Ok(Reply::Done)
     }
@@ -328,10 +309,4 @@ impl Room {
         self.tell_of_wants(cx, id, &known);
         self.allocate(cx, now, id);
     }
-}
-
-/// How many bits per second a participant may publish, by the node's limits and its own; 0: no limit.
-fn publish_cap(node: &Limits, own: &ParticipantLimits) -> u64 {
-    let node = Some(node.publish_bps).filter(|bps| *bps > 0);
-    node.into_iter().chain(own.publish_bps).min().unwrap_or(0)
 }

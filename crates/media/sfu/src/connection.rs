@@ -10,6 +10,7 @@ mod format;
 mod handshake;
 mod ingress;
 mod negotiation;
+mod resumed;
 mod statistics;
 mod words;
 
@@ -35,10 +36,12 @@ use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType, Rid};
 use crate::quality::{self, Report};
 use crate::rewrite::Rewritten;
 use crate::rtp;
+use crate::sdp::resumed::Origin;
 use crate::stun;
 
 pub use format::PayloadFormat;
 use handshake::Handshake;
+pub use resumed::SentStream;
 pub use words::{Change, Channel, ConnectionEvent, Fault, NewLine, Polled};
 
 /// The stack is asked again at once when it is due at once, but not more often than this in a row: a timer that never moves must
@@ -79,6 +82,8 @@ pub struct Connection {
     rtc: Rtc,
     public: SocketAddr,
     pending: Option<SdpPendingOffer>,
+    /// What our offers say that they come from, when they go on from another node's.
+    origin: Option<Origin>,
     /// The m-lines that there are, or were.
     mids: Vec<Mid>,
     egress: Egress,
@@ -119,6 +124,7 @@ impl Connection {
             rtc,
             public: stack.public,
             pending: None,
+            origin: None,
             mids: Vec::new(),
             egress: Egress::new(now, stack.clock, ssrc),
             handshake: Handshake::of_last_made().unwrap_or_default(),

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
-use signalbox_protocol::control::Target;
+use signalbox_protocol::control::{Agreed, Target};
 use slab::Slab;
 
 use crate::budget::Budget;
 use crate::connection::{Connection, Fault, Stack};
+use crate::data::Delivery;
 use crate::ids::Ids;
 use crate::packet::{Mid, OutgoingStream};
 use crate::rtp;
@@ -30,6 +31,9 @@ const PACKETS_SAVED: Duration = Duration::from_secs(1);
 /// A connection's key in its shard. Keys are used again; whoever holds one must let it go before the connection is closed.
 pub type Key = usize;
 
+/// The key of no connection: of what has yet to come from one.
+pub const NONE: Key = usize::MAX;
+
 /// A connection and what is known about it.
 pub struct Entry {
     /// What carries its media.
@@ -42,8 +46,12 @@ pub struct Entry {
     pub target: Target,
     /// ICE and DTLS are up, or a stream has been proven.
     pub is_connected: bool,
+    /// When the peer was heard first.
+    pub first_heard: Option<Instant>,
     /// When the peer was last heard.
     pub last_heard: Option<Instant>,
+    /// Its owner was told that the move here does not get on.
+    pub is_stalled: bool,
     ufrag: String,
     addresses: Vec<SocketAddr>,
     packets: Budget,
@@ -130,6 +138,31 @@ impl Connections {
         Ok(key)
     }
 
+    /// Opens a connection that takes up what another node had agreed on an offer of its; see [`Connection::take_up`]. Returns the offer as
+    /// well.
+    pub fn take_up(
+        &mut self,
+        now: Instant,
+        ids: &mut Ids,
+        room: usize,
+        participant: ParticipantId,
+        agreed: &Agreed,
+        channels: &[(Delivery, u16)],
+    ) -> Result<(Key, String), Fault> {
+        let key = self.open(now, ids, room, participant, Target::Subscriber)?;
+        let taken = match self.change(key).and_then(|entry| entry.transport.peer_mut()) {
+            Some(connection) => connection.take_up(agreed, channels),
+            None => Err(Fault::Panicked),
+        };
+        match taken {
+            Ok(offer) => Ok((key, offer)),
+            Err(fault) => {
+                self.close(key);
+                Err(fault)
+            }
+        }
+    }
+
     /// Opens streams without a peer connection. An SSRC of theirs that another connection has is theirs from now on.
     pub fn open_srtp(&mut self, now: Instant, endpoint: Endpoint, room: usize, participant: ParticipantId) -> Key {
         let ssrcs: Vec<(u32, Stream)> = endpoint.ssrcs().collect();
@@ -156,7 +189,9 @@ impl Connections {
             participant,
             target,
             is_connected: false,
+            first_heard: None,
             last_heard: None,
+            is_stalled: false,
             ufrag,
             addresses: Vec::new(),
             packets: Budget::new(self.packets_per_second, PACKETS_SAVED),

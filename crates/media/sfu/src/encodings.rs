@@ -94,6 +94,7 @@ impl Room {
             id: announced.clone(),
             said: said.clone(),
             mid: line.mid.as_str().to_owned(),
+            streams: Vec::new(),
         };
         let publisher = track.publisher.clone();
         track.said_further.push(further);

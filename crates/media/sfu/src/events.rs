@@ -127,7 +127,13 @@ impl Room {
             return;
         };
         let is_news = participant.info.state != ParticipantState::Active;
+        let target = cx.connections.get(key).map(|entry| entry.target);
         participant.info.state = ParticipantState::Active;
+        if let Some(target) = target
+            && participant.is_attached
+        {
+            cx.tell_one(id, Event::Connected { target });
+        }
         // Whoever waited for this publisher's pictures, and the pictures that this subscriber waits for.
         for track in self.tracks.values_mut() {
             let is_source = track.encodings().iter().any(|encoding| encoding.source == key);

@@ -35,6 +35,7 @@ mod policer;
 mod publish;
 pub mod quality;
 mod reporter;
+mod resume;
 mod resumption;
 pub mod rewrite;
 mod room;

@@ -13,7 +13,7 @@ use signalbox_protocol::{ParticipantId, TrackId};
 use crate::allocation::Receiver;
 use crate::api::Limits;
 use crate::codec::Codec;
-use crate::connection::Channel;
+use crate::connection::{Channel, SentStream};
 use crate::connections::Key;
 use crate::data::{self, Delivery};
 use crate::packet::Mid;
@@ -69,6 +69,12 @@ pub struct Participant {
     pub srtp: Option<Box<SrtpSession>>,
     /// The node's offers.
     pub negotiation: Negotiation,
+    /// It was taken up from another node.
+    pub is_resumed: bool,
+    /// Whether it is served here.
+    pub presence: Presence,
+    /// What is known of its connections at another node, until its client has offered here.
+    pub kept: Kept,
     /// Open data channels, at most [`MAX_CHANNELS`].
     pub channels: Vec<OpenChannel>,
     /// Its data messages.
@@ -89,6 +95,28 @@ pub struct OpenChannel {
     pub delivery: Delivery,
     /// Its SCTP stream.
     pub stream: u16,
+}
+
+/// Whether a participant is served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Here,
+    /// Not yet: the room was lost with its node, and the participant's gateway has not taken it up here.
+    Expected,
+    /// No longer: it has gone to the node that the room moves to. It is shown to those who have yet to go there.
+    Gone,
+}
+
+/// What a participant had at another node.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Data channels of the connection that the client offers, by their SCTP streams.
+    pub channels: Vec<(Delivery, u16)>,
+    /// Streams that the client sends, by m-line.
+    pub streams: Vec<(Mid, SentStream)>,
+    /// What its slots carried.
+    pub slots: Vec<(Mid, TrackId)>,
 }
 
 /// What a participant said about a track.
@@ -143,6 +171,42 @@ pub struct Negotiation {
 }
 
 impl Participant {
+    /// A participant without connections, tracks or wishes.
+    pub fn new(info: ParticipantInfo, transports: Transports, own: ParticipantLimits, node: &Limits) -> Self {
+        let node_bps = Some(node.publish_bps).filter(|bps| *bps > 0);
+        // In bits per second; 0: no limit.
+        let publish_cap = node_bps.into_iter().chain(own.publish_bps).min().unwrap_or(0);
+        Self {
+            info,
+            transports,
+            is_attached: false,
+            offers_once: false,
+            publisher: None,
+            last_offer: None,
+            subscriber: None,
+            pending: Vec::new(),
+            unclaimed: Vec::new(),
+            auto_subscribe: false,
+            wants: BTreeMap::new(),
+            outlets: Vec::new(),
+            undecodable: BTreeSet::new(),
+            never_pause: false,
+            limits: own,
+            receiver: Receiver::default(),
+            policer: Policer::new(publish_cap),
+            slots_wanted: (0, 0),
+            srtp: None,
+            negotiation: Negotiation::default(),
+            is_resumed: false,
+            presence: Presence::Here,
+            kept: Kept::default(),
+            channels: Vec::new(),
+            data: data::Flow::new(node, transports == Transports::Dual),
+            quality: None,
+            absent_since: None,
+        }
+    }
+
     /// What it may do.
     pub fn grants(&self) -> &Grants {
         &self.info.grants

@@ -14,10 +14,7 @@ use crate::participant::{MAX_PENDING_TRACKS, Outlet, UnclaimedLine};
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
 use crate::sdp;
-use crate::track::{self, Track};
-
-/// The media type of redundant sound (RFC 2198), in which each packet repeats the ones before it.
-const RED: &str = "audio/red";
+use crate::track::{self, RED, Track};
 
 impl Room {
     /// Answers a client's offer, and publishes and receives on its m-lines.
@@ -33,7 +30,9 @@ impl Room {
         };
         let (key, answer) = negotiate(cx, now, self.key, id, participant.publisher, offer)?;
         participant.publisher = Some(key);
+        self.recognize(cx, id, key);
         self.apply_offer(cx, now, id, key, offer);
+        self.end_unawaited(cx, now, id);
         Ok(self.with_codecs(key, offer, &answer))
     }
 
@@ -94,7 +93,8 @@ impl Room {
             .tracks
             .values()
             .find(|track| track.encoding_on(key, line.mid).is_some())
-            .map(|track| track.id().clone());
+            .map(|track| track.id().clone())
+            .or_else(|| self.adopt(id, key, line.mid));
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };
@@ -215,6 +215,14 @@ impl Room {
         if let Some(of) = &said.encoding_of {
             return self.add_encoding(cx, now, key, line, of, (track, &said));
         }
+        if let Some(awaited) = self.tracks.get_mut(&track).filter(|awaited| awaited.publisher == *id)
+            && awaited.is_awaited()
+        {
+            // Of a client without a peer connection, whose m-lines are counted anew with each join.
+            awaited.move_to(key, line.mid);
+            awaited.describe(said);
+            return self.refresh_everyones_subscriptions(cx, now);
+        }
         let published = self.tracks.values().filter(|track| track.publisher == *id).count();
         let most = self
             .participants
@@ -247,11 +255,6 @@ impl Room {
 
     /// A track is there from now on.
     pub fn insert_track(&mut self, now: Instant, mut track: Track) {
-        let said = &track.said;
-        let codec = said.codec.as_deref();
-        track.is_redundant = codec.is_some_and(|codec| codec.eq_ignore_ascii_case(RED));
-        let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
-        track.backup = backup.filter(|codec| codec.kind() == said.kind);
         if track.info.kind == Kind::Audio {
             // Shared sound has no pauses of speech.
             let is_steady = track.info.source == Source::ScreenShareAudio;

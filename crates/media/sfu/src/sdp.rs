@@ -1,6 +1,7 @@
 //! The few things that are read from, or changed in, an SDP's text (RFC 8866); everything else is the WebRTC stack's.
 
 pub mod ice;
+pub mod resumed;
 
 use signalbox_protocol::room::Kind;
 

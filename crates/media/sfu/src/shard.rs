@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
+use crate::participant::{Participant, Presence};
 use crate::publish::no_participant;
 use crate::quality;
 use crate::room::{Context, Room};
@@ -100,6 +101,7 @@ impl Shard {
         let Some(entry) = self.cx.connections.change(key) else {
             return;
         };
+        entry.first_heard.get_or_insert(now);
         entry.last_heard = Some(now);
         match entry.transport.handle_datagram(now, source, datagram) {
             Ok(true) => {
@@ -150,7 +152,10 @@ impl Shard {
     /// Admits a participant to a room, which is opened in this generation if it is not open. The caller has checked the ticket.
     pub fn handle_join(&mut self, now: Instant, generation: Generation, join: Join) -> Result<Reply, Refusal> {
         let participants: usize = self.rooms.iter().map(|(_, room)| room.participants.len()).sum();
-        if participants >= self.config.limits.participants {
+        // Who was expected has its place already.
+        let resumed = join.resume.as_ref().map(|resume| &resume.participant.id);
+        let is_known = resumed.is_some_and(|id| self.rooms.iter().any(|(_, room)| room.participants.contains_key(id)));
+        if participants >= self.config.limits.participants && !is_known {
             return Err(Refusal::new(
                 RefusalReason::Full,
                 "This shard takes no more participants.",
@@ -172,8 +177,23 @@ impl Shard {
         room: RoomInfo,
         participants: Vec<ParticipantInfo>,
     ) -> Result<Reply, Refusal> {
-        let _ = participants;
-        self.handle_open(now, &room.name, generation)
+        let (expected, media) = (participants.len(), media_address(&self.config, generation));
+        let present: usize = self.rooms.iter().map(|(_, room)| room.participants.len()).sum();
+        if present + expected > self.config.limits.participants {
+            return Err(Refusal::new(
+                RefusalReason::Full,
+                "This shard takes no more participants.",
+            ));
+        }
+        let is_new = !self.keys.contains_key(&room.name);
+        let key = self.open(now, &room.name, generation);
+        if let Some(opened) = self.rooms.get_mut(key) {
+            if is_new {
+                (opened.id, opened.created_at_ms, opened.metadata) = (room.id, room.created_at_ms, room.metadata);
+            }
+            opened.expect(&mut self.cx, now, participants);
+        }
+        Ok(Reply::Opened { media })
     }
 
     /// Tells everyone in a room whose gateway listens.
@@ -282,6 +302,7 @@ impl Shard {
             }
             room.police(&mut self.cx, now);
             room.tend_data(&mut self.cx);
+            room.tend_moves(&mut self.cx, now);
             remove_absent(room, &mut self.cx, now);
             room.forget_departed(now);
             let is_over = room
@@ -339,7 +360,8 @@ impl Shard {
     /// How many participants a room has; 0 when it is not open.
     pub fn participants(&self, room: &RoomName) -> usize {
         let room = self.keys.get(room).and_then(|key| self.rooms.get(*key));
-        room.map_or(0, |room| room.participants.len())
+        let is_here = |participant: &&Participant| participant.presence != Presence::Gone;
+        room.map_or(0, |room| room.participants.values().filter(is_here).count())
     }
 
     /// Makes a participant's connection panic.
@@ -431,6 +453,9 @@ fn media_address(config: &ShardConfig, generation: Generation) -> MediaAddress {
 fn remove_absent(room: &mut Room, cx: &mut Context, now: Instant) {
     let mut gone = Vec::new();
     for (id, participant) in &mut room.participants {
+        if participant.presence == Presence::Gone {
+            continue;
+        }
         // Without a peer connection there are no checks that say whether the client is there: a receiver reports as rarely as it likes.
         let (media_timeout, departure) = match participant.transports {
             Transports::Single | Transports::Dual => (MEDIA_TIMEOUT, cx.limits.departure),

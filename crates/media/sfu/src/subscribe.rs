@@ -98,6 +98,13 @@ impl Room {
             }
         }
         let (mut audio, mut video) = (0, 0);
+        let mut desired = desired;
+        // At another node they were carried by certain slots, which they are to keep.
+        let kept = self
+            .participants
+            .get(id)
+            .map_or(&[][..], |participant| &participant.kept.slots);
+        desired.sort_by_key(|wanted| !kept.iter().any(|(_, track)| *track == wanted.track));
         for wanted in desired {
             let Some(participant) = self.participants.get_mut(id) else {
                 return;
@@ -115,11 +122,12 @@ impl Room {
                 entry.is_some_and(|entry| codecs.any(|codec| entry.transport.can_take(outlet.mid, *codec)))
             };
             let is_free = |outlet: &Outlet| outlet.kind == wanted.kind && outlet.track.is_none() && outlet.is_open;
-            match participant
-                .outlets
-                .iter()
-                .position(|outlet| is_free(outlet) && wanted.fits(outlet) && takes(outlet))
-            {
+            let is_fit = |outlet: &Outlet| is_free(outlet) && wanted.fits(outlet) && takes(outlet);
+            let mut kept = participant.kept.slots.iter();
+            let kept = kept.find(|(_, track)| *track == wanted.track).map(|(mid, _)| *mid);
+            let outlets = || participant.outlets.iter();
+            let same = outlets().position(|outlet| Some(outlet.mid) == kept && is_fit(outlet));
+            match same.or_else(|| outlets().position(is_fit)) {
                 Some(index) => {
                     changed.push(participant.outlets[index].mid);
                     self.fill_outlet(cx, now, id, index, &wanted.track);

@@ -16,7 +16,8 @@ use signalbox_protocol::room::{Kind, PublishTrack, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
-use crate::connections::{Connections, Key};
+use crate::connection::SentStream;
+use crate::connections::{Connections, Key, NONE};
 use crate::layers::Frame;
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::rewrite::{Fields, Rewriter};
@@ -29,6 +30,9 @@ use subscription::{Arrived, Outcome, Wanted};
 /// The shortest time between two key-frame requests for a layer. Higher: whoever waits for a picture waits longer. Lower: the
 /// publisher spends its bit rate on key frames.
 pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
+
+/// The media type of redundant sound (RFC 2198), in which each packet repeats the ones before it.
+pub const RED: &str = "audio/red";
 
 /// A published track.
 pub struct Track {
@@ -44,6 +48,8 @@ pub struct Track {
     pub is_redundant: bool,
     /// A codec that its publisher can send as well, as soon as it is told to.
     pub backup: Option<Codec>,
+    /// The streams that its publisher's gateway was told of last.
+    pub told_streams: Vec<(Mid, SentStream)>,
     /// Who gets it.
     pub subscriptions: Vec<Subscription>,
     encodings: Vec<Encoding>,
@@ -62,20 +68,33 @@ impl Track {
         let rids = info.layers.iter().map(|layer| Rid::from(layer.rid.as_str()));
         let codec = Codec::from_mime_type(&info.mime_type);
         let encodings = vec![Encoding::new(source, mid, codec, rids)];
-        Self {
+        let mut track = Self {
             info,
             publisher,
             said,
             said_further: Vec::new(),
             is_redundant: false,
             backup: None,
+            told_streams: Vec::new(),
             subscriptions: Vec::new(),
             encodings,
             is_unsettled: false,
             is_selected: true,
             next_source: 0,
             has_news: false,
-        }
+        };
+        let said = track.said.clone();
+        track.describe(said);
+        track
+    }
+
+    /// What its publisher says of it.
+    pub fn describe(&mut self, said: PublishTrack) {
+        let codec = said.codec.as_deref();
+        self.is_redundant = codec.is_some_and(|codec| codec.eq_ignore_ascii_case(RED));
+        let backup = said.backup_codec.as_deref().and_then(Codec::from_mime_type);
+        self.backup = backup.filter(|codec| codec.kind() == said.kind);
+        self.said = said;
     }
 
     /// Its id.
@@ -102,6 +121,38 @@ impl Track {
         self.encodings
             .iter()
             .position(|encoding| encoding.source == source && encoding.mid == mid)
+    }
+
+    /// Its packets have yet to come, from a client that has not offered here.
+    pub fn is_awaited(&self) -> bool {
+        self.encodings.iter().any(|encoding| encoding.source == NONE)
+    }
+
+    /// The packets that are awaited on an m-line come from this connection. False: none are.
+    pub fn adopt(&mut self, source: Key, mid: Mid) -> bool {
+        let mut encodings = self.encodings.iter_mut();
+        let awaited = encodings.find(|encoding| encoding.source == NONE && encoding.mid == mid);
+        let is_found = awaited.is_some();
+        if let Some(encoding) = awaited {
+            encoding.source = source;
+        }
+        is_found
+    }
+
+    /// All that is awaited comes from this connection, on this m-line.
+    pub fn move_to(&mut self, source: Key, mid: Mid) {
+        self.encodings.truncate(1);
+        if let Some(encoding) = self.encodings.first_mut() {
+            (encoding.source, encoding.mid) = (source, mid);
+        }
+        self.info.mid = mid.as_str().to_owned();
+    }
+
+    /// Nothing more comes from its publisher here.
+    pub fn lose_source(&mut self) {
+        for encoding in &mut self.encodings {
+            encoding.source = NONE;
+        }
     }
 
     /// The encoding that a subscriber gets.

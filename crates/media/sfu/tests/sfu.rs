@@ -28,6 +28,7 @@ mod sfu {
     mod narrow;
     mod one_offer;
     mod quality;
+    mod resume;
     mod resumption;
     mod scenarios;
     mod simulcast;

@@ -44,6 +44,23 @@ pub struct SaidTrack {
     /// The m-line of the publisher's connection that carries it; empty: it was only announced.
     #[serde(default)]
     pub mid: String,
+    /// Its streams, as far as they were seen. Clients name layers (RFC 8852) only until they have been heard of once, so that another node
+    /// could not tell them apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<KnownStream>,
+}
+
+/// A stream that arrives of a track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownStream {
+    /// The simulcast layer (`a=rid`); empty: there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rid: String,
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// The SSRC of what repairs it (RFC 4588), if that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair_ssrc: Option<u32>,
 }
 
 /// What a participant has said about a track of somebody else.
@@ -84,11 +101,16 @@ pub struct ChannelInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResumptionChange {
-    /// A track was announced, or is published now. It takes the place of the one with the same id. Tracks end by
+    /// A track was announced, is published now, or its streams are known. It takes the place of the one with the same id. Tracks end by
     /// [`Event::TrackUnpublished`](super::Event::TrackUnpublished).
     Track {
         /// As it is now.
         track: Box<SaidTrack>,
+    },
+    /// An announced track, or a further encoding, will not come.
+    Ended {
+        /// Which.
+        id: TrackId,
     },
     /// These wishes are new, each in place of the one for the same track.
     Wants {
@@ -126,6 +148,7 @@ impl Resumption {
                 Some(known) => *known = *track,
                 None => self.tracks.push(*track),
             },
+            ResumptionChange::Ended { id } => self.tracks.retain(|known| known.id != id),
             ResumptionChange::Wants { wants } => {
                 for wanted in wants {
                     match self.wants.iter_mut().find(|known| known.track == wanted.track) {
@@ -168,6 +191,7 @@ mod tests {
             id: TrackId::new(id),
             said: PublishTrack::new("cid", Kind::Video, Source::Camera),
             mid: mid.to_owned(),
+            streams: Vec::new(),
         }
     }
 

@@ -68,6 +68,10 @@ impl Connection {
         Ok(made.map(|(offer, pending)| {
             self.pending = Some(pending);
             let offer = sdp::with_active_server(&offer.to_sdp_string());
+            let offer = match &mut self.origin {
+                Some(origin) => origin.next(&offer),
+                None => offer,
+            };
             self.remember_mids(&offer);
             (offer, mids)
         }))

@@ -1,0 +1,426 @@
+//! Taking participants up from another node, and letting them go to one.
+//!
+//! Whoever was in a room that is lost with its node is *expected* first, so that nobody is seen to leave: it is shown with its tracks, of
+//! which nothing comes yet. When its gateway takes it up it is here again, with its wishes and its subscriptions; its tracks carry media again when its client has
+//! offered. One that is not taken up is absent, and leaves as everyone does who is absent for too long.
+
+use std::time::Instant;
+
+use signalbox_protocol::control::{
+    Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
+};
+use signalbox_protocol::room::{MediaAddress, ParticipantInfo, PublishTrack, TrackInfo};
+use signalbox_protocol::{ParticipantId, TrackId};
+
+use crate::codec::Codec;
+use crate::connections::{Key, NONE};
+use crate::data::Delivery;
+use crate::packet::{Mid, Rid};
+use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
+use crate::publish::{no_participant, refused};
+use crate::room::{Context, Room};
+use crate::sdp;
+use crate::track::Track;
+
+/// Tracks of one participant that is expected. Higher: a gateway at fault costs more memory.
+const MAX_EXPECTED_TRACKS: usize = 64;
+
+/// Wishes of one participant.
+const MAX_WANTS: usize = 4_096;
+
+impl Room {
+    /// Expects those who were in the room at another node. Who is here, has been, or has come back under the same identity stays as it is.
+    pub fn expect(&mut self, cx: &mut Context, now: Instant, participants: Vec<ParticipantInfo>) {
+        for mut info in participants {
+            let id = info.id.clone();
+            let has_left = self.departed.iter().any(|(_, gone)| gone.participant == id);
+            if has_left || self.participants.contains_key(&id) || self.by_identity.contains_key(&info.identity) {
+                continue;
+            }
+            let tracks = std::mem::take(&mut info.tracks);
+            self.by_identity.insert(info.identity.clone(), id.clone());
+            let expected = Participant {
+                presence: Presence::Expected,
+                ..Participant::new(info, Transports::Dual, Default::default(), &cx.limits)
+            };
+            self.participants.insert(id.clone(), expected);
+            self.empty_since = None;
+            self.is_reported_empty = false;
+            for track in tracks.into_iter().take(MAX_EXPECTED_TRACKS) {
+                if !self.tracks.contains_key(&track.id) {
+                    let said = unsaid(&track);
+                    self.insert_track(now, awaited(track, &id, said));
+                }
+            }
+            if let Some(participant) = self.participant_info(&id) {
+                self.tell_others(cx, &id, Event::ParticipantJoined { participant });
+            }
+        }
+        self.refresh_everyones_subscriptions(cx, now);
+    }
+
+    /// Takes up a participant that was in the room at another node. Again: it is here, and is attached as it is.
+    ///
+    /// # Errors
+    /// It has left or joined anew since; what it has agreed on makes no sense; it has too many tracks. Nothing is changed then.
+    pub fn resume(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        media: MediaAddress,
+        join: Join,
+        resume: Resume,
+    ) -> Result<Reply, Refusal> {
+        let Resume {
+            participant: mut info,
+            kept,
+            slots,
+        } = resume;
+        let id = info.id.clone();
+        if info.identity != join.identity {
+            return Err(invalid("The participant to resume has another identity than the join."));
+        }
+        let is_another = |known: &ParticipantId| *known != id;
+        let presence = self.participants.get(&id).map(|known| known.presence);
+        let has_left = self.departed.iter().any(|(_, gone)| gone.participant == id);
+        if self.by_identity.get(&info.identity).is_some_and(is_another) || has_left || presence == Some(Presence::Gone)
+        {
+            return Err(no_participant());
+        }
+        if presence == Some(Presence::Here) {
+            return self.resume_again(cx, now, media, &id, join.attach);
+        }
+        let tracks = std::mem::take(&mut info.tracks);
+        let mut participant = Participant {
+            auto_subscribe: kept.auto_subscribe,
+            never_pause: kept.never_pause,
+            is_resumed: true,
+            ..Participant::new(info, kept.transports, join.limits, &cx.limits)
+        };
+        if tracks.len() > participant.max_tracks(&cx.limits) {
+            let most = participant.max_tracks(&cx.limits);
+            let detail = format!("Too many tracks; publish at most {most}.");
+            return Err(Refusal::new(RefusalReason::Full, detail));
+        }
+        let channels = |target: Target| -> Vec<(Delivery, u16)> {
+            let of = kept.channels.iter().filter(|channel| channel.target == target);
+            of.filter_map(|channel| Some((Delivery::from_label(&channel.label)?, channel.id)))
+                .collect()
+        };
+        // All that can fail comes first.
+        let mut streams = None;
+        match (kept.transports, &kept.subscriber) {
+            (Transports::Dual, Some(agreed)) => {
+                let (key, offer) = cx
+                    .connections
+                    .take_up(
+                        now,
+                        &mut cx.ids,
+                        self.key,
+                        id.clone(),
+                        agreed,
+                        &channels(Target::Subscriber),
+                    )
+                    .map_err(|fault| refused(&fault))?;
+                participant.subscriber = Some(key);
+                participant.outlets = outlets(cx, key, &agreed.offer);
+                participant.negotiation.last_id = agreed.id.wrapping_add(1);
+                participant.negotiation.in_flight = Some((participant.negotiation.last_id, offer));
+            }
+            (Transports::Dual, None) => {
+                let opened = cx
+                    .connections
+                    .open(now, &mut cx.ids, self.key, id.clone(), Target::Subscriber);
+                participant.subscriber = Some(opened.map_err(|fault| refused(&fault))?);
+            }
+            (Transports::Single, _) => {}
+            (Transports::Srtp, _) => streams = Some(self.plan_streams(cx, &participant, &join)?),
+        }
+        participant.negotiation.agreed = kept.subscriber.map(Box::new);
+        participant.wants = kept
+            .wants
+            .into_iter()
+            .take(MAX_WANTS)
+            .map(|wanted| {
+                let want = Want {
+                    subscribed: wanted.subscribed,
+                    preference: wanted.preference,
+                };
+                (wanted.track, want)
+            })
+            .collect();
+        participant.kept = Kept {
+            channels: kept
+                .channels
+                .iter()
+                .filter(|channel| channel.target == Target::Publisher)
+                .filter_map(|channel| Some((Delivery::from_label(&channel.label)?, channel.id)))
+                .collect(),
+            streams: kept
+                .tracks
+                .iter()
+                .flat_map(|track| {
+                    track
+                        .streams
+                        .iter()
+                        .map(|stream| (Mid::from(track.mid.as_str()), stream))
+                })
+                .map(|(mid, stream)| {
+                    let rid = (!stream.rid.is_empty()).then(|| Rid::from(stream.rid.as_str()));
+                    (mid, (rid, stream.ssrc, stream.repair_ssrc))
+                })
+                .collect(),
+            slots: slots
+                .into_iter()
+                .filter_map(|slot| Some((Mid::from(slot.mid.as_str()), slot.track?.track)))
+                .collect(),
+        };
+        let before = self.participants.remove(&id);
+        let is_same = before
+            .as_ref()
+            .is_some_and(|before| is_same(&before.info, &participant.info));
+        let is_news = before.is_none();
+        if let Some(before) = before {
+            participant.info.version = participant.info.version.max(before.info.version);
+        }
+        self.by_identity.insert(join.identity.clone(), id.clone());
+        self.participants.insert(id.clone(), participant);
+        self.empty_since = None;
+        self.is_reported_empty = false;
+        self.resume_tracks(cx, now, &id, tracks, kept.tracks);
+        if is_news {
+            if let Some(participant) = self.participant_info(&id) {
+                self.tell_others(cx, &id, Event::ParticipantJoined { participant });
+            }
+        } else if !is_same && let Some(participant) = self.changed(&id) {
+            self.tell_others(cx, &id, Event::ParticipantUpdated { participant });
+        }
+        let srtp = streams.map(|streams| self.open_streams(cx, now, &id, streams));
+        self.refresh_everyones_subscriptions(cx, now);
+        let reply = self.resumed(media, &id, join.attach, srtp)?;
+        // After the reply.
+        self.repeat_offer(cx, &id);
+        self.refresh_subscriptions(cx, now, &id);
+        Ok(reply)
+    }
+
+    fn resumed(
+        &mut self,
+        media: MediaAddress,
+        id: &ParticipantId,
+        attach: bool,
+        srtp: Option<signalbox_protocol::srtp::SrtpSession>,
+    ) -> Result<Reply, Refusal> {
+        let participant = self.participants.get_mut(id).ok_or_else(no_participant)?;
+        participant.is_attached |= attach;
+        let snapshot = self.snapshot(id).ok_or_else(no_participant)?;
+        Ok(Reply::Joined(Box::new(Joined {
+            snapshot,
+            media,
+            answer: None,
+            counter_offer: None,
+            ice_session: None,
+            srtp,
+        })))
+    }
+
+    /// The gateway has not heard that it was taken up, or another one comes for it.
+    fn resume_again(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        media: MediaAddress,
+        id: &ParticipantId,
+        attach: bool,
+    ) -> Result<Reply, Refusal> {
+        let participant = self.participants.get_mut(id).ok_or_else(no_participant)?;
+        participant.absent_since = None;
+        participant.slots_wanted = (0, 0);
+        participant.undecodable.clear();
+        let srtp = participant.srtp.as_deref().cloned();
+        let reply = self.resumed(media, id, attach, srtp)?;
+        self.repeat_offer(cx, id);
+        self.refresh_subscriptions(cx, now, id);
+        self.repeat_allocation(cx, id);
+        Ok(reply)
+    }
+
+    /// The tracks of a participant that is taken up: those that are expected, and those that nobody knew of.
+    fn resume_tracks(
+        &mut self,
+        cx: &mut Context,
+        now: Instant,
+        id: &ParticipantId,
+        tracks: Vec<TrackInfo>,
+        said: Vec<SaidTrack>,
+    ) {
+        let ended = self.tracks.values().filter(|track| track.publisher == *id);
+        let ended = ended.filter(|track| tracks.iter().all(|info| info.id != track.info.id));
+        let ended: Vec<TrackId> = ended.map(|track| track.id().clone()).collect();
+        for track in ended {
+            self.end_track(cx, now, &track);
+        }
+        for info in tracks {
+            let own = said.iter().find(|said| said.id == info.id && !said.mid.is_empty());
+            let own = own.map_or_else(|| unsaid(&info), |said| said.said.clone());
+            match self.tracks.get_mut(&info.id) {
+                Some(track) if track.publisher == *id => {
+                    track.info = info;
+                    track.describe(own);
+                }
+                // Somebody else's: an id that was made up.
+                Some(_) => {}
+                None => self.insert_track(now, awaited(info, id, own)),
+            }
+        }
+        for further in said {
+            match &further.said.encoding_of {
+                Some(of) if !further.mid.is_empty() => {
+                    let codec = further.said.codec.as_deref().and_then(Codec::from_mime_type);
+                    let rids: Vec<Rid> = further
+                        .said
+                        .layers
+                        .iter()
+                        .map(|layer| Rid::from(layer.rid.as_str()))
+                        .collect();
+                    if let Some(track) = self.tracks.get_mut(of).filter(|track| track.publisher == *id) {
+                        track.add_encoding(NONE, Mid::from(further.mid.as_str()), codec, rids);
+                        track.said_further.push(further);
+                    }
+                }
+                _ if further.mid.is_empty() => {
+                    if let Some(participant) = self.participants.get_mut(id)
+                        && participant.pending.len() < MAX_PENDING_TRACKS
+                    {
+                        participant.pending.push((further.id, further.said));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The client has offered here for the first time: its data channels are open, and it does not say again what its streams are.
+    pub fn recognize(&mut self, cx: &mut Context, id: &ParticipantId, key: Key) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let channels = std::mem::take(&mut participant.kept.channels);
+        let streams = std::mem::take(&mut participant.kept.streams);
+        if channels.is_empty() && streams.is_empty() {
+            return;
+        }
+        let entry = cx.connections.change(key);
+        if let Some(connection) = entry.and_then(|entry| entry.transport.peer_mut()) {
+            // A fault shows itself again when the connection is polled.
+            let _ = connection.adopt_channels(&channels);
+            for (mid, stream) in streams {
+                let _ = connection.expect_streams(mid, &[stream]);
+            }
+        }
+    }
+
+    /// The track that is awaited on an m-line of a participant.
+    pub fn adopt(&mut self, id: &ParticipantId, key: Key, mid: Mid) -> Option<TrackId> {
+        let mut own = self.tracks.values_mut().filter(|track| track.publisher == *id);
+        own.find_map(|track| track.adopt(key, mid).then(|| track.id().clone()))
+    }
+
+    /// The client has offered all that it sends: what is still awaited does not come.
+    pub fn end_unawaited(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId) {
+        if let Some(participant) = self.participants.get_mut(id) {
+            participant.kept.slots.clear();
+        }
+        let own = self.tracks.values().filter(|track| track.publisher == *id);
+        let awaited: Vec<(TrackId, Mid)> = own
+            .flat_map(|track| {
+                let awaited = track.encodings().iter().filter(|encoding| encoding.source == NONE);
+                awaited.map(|encoding| (track.id().clone(), encoding.mid))
+            })
+            .collect();
+        for (track, mid) in awaited {
+            self.end_encoding(cx, now, &track, NONE, mid);
+        }
+    }
+
+    /// It is at another node, where the room is moving to. Those who have not gone there yet go on to see it, and receive nothing more of it.
+    pub fn let_go(&mut self, cx: &mut Context, id: &ParticipantId) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        participant.presence = Presence::Gone;
+        participant.is_attached = false;
+        participant.outlets.clear();
+        participant.channels.clear();
+        participant.negotiation.in_flight = None;
+        let connections = [participant.publisher.take(), participant.subscriber.take()];
+        for track in self.tracks.values_mut() {
+            track.unsubscribe(id);
+            if track.publisher == *id {
+                track.lose_source();
+            }
+        }
+        self.speakers.remove(id);
+        for key in connections.into_iter().flatten() {
+            cx.connections.close(key);
+        }
+    }
+}
+
+/// A track of which nothing comes yet.
+fn awaited(info: TrackInfo, publisher: &ParticipantId, said: PublishTrack) -> Track {
+    let mid = Mid::from(info.mid.as_str());
+    Track::new(info, publisher.clone(), NONE, mid, said)
+}
+
+/// What is known of a track of which nothing was said.
+fn unsaid(info: &TrackInfo) -> PublishTrack {
+    PublishTrack {
+        name: info.name.clone(),
+        muted: info.muted,
+        width: info.width,
+        height: info.height,
+        layers: info.layers.clone(),
+        codec: (!info.mime_type.is_empty()).then(|| info.mime_type.clone()),
+        stream: info.stream.clone(),
+        dialect_info: info.dialect_info.clone(),
+        ..PublishTrack::new(info.id.as_str(), info.kind, info.source)
+    }
+}
+
+/// The m-lines that are sent on, and what they carry by the names that they were offered with.
+fn outlets(cx: &Context, key: Key, offer: &str) -> Vec<Outlet> {
+    let connection = cx.connections.get(key).and_then(|entry| entry.transport.peer());
+    let lines = sdp::media_lines(offer).into_iter().filter_map(|line| {
+        let mid = Mid::from(line.mid);
+        connection.filter(|connection| connection.sends_on(mid))?;
+        Some(Outlet {
+            mid,
+            kind: line.kind,
+            track: line.track_id.map(TrackId::new),
+            codec: None,
+            rewriter: None,
+            is_open: false,
+        })
+    });
+    lines.collect()
+}
+
+/// Whether the others see no difference.
+fn is_same(before: &ParticipantInfo, now: &ParticipantInfo) -> bool {
+    let said = |info: &ParticipantInfo| {
+        (
+            info.name.clone(),
+            info.metadata.clone(),
+            info.attributes.clone(),
+            info.grants.clone(),
+            info.state,
+            info.dialect_info.clone(),
+        )
+    };
+    said(before) == said(now)
+}
+
+fn invalid(detail: &str) -> Refusal {
+    Refusal::new(RefusalReason::Invalid, detail)
+}
