@@ -110,6 +110,16 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub label: Vec<(String, String)>,
 
+    /// How long the node may take on SIGTERM or SIGINT to have its rooms moved to other nodes, in seconds; what is left then is closed. It
+    /// does not wait when no other node can take them, nor when it is asked a second time. 0: they are closed at once.
+    #[arg(long, env = "SIGNALBOX_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
+    pub drain_seconds: u32,
+
+    /// How many rooms per second are moved then. Higher: the node ends sooner. Lower: the others get their load more evenly. Default: as
+    /// many as it takes to be done in half of --drain-seconds, at least 5.
+    #[arg(long, env = "SIGNALBOX_DRAIN_RATE", value_name = "ROOMS", value_parser = parse_rate)]
+    pub drain_rate: Option<f64>,
+
     /// How long a room without participants stays open, in seconds. Higher: who comes back finds the same room. Lower: its node
     /// is free sooner.
     #[arg(
@@ -298,6 +308,13 @@ fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1_000.0 => Ok(rate),
+        _ => Err("must be a number of rooms per second, more than 0 and at most 1000".to_owned()),
+    }
+}
+
 fn track_parser() -> impl TypedValueParser<Value = Track> {
     PossibleValuesParser::new(["stable", "canary"]).map(|name| match name.as_str() {
         "canary" => Track::Canary,
@@ -347,6 +364,14 @@ mod tests {
         assert_eq!(config.media_bind.to_string(), "127.0.0.1:50000");
         assert!(config.shard_count() >= 1);
         assert_eq!(config.orchestrators().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_drain_has_a_rate_that_can_be() {
+        assert_eq!(config(&["--drain-rate=0.5"]).unwrap().drain_rate, Some(0.5));
+        for wrong in ["0", "-1", "inf", "NaN", "1001", "x"] {
+            assert!(config(&["--drain-rate", wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

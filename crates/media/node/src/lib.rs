@@ -24,6 +24,7 @@ mod closing;
 mod config;
 mod control;
 mod counters;
+mod drain;
 mod hand_off;
 mod handle;
 mod host;

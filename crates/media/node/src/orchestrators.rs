@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use reqwest::{StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signalbox_protocol::problem::Problem;
@@ -90,7 +90,7 @@ impl Orchestrators {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, CallError> {
-        let response = self.post(index, path, body, timeout).await?;
+        let response = self.send(index, Method::POST, path, Some(body), timeout).await?;
         response.json().await.map_err(|_| CallError::Unanswered)
     }
 
@@ -104,8 +104,26 @@ impl Orchestrators {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, CallError> {
+        self.ask(Method::POST, path, Some(body), timeout).await
+    }
+
+    /// Like [`Orchestrators::call`], with another method than POST.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&impl Serialize>,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
         let index = self.preferred();
-        let result = self.call_one(index, path, body, timeout).await;
+        let answer = async {
+            let response = self.send(index, method, path, body, timeout).await?;
+            response.json().await.map_err(|_| CallError::Unanswered)
+        };
+        let result = answer.await;
         if result.is_err() {
             self.prefer(index + 1);
         }
@@ -118,11 +136,11 @@ impl Orchestrators {
     /// See [`CallError`].
     pub async fn tell(&self, path: &[&str], body: &impl Serialize, timeout: Duration) -> Result<(), CallError> {
         let index = self.preferred();
-        let result = self.post(index, path, body, timeout).await;
+        let result = self.tell_one(index, path, body, timeout).await;
         if result.is_err() {
             self.prefer(index + 1);
         }
-        result.map(drop)
+        result
     }
 
     /// Like [`Orchestrators::call_one`], for answers without a body.
@@ -136,7 +154,8 @@ impl Orchestrators {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<(), CallError> {
-        self.post(index, path, body, timeout).await.map(drop)
+        let sent = self.send(index, Method::POST, path, Some(body), timeout).await;
+        sent.map(drop)
     }
 
     /// Calls to any orchestrator go to this one first.
@@ -148,11 +167,12 @@ impl Orchestrators {
         self.preferred.load(Ordering::Relaxed) % self.urls.len().max(1)
     }
 
-    async fn post(
+    async fn send(
         &self,
         index: usize,
+        method: Method,
         path: &[&str],
-        body: &impl Serialize,
+        body: Option<&impl Serialize>,
         timeout: Duration,
     ) -> Result<reqwest::Response, CallError> {
         let mut url = self.urls.get(index).cloned().ok_or(CallError::Unanswered)?;
@@ -160,7 +180,10 @@ impl Orchestrators {
             // Room names may hold any character: each segment is encoded by itself.
             segments.pop_if_empty().extend(path);
         }
-        let request = self.http.post(url).bearer_auth(self.secret.expose()).json(body);
+        let mut request = self.http.request(method, url).bearer_auth(self.secret.expose());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         let response = request
             .timeout(timeout)
             .send()

@@ -22,13 +22,15 @@ use crate::rooms::Rooms;
 use crate::shard_thread::{self, ShardSetup};
 use crate::tenure::Promises;
 use crate::tickets::Tickets;
-use crate::{Config, Error, closing, registration};
+use crate::{Config, Error, closing, drain, registration};
 
 /// How long each step of an orderly end may take besides the links' [`FLUSH`].
 const STEP: Duration = Duration::from_secs(1);
 
 /// Runs a media node until it is told to stop, by a token or a [`Handle`]: `control` for the gateways, one shard for each socket of `media` (see
 /// [`Config::bind_media`]).
+///
+/// Told to drain, it has its rooms moved to other nodes first, as far as that goes within the configured time, and then stops.
 ///
 /// Then nobody is let in any more, every room is closed, the participants' gateways are told, and the orchestrator is told that the
 /// rooms are free. That takes some milliseconds, and at most some seconds when the others do not answer.
@@ -43,7 +45,7 @@ pub async fn run(
     handle: impl Into<Handle>,
 ) -> Result<(), Error> {
     // A failure ends the parts of the node, not what the caller runs besides.
-    let Handle { stop, epoch } = handle.into();
+    let Handle { drain, stop, epoch } = handle.into();
     let shutdown = stop.child_token();
     if media.is_empty() {
         return Err(Error::Config("a media node needs at least one media socket".to_owned()));
@@ -127,6 +129,7 @@ pub async fn run(
 
     let end_links = CancellationToken::new();
     let end_listener = CancellationToken::new();
+    let (drain_rate, grace) = (config.drain_rate, Duration::from_secs(config.drain_seconds.into()));
     let promises = if config.strict_leases {
         Promises::All
     } else {
@@ -147,8 +150,13 @@ pub async fn run(
         async move { serve.await }
     });
 
+    let drained = async {
+        drain.cancelled().await;
+        drain::run(&node, drain_rate, grace).await;
+    };
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
+        () = drained => Ok(()),
         ended = &mut registering => ended.unwrap_or_else(|error| Err(Error::Registration(error))),
         ended = &mut server => match ended {
             Ok(Err(error)) => Err(Error::Control(error)),

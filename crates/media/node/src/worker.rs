@@ -12,17 +12,19 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How long an orderly end may take before the process just ends.
+/// How long an orderly end may take, besides the drain, before the process just ends.
 const END: Duration = Duration::from_secs(10);
 
 /// How long it may take for who asks twice. The supervisor waits a little longer.
 const HURRY: Duration = Duration::from_millis(1_400);
 
-/// Runs the node until it ends by itself, or is asked to by SIGTERM or SIGINT. `is_supervised`: also until standard input ends, and
+/// Runs the node until it ends by itself, or is asked to by SIGTERM or SIGINT: then its rooms are moved to other nodes first. Asked a second
+/// time it ends at once. `is_supervised`: also until standard input ends, and
 /// standard output is told the epochs.
 pub async fn run(config: Config, is_supervised: bool) -> anyhow::Result<()> {
     let handle = Handle::default();
-    let stop = handle.stop.clone();
+    let (drain, stop) = (handle.drain.clone(), handle.stop.clone());
+    let grace = Duration::from_secs(config.drain_seconds.into());
     let mut epochs = handle.epoch.subscribe();
     let mut asks = Asks::new()?;
     if is_supervised {
@@ -43,13 +45,16 @@ pub async fn run(config: Config, is_supervised: bool) -> anyhow::Result<()> {
             () = report(&mut epochs), if is_supervised => {}
             () = asks.next() => match asks.count {
                 1 => {
-                    stop.cancel();
-                    over = after(END);
+                    if grace.is_zero() { stop.cancel() } else { drain.cancel() }
+                    over = after(grace + END);
                 }
-                2 => exit_after(HURRY),
+                2 => {
+                    stop.cancel();
+                    exit_after(HURRY);
+                }
                 _ => {}
             },
-            () = over.cancelled() => anyhow::bail!("not ended in {} seconds", END.as_secs()),
+            () = over.cancelled() => anyhow::bail!("not ended in {} seconds", (grace + END).as_secs()),
         }
     };
     if is_supervised {
@@ -89,7 +94,7 @@ fn end_with_supervisor(stop: CancellationToken) -> anyhow::Result<()> {
         let mut nothing = [0; 64];
         // Nothing is ever written to it.
         while stdin().read(&mut nothing).is_ok_and(|count| count > 0) {}
-        tracing::error!("the supervisor is gone; the node ends");
+        tracing::warn!("the supervisor is gone; the node ends");
         stop.cancel();
         exit_after(HURRY);
     };

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{EncodingKey, Header, encode};
-use signalbox_media::{Config, Error};
+use signalbox_media::{Config, Error, Handle};
 use signalbox_protocol::control::{
     Command, Event, Join, NodeFrame, Outcome, PATH, Reply, Request, RequestFrame, Transports,
 };
@@ -30,12 +31,18 @@ pub const SECRET: &str = "the cluster secret of the tests";
 /// Far longer than anything here takes, on a machine that does much else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a node is, and who.
+pub struct Place {
+    pub control: SocketAddr,
+    pub id: NodeId,
+}
+
 /// A running node.
 pub struct Node {
-    pub control: SocketAddr,
+    pub place: Place,
     pub media: Vec<SocketAddr>,
-    pub id: NodeId,
     pub shutdown: CancellationToken,
+    pub drain: CancellationToken,
     pub task: JoinHandle<Result<(), Error>>,
     _stop: DropGuard,
 }
@@ -78,18 +85,29 @@ impl Node {
         let config = Config::parse_from(arguments.iter().chain(more));
         let sockets = config.bind_media().unwrap();
         let media = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(signalbox_media::run(control, sockets, config, shutdown.clone()));
+        let handle = Handle::default();
+        let (shutdown, drain) = (handle.stop.clone(), handle.drain.clone());
+        let task = tokio::spawn(signalbox_media::run(control, sockets, config, handle));
         Self {
-            control: address,
+            place: Place { control: address, id },
             media,
-            id,
             task,
             _stop: shutdown.clone().drop_guard(),
             shutdown,
+            drain,
         }
     }
+}
 
+impl Deref for Node {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Place {
     /// What the node says that it holds, to who sends this secret.
     pub async fn epoch(&self, secret: &str) -> Result<EpochHeld, u16> {
         let url = format!("http://{}/v1/epoch", self.control);
@@ -212,7 +230,7 @@ impl Gateway {
     }
 
     /// Joins a room's generation with this link attached, and gives the participant's id.
-    pub async fn join(&mut self, node: &Node, room: &str, generation: u64, identity: &str) -> ParticipantId {
+    pub async fn join(&mut self, node: &Place, room: &str, generation: u64, identity: &str) -> ParticipantId {
         match self.ask(node.join(room, generation, identity)).await {
             Outcome::Ok(Reply::Joined(joined)) => joined.snapshot.participant.id,
             other => panic!("not joined: {other:?}"),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod control;
+mod drains;
 mod events;
 mod lease;
 mod moves;

@@ -7,7 +7,7 @@ use signalbox_protocol::node::{HostedRoom, HostedRooms, MoveRoom};
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::{Epoch, Generation, NodeId};
 
-use crate::cluster::{Gateway, Node, SECRET};
+use crate::cluster::{Gateway, Node, Place, SECRET};
 use crate::orchestrator::Orchestrator;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ const LEASE: Duration = Duration::from_secs(60);
 /// Longer than any test takes.
 const LONG_MS: u64 = 250_000;
 
-fn order(room: &str, from: u64, to: u64, within_ms: u64) -> MoveRoom {
+pub fn order(room: &str, from: u64, to: u64, within_ms: u64) -> MoveRoom {
     MoveRoom {
         generation: Generation(from),
         to: Placement {
@@ -31,13 +31,13 @@ fn order(room: &str, from: u64, to: u64, within_ms: u64) -> MoveRoom {
     }
 }
 
-async fn send(node: &Node, secret: &str, body: String) -> u16 {
+async fn send(node: &Place, secret: &str, body: String) -> u16 {
     let url = format!("http://{}/v1/moves", node.control);
     let request = reqwest::Client::new().post(url).bearer_auth(secret).body(body);
     request.send().await.unwrap().status().as_u16()
 }
 
-async fn begin(node: &Node, order: &MoveRoom) -> u16 {
+pub async fn begin(node: &Place, order: &MoveRoom) -> u16 {
     send(node, SECRET, serde_json::to_string(order).unwrap()).await
 }
 

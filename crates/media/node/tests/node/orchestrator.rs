@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{post, put};
 use axum::{Json, Router};
-use signalbox_protocol::node::{Heartbeat, RegisterNode, Registered, Release, Renewed, RoomDigest};
+use signalbox_protocol::node::{
+    Drain, DrainNode, DrainState, Heartbeat, RegisterNode, Registered, Release, Renewed, RoomDigest,
+};
 use signalbox_protocol::placement::{CloseRoom, RoomClosed};
 use signalbox_protocol::problem::Problem;
-use signalbox_protocol::{ClusterId, Epoch, Generation};
+use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,6 +31,8 @@ pub enum Mode {
     Gone,
     /// Nothing is answered.
     Silent,
+    /// Drains cannot be begun at present: 503.
+    NoDrains,
     /// Room closings fail with 503 after they have taken effect.
     LoseClosings,
     /// The database is away: heartbeats are answered with promises.
@@ -51,6 +55,7 @@ pub struct Log {
     pub heartbeats: Vec<Heartbeat>,
     pub closings: Vec<(String, CloseRoom)>,
     pub released: Vec<Epoch>,
+    pub drains: Vec<DrainNode>,
 }
 
 struct Shared {
@@ -58,6 +63,8 @@ struct Shared {
     lease: Duration,
     /// What the next heartbeat is answered with, besides the lease.
     next: Mutex<Option<Renewed>>,
+    /// How the drain stands; none: it knows no drains.
+    drain: Mutex<Option<Drain>>,
     log: watch::Sender<Log>,
 }
 
@@ -74,12 +81,14 @@ impl Orchestrator {
             mode: Mutex::new(Mode::Answer),
             lease,
             next: Mutex::default(),
+            drain: Mutex::default(),
             log: watch::Sender::new(Log::default()),
         });
         let router = Router::new()
             .route("/v1/nodes", post(register))
             .route("/v1/nodes/{node}/heartbeat", post(heartbeat))
             .route("/v1/nodes/{node}/release", post(release))
+            .route("/v1/nodes/{node}/drain", put(begin_drain).get(look_at_drain))
             .route("/v1/rooms/{room}/close", post(close))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,6 +117,23 @@ impl Orchestrator {
             rooms_wanted,
             stale: stale.collect(),
             ..self.shared.renewed()
+        });
+    }
+
+    /// Drains stand like this.
+    pub fn set_drain(&self, state: DrainState, rooms_left: u64, stuck: u64) {
+        *self.shared.drain.lock().unwrap() = Some(Drain {
+            node: NodeId::random(),
+            epoch: Epoch(1),
+            state,
+            rooms: 1,
+            rooms_left,
+            stuck,
+            rate: 5.0,
+            eta_ms: None,
+            deadline_ms: None,
+            age_ms: 0,
+            by: String::new(),
         });
     }
 
@@ -196,6 +222,27 @@ async fn release(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(bod
     enter(&shared, &headers).await;
     shared.log.send_modify(|log| log.released.push(body.epoch));
     StatusCode::NO_CONTENT
+}
+
+async fn begin_drain(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<DrainNode>) -> Response {
+    let mode = enter(&shared, &headers).await;
+    shared.log.send_modify(|log| log.drains.push(body));
+    match mode {
+        Mode::NoDrains => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => drain(&shared),
+    }
+}
+
+async fn look_at_drain(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    enter(&shared, &headers).await;
+    drain(&shared)
+}
+
+fn drain(shared: &Shared) -> Response {
+    match shared.drain.lock().unwrap().clone() {
+        Some(drain) => Json(drain).into_response(),
+        None => problem(StatusCode::NOT_FOUND, "There is nothing here."),
+    }
 }
 
 async fn close(

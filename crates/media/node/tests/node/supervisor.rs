@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use signalbox_protocol::Epoch;
+use signalbox_protocol::node::DrainState;
 
-use crate::cluster::{PATIENCE, SECRET};
+use crate::cluster::{PATIENCE, Place, SECRET};
 use crate::orchestrator::{Log, Mode, Orchestrator};
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -201,6 +202,38 @@ async fn an_interrupt_from_the_terminal_reaches_the_supervisor_alone() {
     assert_eq!(status.code(), Some(0));
     assert_eq!(stat(worker), None);
     assert_eq!(orchestrator.log().released, [Epoch(1)]);
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_end_drains_and_asked_again_ends_within_two_seconds() {
+    for alone in [false, true] {
+        let orchestrator = Orchestrator::start(LEASE).await;
+        orchestrator.set_drain(DrainState::Running, 1, 0);
+        let flags: &[&str] = if alone { &["--no-supervisor"] } else { &[] };
+        let process = Process::start(&orchestrator.url, flags);
+        let log = orchestrator.told("it lives", lives(1)).await;
+        let (announced, _) = &log.registrations[0];
+        let place = Place {
+            control: announced.control.strip_prefix("ws://").unwrap().parse().unwrap(),
+            id: announced.node,
+        };
+        let mut gateway = place.gateway().await;
+        gateway.join(&place, "daily", 1, "ann").await;
+
+        kill(process.pid, Signal::SIGTERM).unwrap();
+        orchestrator.told("it asks", |log| !log.drains.is_empty()).await;
+        let beats = orchestrator.log().heartbeats.len();
+        orchestrator
+            .told("it goes on", |log| log.heartbeats.len() > beats + 3)
+            .await;
+        let asked = Instant::now();
+        kill(process.pid, Signal::SIGTERM).unwrap();
+        let (status, _) = process.ended().await;
+        println!("ended {:.1?} after the second signal", asked.elapsed());
+        assert_eq!(status.code(), Some(0));
+        assert!(asked.elapsed() < Duration::from_secs(6));
+        assert_eq!(orchestrator.log().released, [Epoch(1)]);
+    }
 }
 
 #[tokio::test]
