@@ -33,6 +33,8 @@ pub struct PeerState {
     pub channels: BTreeMap<String, usize>,
     /// Messages of data channels, with the channel's label.
     pub messages: Vec<(String, Vec<u8>)>,
+    /// Datagrams by who sent them, whatever they are.
+    pub datagrams: BTreeMap<SocketAddr, u64>,
     /// Key-frame requests that the other side has sent.
     pub key_frame_requests: u64,
     /// Why it ended.
@@ -295,6 +297,7 @@ impl Driver {
                 },
                 received = socket.recv_from(&mut buffer) => {
                     let (length, source) = received?;
+                    self.state.send_modify(|state| *state.datagrams.entry(source).or_default() += 1);
                     // What is not for WebRTC is not worth an error.
                     if let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, &buffer[..length]) {
                         self.rtc.handle_input(Input::Receive(Instant::now(), receive))?;

@@ -55,6 +55,8 @@ async fn a_node_that_stood_still_is_fenced_and_sends_nothing_of_its_old_rooms() 
 
     // Ann has sent all the while: what waits at the node's socket is what it must not forward.
     let got = bob.peer.state().packets_from(ann.sender);
+    let count = |client: &Client| client.peer.state().datagrams[&ann.joined.media.socket_addr()];
+    let datagrams = (count(&ann), count(&bob));
     all.node(slow).server.proceed().unwrap();
     eventually("it registers anew", async || {
         let node = map.node(slow).await.ok()?;
@@ -71,6 +73,7 @@ async fn a_node_that_stood_still_is_fenced_and_sends_nothing_of_its_old_rooms() 
         got,
         "nothing of the old generation was sent"
     );
+    assert_eq!((count(&ann), count(&bob)), datagrams, "nor anything else");
     ann.until("ann is told", |view| {
         view.closed.is_some() || view.socket_closed.is_some()
     })

@@ -21,7 +21,7 @@ use signalbox_sfu::{Output, Shard, ShardStats};
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
-use crate::lease::{Boottime, Lease};
+use crate::lease::{Boottime, Lease, Term};
 use crate::link::{Answer, Link, LinkId, overloaded};
 use crate::moves::Moves;
 use crate::rooms::Rooms;
@@ -155,13 +155,21 @@ impl Host {
         }
     }
 
-    /// Closes all rooms if their epoch is over. To be called before anything else is handled.
-    pub fn handle_lease(&mut self, now: Instant, boottime: Boottime, out: &mut impl FnMut(SocketAddr, &[u8])) {
-        let held = self.lease.epoch(boottime);
+    /// Closes all rooms if their epoch is over. To be called before anything else is handled. The term in which rooms are hosted from now on;
+    /// what was put out before this returned belongs to the one before.
+    pub fn handle_lease(
+        &mut self,
+        now: Instant,
+        boottime: Boottime,
+        out: &mut impl FnMut(SocketAddr, &[u8]),
+    ) -> Option<Arc<Term>> {
+        let term = self.lease.term(boottime);
+        let held = term.as_ref().map(|term| term.epoch());
         if held != self.serving {
             self.close_all(now, out);
             self.serving = held;
         }
+        term
     }
 
     /// Takes a datagram in. [`Host::drain`] must follow, after this one or after several.

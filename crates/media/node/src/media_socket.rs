@@ -75,6 +75,8 @@ pub struct SocketStats {
     pub send_calls: u64,
     /// Datagrams dropped because the socket's send buffer was full.
     pub send_dropped: u64,
+    /// Datagrams that were not sent as the lease was over.
+    pub send_refused: u64,
     /// Datagrams that the kernel refused, or whose destination can have no datagram.
     pub send_errors: u64,
 }
@@ -161,12 +163,19 @@ impl MediaSocket {
     }
 
     /// Writes a run. It never waits: what does not fit in the socket's buffer is dropped and counted, as a network would.
-    pub fn send(&mut self, run: Run<'_>) {
+    ///
+    /// `may_send` is asked right before each system call: a process that was stopped in between sends nothing that it may not send any more.
+    /// What is dropped for it is counted.
+    pub fn send(&mut self, run: Run<'_>, may_send: impl Fn() -> bool) {
         let count = run.count() as u64;
         // The kernel would answer EINVAL, which is also how it says that it cannot do GSO: one such peer would cost all
         // others theirs.
         if run.to.port() == 0 || run.to.is_ipv4() != self.ipv4 {
             self.stats.send_errors += count;
+            return;
+        }
+        if !may_send() {
+            self.stats.send_refused += count;
             return;
         }
         let segment = (count > 1).then_some(run.segment);
@@ -175,6 +184,10 @@ impl MediaSocket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stats.send_dropped += count,
             Err(_) if count > 1 => {
                 for datagram in run.segments() {
+                    if !may_send() {
+                        self.stats.send_refused += 1;
+                        continue;
+                    }
                     match self.transmit(run.to, datagram, None) {
                         Ok(()) => self.sent(1, datagram.len()),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stats.send_dropped += 1,
@@ -250,11 +263,11 @@ mod tests {
         let max = from.max_segments();
         for datagram in &sent {
             if !run.push(address, datagram, max) {
-                run.take(|run| from.send(run));
+                run.take(|run| from.send(run, || true));
                 assert!(run.push(address, datagram, max));
             }
         }
-        run.take(|run| from.send(run));
+        run.take(|run| from.send(run, || true));
 
         let mut received = Vec::new();
         while received.len() < sent.len() {
@@ -270,15 +283,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_may_not_be_sent_any_more_is_not_sent() {
+        let mut from = MediaSocket::new(bind_media(local(), 1).unwrap().remove(0)).unwrap();
+        let to = UdpSocket::bind(local()).unwrap();
+        let run = Run {
+            to: to.local_addr().unwrap(),
+            bytes: b"old old new",
+            segment: 4,
+        };
+        from.send(run, || false);
+        assert_eq!((from.stats().sent, from.stats().send_refused), (0, 3));
+        let run = Run {
+            bytes: b"new",
+            segment: 3,
+            ..run
+        };
+        from.send(run, || true);
+        let mut buffer = [0; 16];
+        assert_eq!(to.recv(&mut buffer).unwrap(), 3);
+        assert_eq!(&buffer[..3], b"new");
+    }
+
+    #[tokio::test]
     async fn a_destination_without_a_port_does_not_cost_the_others_their_offload() {
         let mut socket = MediaSocket::new(bind_media(local(), 1).unwrap().remove(0)).unwrap();
         let before = socket.max_segments();
         for to in [local(), "[::1]:9".parse().unwrap()] {
-            socket.send(Run {
+            let run = Run {
                 to,
                 bytes: b"x",
                 segment: 1,
-            });
+            };
+            socket.send(run, || true);
         }
         assert_eq!(socket.stats().send_errors, 2);
         assert_eq!(socket.max_segments(), before);

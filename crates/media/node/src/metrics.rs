@@ -84,6 +84,11 @@ pub fn render(node: &Node) -> String {
         &[("reason", "refused")],
         socket.send_errors as f64,
     );
+    page.line(
+        "send_dropped_total",
+        &[("reason", "no_lease")],
+        socket.send_refused as f64,
+    );
     page.counter(
         "packets_forwarded_total",
         "RTP packets written to subscribers.",

@@ -210,6 +210,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         sent_bytes,
         send_calls,
         send_dropped,
+        send_refused,
         send_errors,
     } = one.socket;
     let socket = &mut total.socket;
@@ -221,5 +222,6 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     socket.sent_bytes += sent_bytes;
     socket.send_calls += send_calls;
     socket.send_dropped += send_dropped;
+    socket.send_refused += send_refused;
     socket.send_errors += send_errors;
 }

@@ -8,7 +8,7 @@
 //! itself: the process ends, so that its rooms are placed elsewhere instead of hanging here.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::host::{Host, ShardCommand};
-use crate::lease::{Boottime, Lease};
+use crate::lease::{Boottime, Lease, Term};
 use crate::link::overloaded;
 use crate::media_socket::{MediaSocket, Received, SocketStats};
 use crate::rooms::Rooms;
@@ -123,10 +123,13 @@ pub fn spawn(setup: ShardSetup) -> io::Result<(ShardHandle, JoinHandle<()>)> {
             }
             let core = Shard::new(setup.config, Instant::now());
             let worker = Worker {
-                socket,
+                way_out: WayOut {
+                    socket,
+                    run: SendRun::default(),
+                    term: None,
+                },
                 commands: receiver,
                 host: Host::new(core, setup.rooms, setup.lease, setup.counters),
-                run: SendRun::default(),
                 report: shared,
                 stop: setup.stop,
                 report_due: None,
@@ -171,10 +174,9 @@ fn pin(index: usize, shards: usize) {
 }
 
 struct Worker {
-    socket: MediaSocket,
+    way_out: WayOut,
     commands: mpsc::Receiver<ShardCommand>,
     host: Host,
-    run: SendRun,
     report: Arc<Mutex<ShardReport>>,
     stop: CancellationToken,
     /// When the last turns' figures are to be shown; none: they are.
@@ -203,7 +205,7 @@ impl Worker {
                 Left::Nothing => {
                     let due = self.host.poll_timeout().into_iter().chain(self.report_due).min();
                     tokio::select! {
-                        ready = self.socket.readable() => if ready.is_err() { return },
+                        ready = self.way_out.socket.readable() => if ready.is_err() { return },
                         command = self.commands.recv() => match command {
                             Some(command) => next = Some(command),
                             None => return,
@@ -218,24 +220,15 @@ impl Worker {
 
     /// `first` is a command that was taken from the queue already.
     fn turn(&mut self, first: Option<ShardCommand>) -> Left {
-        let Self {
-            socket,
-            commands,
-            host,
-            run,
-            ..
-        } = self;
         let now = Instant::now();
         let mut left = Left::Nothing;
 
-        {
-            let mut out = |to, datagram: &[u8]| queue(socket, run, to, datagram);
-            host.handle_lease(now, Boottime::now(), &mut out);
-        }
+        self.follow_lease(now);
         for batch in 0..BATCHES_PER_TURN {
-            match socket.receive(|source, datagram| host.handle_datagram(now, source, datagram)) {
+            let host = &mut self.host;
+            match (self.way_out.socket).receive(|source, datagram| host.handle_datagram(now, source, datagram)) {
                 Received::Some => {
-                    host.drain(now, &mut |to, datagram| queue(socket, run, to, datagram));
+                    host.drain(now, &mut |to, datagram| self.way_out.queue(to, datagram));
                     if batch + 1 == BATCHES_PER_TURN {
                         left = Left::More;
                     }
@@ -248,17 +241,19 @@ impl Worker {
             }
         }
 
-        let mut out = |to, datagram: &[u8]| queue(socket, run, to, datagram);
         let mut command = first;
         let mut commanded = false;
         for _ in 0..COMMANDS_PER_TURN {
             let next = match command.take() {
                 Some(command) => Ok(command),
-                None => commands.try_recv(),
+                None => self.commands.try_recv(),
             };
             match next {
                 Ok(command) => {
-                    host.handle_command(now, command, &mut out);
+                    // The process may have been stopped since the turn began, and a reply is not a packet, which is held up at the end.
+                    self.follow_lease(now);
+                    let out = &mut |to, datagram: &[u8]| self.way_out.queue(to, datagram);
+                    self.host.handle_command(now, command, out);
                     commanded = true;
                 }
                 Err(mpsc::error::TryRecvError::Empty) => break,
@@ -268,13 +263,14 @@ impl Worker {
                 }
             }
         }
-        if left == Left::Nothing && !commands.is_empty() {
+        if left == Left::Nothing && !self.commands.is_empty() {
             left = Left::More;
         }
-        if host.poll_timeout().is_some_and(|due| due <= now) {
-            host.handle_timeout(now, &mut out);
+        if self.host.poll_timeout().is_some_and(|due| due <= now) {
+            let out = &mut |to, datagram: &[u8]| self.way_out.queue(to, datagram);
+            self.host.handle_timeout(now, out);
         }
-        run.take(|run| socket.send(run));
+        self.way_out.flush();
         if commanded || self.report_due.is_some_and(|due| due <= now) {
             self.publish();
             self.report_due = None;
@@ -284,20 +280,45 @@ impl Worker {
         left
     }
 
+    /// Ends the rooms of an epoch that is over. What they have to say at last leaves under their own term, and so not at all when it has
+    /// ended without the node's doing.
+    fn follow_lease(&mut self, now: Instant) {
+        let out = &mut |to, datagram: &[u8]| self.way_out.queue(to, datagram);
+        let term = self.host.handle_lease(now, Boottime::now(), out);
+        self.way_out.flush();
+        self.way_out.term = term;
+    }
+
     fn publish(&self) {
         let report = ShardReport {
             core: self.host.stats(),
-            socket: self.socket.stats(),
+            socket: self.way_out.socket.stats(),
         };
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 }
 
-fn queue(socket: &mut MediaSocket, run: &mut SendRun, to: std::net::SocketAddr, datagram: &[u8]) {
-    if !run.push(to, datagram, socket.max_segments()) {
-        run.take(|run| socket.send(run));
-        // The run is empty now: it takes anything.
-        run.push(to, datagram, socket.max_segments());
+/// What leaves the shard.
+struct WayOut {
+    socket: MediaSocket,
+    run: SendRun,
+    /// Of the epoch that the shard's rooms belong to: when it ends, nothing leaves. None: there are no rooms.
+    term: Option<Arc<Term>>,
+}
+
+impl WayOut {
+    fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+        if !self.run.push(to, datagram, self.socket.max_segments()) {
+            self.flush();
+            // The run is empty now: it takes anything.
+            self.run.push(to, datagram, self.socket.max_segments());
+        }
+    }
+
+    fn flush(&mut self) {
+        let (socket, term) = (&mut self.socket, self.term.as_ref());
+        let may_send = || term.is_some_and(|term| term.holds(Boottime::now()));
+        self.run.take(|run| socket.send(run, may_send));
     }
 }
 
@@ -305,5 +326,41 @@ async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_protocol::{ClusterId, Epoch};
+
+    use super::*;
+    use crate::lease::Held;
+    use crate::media_socket::bind_media;
+
+    #[tokio::test]
+    async fn what_was_queued_while_the_lease_held_does_not_leave_after_it() {
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (lease, now) = (Lease::default(), Boottime::now());
+        let grant = |epoch| {
+            let held = Held {
+                epoch: Epoch(epoch),
+                cluster: ClusterId::random(),
+            };
+            assert!(lease.grant(held, now.after(Duration::from_secs(600)), now));
+        };
+        grant(1);
+        let mut out = WayOut {
+            socket: MediaSocket::new(bind_media(local, 1).unwrap().remove(0)).unwrap(),
+            run: SendRun::default(),
+            term: lease.term(now),
+        };
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        out.queue(nobody, b"in time");
+        out.flush();
+        out.queue(nobody, b"too late");
+        grant(2);
+        out.flush();
+        let stats = out.socket.stats();
+        assert_eq!((stats.sent, stats.send_refused), (1, 1));
     }
 }
