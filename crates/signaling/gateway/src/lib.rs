@@ -9,6 +9,7 @@ pub mod config;
 pub mod join;
 pub mod livekit;
 pub mod metrics;
+pub mod moves;
 pub mod openapi;
 pub mod page;
 pub mod problem;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 
@@ -83,6 +84,33 @@ pub struct Metrics {
     pub events_dropped: Counter,
     /// Sessions cut off because they did not take their events in time.
     pub sessions_overflowed: Counter,
+    /// Participants whose room went to another node, by why and by what became of them.
+    moves: [[Counter; 4]; 2],
+    /// Participants that were taken up elsewhere after their node was lost, and how long that took, in microseconds in all.
+    recoveries: Counter,
+    recovery_micros: Counter,
+}
+
+/// Why a participant's room went to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveKind {
+    /// The node was lost.
+    Crash,
+    /// The node handed it over.
+    Planned,
+}
+
+/// What became of a participant whose room went to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveOutcome {
+    /// Its connections go on there.
+    InPlace,
+    /// Its client had to open its signaling anew first.
+    Resumed,
+    /// Its client had to join anew.
+    Rejoined,
+    /// It could not be said what to do.
+    Failed,
 }
 
 impl Metrics {
@@ -92,6 +120,21 @@ impl Metrics {
         if let Some(counter) = self.responses.get(class) {
             counter.increment();
         }
+    }
+
+    /// Counts what became of a participant whose room went to another node.
+    pub fn moved(&self, kind: MoveKind, outcome: MoveOutcome) {
+        let counter = self.moves.get(kind as usize).and_then(|of| of.get(outcome as usize));
+        if let Some(counter) = counter {
+            counter.increment();
+        }
+    }
+
+    /// A participant was taken up elsewhere, so long after its node was lost.
+    pub fn recovered(&self, after: Duration) {
+        self.recoveries.increment();
+        self.recovery_micros
+            .add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// The Prometheus text format, version 0.0.4.
@@ -172,6 +215,29 @@ impl Metrics {
         gauge("connections", "Client connections open.", &self.connections);
         gauge("sockets", "Client WebSockets and event streams open.", &self.sockets);
         gauge("node_links", "Links to media nodes open.", &self.node_links);
+        text.push_str(
+            "# HELP signalbox_gateway_moves_total Participants whose room went to another node, and what became of them.\n# TYPE signalbox_gateway_moves_total counter\n",
+        );
+        for (kind, of) in ["crash", "planned"].iter().zip(&self.moves) {
+            for (outcome, counter) in ["in_place", "resumed", "rejoined", "failed"].iter().zip(of) {
+                let _ = writeln!(
+                    text,
+                    "signalbox_gateway_moves_total{{kind=\"{kind}\",outcome=\"{outcome}\"}} {}",
+                    counter.get()
+                );
+            }
+        }
+        let micros = self.recovery_micros.get();
+        let _ = write!(
+            text,
+            "# HELP signalbox_gateway_recovery_seconds From when a lost node was noticed until a participant was taken up elsewhere.\n\
+             # TYPE signalbox_gateway_recovery_seconds summary\n\
+             signalbox_gateway_recovery_seconds_sum {}.{:06}\n\
+             signalbox_gateway_recovery_seconds_count {}\n",
+            micros / 1_000_000,
+            micros % 1_000_000,
+            self.recoveries.get()
+        );
         text.push_str("# HELP signalbox_gateway_responses_total Responses by class of status.\n");
         text.push_str("# TYPE signalbox_gateway_responses_total counter\n");
         for (class, counter) in (1..).zip(&self.responses) {

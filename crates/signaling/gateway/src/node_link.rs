@@ -19,7 +19,7 @@ use signalbox_protocol::control::{
 };
 use signalbox_protocol::{Identity, ParticipantId, RoomName};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
@@ -35,11 +35,16 @@ use crate::session::Session;
 /// How many frames may wait to be sent. Higher: more memory when a node stalls. Lower: bursts of joins wait.
 const OUTGOING_QUEUE: usize = 1024;
 
-/// When to ask the node for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// When to ask the node for a sign of life. A few of them fit into [`DOUBT_AFTER`], so that one late answer is no reason to doubt.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// When to give the link up, after this long without anything from the node. Higher: sessions on a lost machine hang longer. Lower:
-/// a short stall of the network looses all sessions of the node.
+/// After how long without anything from the node its rooms are looked for elsewhere. The link stays, and if the node speaks again before they are,
+/// nothing happens. Higher: calls on a lost machine stand still for longer, though not less than its lease lasts. Lower: nodes and networks that
+/// stall for a moment cost questions.
+pub(crate) const DOUBT_AFTER: Duration = Duration::from_secs(1);
+
+/// When to give the link up, after this long without anything from the node. Higher: requests to a lost machine hang longer. Lower: a node that
+/// stalls is linked to anew, and its sessions begin with a snapshot.
 const SILENCE_LIMIT: Duration = Duration::from_secs(7);
 
 /// The deadline of what is sent without waiting for the answer.
@@ -88,6 +93,8 @@ pub(crate) struct NodeLink {
     outgoing: mpsc::Sender<String>,
     routing: Mutex<Routing>,
     broken: CancellationToken,
+    /// The node is silent, perhaps for ever.
+    silent: watch::Sender<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -105,6 +112,7 @@ impl NodeLink {
             outgoing,
             routing: Mutex::default(),
             broken: CancellationToken::new(),
+            silent: watch::Sender::new(false),
             metrics,
         });
         link.metrics.node_links.add(1);
@@ -125,8 +133,18 @@ impl NodeLink {
     }
 
     /// Whether it is of no use any more.
-    fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.broken.is_cancelled()
+    }
+
+    /// Whether the node has said nothing for [`DOUBT_AFTER`].
+    pub(crate) fn is_silent(&self) -> bool {
+        *self.silent.borrow()
+    }
+
+    /// Whether the node is silent, as it changes.
+    pub(crate) fn silence(&self) -> watch::Receiver<bool> {
+        self.silent.subscribe()
     }
 
     /// Sends a request and waits for its answer. An answer that comes after nobody waits for it any more is taken back.
@@ -215,9 +233,22 @@ impl NodeLink {
         mut stream: impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
     ) -> &'static str {
         loop {
+            let heard_at = Instant::now();
             let next = tokio::select! {
                 () = self.broken.cancelled() => return "it could not be written",
-                next = tokio::time::timeout(SILENCE_LIMIT, stream.next()) => next,
+                next = tokio::time::timeout_at(heard_at + DOUBT_AFTER, stream.next()) => next,
+            };
+            let next = match next {
+                Ok(next) => Ok(next),
+                Err(_) => {
+                    self.silent.send_replace(true);
+                    let next = tokio::select! {
+                        () = self.broken.cancelled() => return "it could not be written",
+                        next = tokio::time::timeout_at(heard_at + SILENCE_LIMIT, stream.next()) => next,
+                    };
+                    self.silent.send_replace(next.is_err());
+                    next
+                }
             };
             let text = match next {
                 Err(_) => return "the node is silent",

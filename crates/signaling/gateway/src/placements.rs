@@ -12,6 +12,7 @@ use signalbox_protocol::{Epoch, Identity, NodeId, RoomName};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::moves::recovery::Place;
 use crate::orchestrators::{Orchestrators, Placed};
 use crate::problem::ApiError;
 
@@ -138,6 +139,54 @@ impl Placements {
             Err(error) => {
                 entry.failed = Some((Instant::now(), error.clone()));
                 entry.location(need).ok_or(error)
+            }
+        }
+    }
+
+    /// Where a room is that was lost at `from`, which is not believed from memory.
+    ///
+    /// # Errors
+    /// As [`Orchestrators::place`].
+    pub(crate) async fn find_anew(
+        &self,
+        room: &RoomName,
+        user: Option<&Identity>,
+        from: Place,
+    ) -> Result<Arc<Placement>, ApiError> {
+        let cell = self.cell(room);
+        let forget = || {
+            if let Ok(mut entry) = cell.try_lock()
+                && let Some(known) = &mut entry.known
+                && Place::of(&known.placement) == from
+            {
+                known.forgotten = true;
+            }
+        };
+        forget();
+        let found = self.find(room, user, Need::Ticket).await?;
+        // It may still say so for a while; joins have to ask again as well.
+        forget();
+        Ok(found.placement)
+    }
+
+    /// A node has said where a room is from now on.
+    pub(crate) fn learn(&self, placement: &Arc<Placement>) {
+        let cell = self.cell(&placement.room);
+        if let Ok(mut entry) = cell.try_lock() {
+            let is_news = entry
+                .known
+                .as_ref()
+                .is_none_or(|known| known.placement.generation < placement.generation);
+            if is_news {
+                let asked_at = Instant::now();
+                let lifetime = Duration::from_secs(placement.ticket_seconds);
+                entry.known = Some(Known {
+                    placement: Arc::clone(placement),
+                    by: entry.known.as_ref().map_or(0, |known| known.by),
+                    asked_at,
+                    ticket_until: asked_at + lifetime.saturating_sub(TICKET_MARGIN),
+                    forgotten: false,
+                });
             }
         }
     }

@@ -19,12 +19,13 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::moves::Moves;
 use crate::node_link::{Answered, Failure, NodeLinks};
 use crate::orchestrators::Orchestrators;
 use crate::placements::{Need, Placements};
 use crate::problem::ApiError;
 use crate::reports::Reports;
-use crate::session::Session;
+use crate::session::{Claim, Session};
 
 /// How long a request may take in all, tries and pauses included.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -116,8 +117,9 @@ pub struct Admitted {
 pub struct Rooms {
     orchestrators: Arc<Orchestrators>,
     placements: Arc<Placements>,
-    reports: Reports,
-    links: NodeLinks,
+    reports: Arc<Reports>,
+    links: Arc<NodeLinks>,
+    moves: Arc<Moves>,
     metrics: Arc<Metrics>,
 }
 
@@ -126,15 +128,18 @@ impl Rooms {
         let secret = config.cluster_secret.current();
         let orchestrators = Arc::new(Orchestrators::new(&config.orchestrator, secret.clone())?);
         let placements = Arc::new(Placements::new(Arc::clone(&orchestrators), Arc::clone(&metrics)));
+        let reports = Arc::new(Reports::new(
+            Arc::clone(&orchestrators),
+            Arc::clone(&placements),
+            Arc::clone(&metrics),
+        ));
+        let links = Arc::new(NodeLinks::new(secret.clone(), Arc::clone(&metrics)));
         Ok(Self {
-            reports: Reports::new(
-                Arc::clone(&orchestrators),
-                Arc::clone(&placements),
-                Arc::clone(&metrics),
-            ),
+            moves: Moves::new(Arc::clone(&placements), Arc::clone(&links), Arc::clone(&reports)),
             orchestrators,
             placements,
-            links: NodeLinks::new(secret.clone(), Arc::clone(&metrics)),
+            reports,
+            links,
             metrics,
         })
     }
@@ -177,11 +182,23 @@ impl Rooms {
             }
             error => error,
         });
-        let admitted = asked.and_then(|(_, answered)| match answered.reply {
-            Reply::Joined(joined) => Ok(Admitted {
-                joined: *joined,
-                session: answered.session.and_then(Session::claim),
-            }),
+        let admitted = asked.and_then(|(placement, answered)| match answered.reply {
+            Reply::Joined(joined) => {
+                let claim = || {
+                    let media = Some(joined.media);
+                    let snapshot = Snapshot {
+                        media,
+                        srtp: joined.srtp.clone().map(Box::new),
+                        ..joined.snapshot.clone()
+                    };
+                    Claim::new(&placement, self.moves.enter(&snapshot, &placement), &snapshot)
+                };
+                let session = answered.session.and_then(|session| session.claim(claim));
+                Ok(Admitted {
+                    joined: *joined,
+                    session,
+                })
+            }
             reply => Err(unexpected(&reply)),
         });
         match &admitted {
@@ -203,11 +220,13 @@ impl Rooms {
         participant: &ParticipantId,
         identity: &Identity,
     ) -> Result<(Session, Snapshot), ApiError> {
-        let answered = self.ask_for(room, participant, identity, Command::Attach).await?;
-        match (answered.reply, answered.session.and_then(Session::claim)) {
-            (Reply::Snapshot(snapshot), Some(session)) => Ok((session, *snapshot)),
-            (reply, _) => Err(unexpected(&reply)),
-        }
+        let (placement, answered) = self.ask_for(room, participant, identity, Command::Attach).await?;
+        let Reply::Snapshot(snapshot) = answered.reply else {
+            return Err(unexpected(&answered.reply));
+        };
+        let claim = || Claim::new(&placement, self.moves.enter(&snapshot, &placement), &snapshot);
+        let session = answered.session.and_then(|session| session.claim(claim));
+        Ok((session.ok_or(ApiError::Internal)?, *snapshot))
     }
 
     /// Does something for a participant without a session.
@@ -221,7 +240,7 @@ impl Rooms {
         identity: &Identity,
         command: Command,
     ) -> Result<Reply, ApiError> {
-        Ok(self.ask_for(room, participant, identity, command).await?.reply)
+        Ok(self.ask_for(room, participant, identity, command).await?.1.reply)
     }
 
     /// Does something for somebody who administers a room. The caller has checked that it may.
@@ -236,6 +255,22 @@ impl Rooms {
         };
         let (_, answered) = self.ask(room, None, Need::Location, request).await?;
         Ok(answered.reply)
+    }
+
+    pub(crate) fn moves(&self) -> &Arc<Moves> {
+        &self.moves
+    }
+
+    pub(crate) fn links(&self) -> &NodeLinks {
+        &self.links
+    }
+
+    pub(crate) fn placements(&self) -> &Placements {
+        &self.placements
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The figures of the calls to the orchestrators, in the Prometheus text format.
@@ -254,7 +289,7 @@ impl Rooms {
         participant: &ParticipantId,
         identity: &Identity,
         command: Command,
-    ) -> Result<Answered, ApiError> {
+    ) -> Result<(Arc<Placement>, Answered), ApiError> {
         let request = |_: &Placement| Request::Participant {
             room: room.clone(),
             participant: participant.clone(),
@@ -262,7 +297,7 @@ impl Rooms {
             command: command.clone(),
         };
         match self.ask(room, Some(identity), Need::Location, request).await {
-            Ok((_, answered)) => Ok(answered),
+            Ok(asked) => Ok(asked),
             Err(ApiError::NoRoom) => Err(ApiError::NoParticipant(
                 "The room is not open (any more), so nobody is in it; join again.".into(),
             )),

@@ -11,7 +11,7 @@
 //! | `message` | what is told |
 //! | `log` | the last messages, numbered |
 //! | `feed`, `streams` | one participant's, and who reads them; all participants' |
-//! | `relay`, `recovery`, `resumption` | from the session to the feed; finding a participant again, or putting it back elsewhere |
+//! | `relay`, `recovery` | from the session to the feed; a participant that is looked for, or has moved |
 //! | `socket`, `server_sent` | from the feed to the client |
 
 mod feed;
@@ -19,7 +19,6 @@ mod log;
 mod message;
 mod recovery;
 mod relay;
-mod resumption;
 mod server_sent;
 mod socket;
 mod streams;

@@ -37,6 +37,10 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
         .await
         .map_err(|_| ApiError::UpgradeRequired)?;
     let query = Params::of(&parts);
+    // Firefox does not begin DTLS anew on an established connection.
+    let moves_in_place = query
+        .get("browser")
+        .is_none_or(|browser| !browser.eq_ignore_ascii_case("firefox"));
     // From here on the shutdown waits for the connection.
     let guard = state.socket_guard();
     let start = if query.flag("reconnect") == Some(true) {
@@ -46,7 +50,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     };
     Ok(wire::limits(upgrade).on_upgrade(move |socket| async move {
         let _guard = guard;
-        socket::serve(Wire::new(socket), &state, start).await;
+        socket::serve(Wire::new(socket), &state, start, moves_in_place).await;
     }))
 }
 

@@ -101,6 +101,14 @@ pub(super) fn room_update(room: &RoomInfo) -> Message {
     })
 }
 
+/// Has the client offer anew, as it does whenever the server wants m-lines of it, even if none are wanted.
+pub(super) fn offer_wanted() -> Message {
+    Message::MediaSectionsRequirement(lk::MediaSectionsRequirement {
+        num_audios: 0,
+        num_videos: 0,
+    })
+}
+
 /// None when nobody is named.
 pub(super) fn speakers(speakers: &[Speaker]) -> Option<Message> {
     (!speakers.is_empty()).then(|| {

@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// How many requests of one client may be under way before no more of its messages are read. Higher: a flood of one
 /// client weighs more on the node. Lower: a burst waits for round trips.
-const MAX_UNDER_WAY: usize = 32;
+pub(super) const MAX_UNDER_WAY: usize = 32;
 
 /// A request and how to answer it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +27,10 @@ pub(super) struct Asked {
     pub(super) command: Command,
     /// What the client is told then.
     pub(super) answer: Answer,
-    /// Whether it was under way before, on a link that broke.
-    pub(super) again: bool,
+    /// How often it was under way before, on links that broke.
+    pub(super) failed: u32,
+    /// When it was asked first, among all of the client's requests; 0: not yet.
+    pub(super) number: u64,
 }
 
 impl From<(Command, Answer)> for Asked {
@@ -36,7 +38,8 @@ impl From<(Command, Answer)> for Asked {
         Self {
             command,
             answer,
-            again: false,
+            failed: 0,
+            number: 0,
         }
     }
 }
@@ -57,10 +60,20 @@ impl Pending {
         self.under_way.len() < MAX_UNDER_WAY
     }
 
-    /// Sends a request, or queues it behind those that wait to be sent.
-    pub(super) async fn start(&mut self, session: &Session, asked: Asked) {
-        let id = self.next;
+    /// Gives a request that has to wait its place among the others.
+    pub(super) fn number(&mut self, mut asked: Asked) -> Asked {
         self.next += 1;
+        asked.number = self.next;
+        asked
+    }
+
+    /// Sends a request, or queues it behind those that wait to be sent.
+    pub(super) async fn start(&mut self, session: &Session, mut asked: Asked) {
+        self.next += 1;
+        let id = self.next;
+        if asked.number == 0 {
+            asked.number = id;
+        }
         let asking = session.command(asked.command.clone());
         self.under_way.insert(id, asked);
         let mut asking = async move { (id, asking.await) }.boxed();

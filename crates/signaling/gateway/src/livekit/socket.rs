@@ -2,7 +2,9 @@
 //!
 //! Everything happens in one task that waits for whatever comes first, so that no lock and no second queue is needed. A
 //! client that does not take its messages holds its own task up; its events then fill the session's bounded queue, and
-//! when that is full the task starts over from a snapshot.
+//! when that is full the task starts over from a snapshot. What happens when the session's node is lost or hands the room over is in `moving`.
+
+mod moving;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -14,22 +16,19 @@ use livekit_protocol::request_response::Reason as Refused;
 use livekit_protocol::signal_response::Message;
 use signalbox_protocol::control::{Command, Event, Reply, Snapshot};
 use signalbox_protocol::{Identity, ParticipantId};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use self::moving::{Moved, Moving};
 use super::events::{self, PING_SECONDS, PING_TIMEOUT_SECONDS, Told};
 use super::pending::{Asked, Pending};
 use super::requests::{self, Action, Answer};
 use super::roster::Roster;
 use super::translate;
 use super::wire::{Ending, Gone, Incoming, Wire};
+use crate::moves::take_up::Loss;
 use crate::problem::ApiError;
 use crate::session::{Session, SessionEvent};
 use crate::state::State;
-
-/// How long to look for a participant whose link broke, before its client is told to join anew. Higher: survives longer
-/// stalls of the node. Lower than [`PING_TIMEOUT_SECONDS`] less [`PING_SECONDS`], since the client's pings wait
-/// meanwhile.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(8);
 
 /// With what a connection begins.
 pub(super) enum Start {
@@ -72,7 +71,9 @@ impl From<Gone> for End {
 }
 
 /// Serves a client until its connection is closed.
-pub(super) async fn serve(wire: Wire, state: &State, start: Start) {
+///
+/// `moves_in_place`: its peer connections can go on at another node.
+pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_place: bool) {
     let (session, snapshot, resumed) = match start {
         Start::Joined { session, snapshot } => (session, snapshot, false),
         Start::Resumed { session, snapshot } => (session, snapshot, true),
@@ -87,6 +88,11 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start) {
         last_offer: 0,
         heard: Instant::now(),
         room_changed: false,
+        moves_in_place,
+        is_listening: true,
+        moving: None,
+        held: Vec::new(),
+        moved: None,
     };
     let begun = if resumed {
         client.begin_again(&snapshot).await
@@ -133,6 +139,15 @@ struct Client {
     heard: Instant,
     /// Whether the room's numbers have changed since they were last told.
     room_changed: bool,
+    moves_in_place: bool,
+    /// Whether the session can still tell something.
+    is_listening: bool,
+    /// Its participant is looked for, or taken up elsewhere.
+    moving: Option<Moving>,
+    /// Requests that wait for the end of that.
+    held: Vec<Asked>,
+    /// It has been taken up elsewhere, and is not connected there yet.
+    moved: Option<Moved>,
 }
 
 impl Client {
@@ -160,9 +175,11 @@ impl Client {
         loop {
             let flow = tokio::select! {
                 () = shutdown.cancelled() => Flow::Break(stopping()),
-                event = self.session.next_event() => self.event(event).await,
+                event = self.session.next_event(), if self.is_listening => self.event(event).await,
+                recovered = moving::found(&mut self.moving) => self.recovered(recovered).await,
+                late = moving::overdue(&mut self.moved) => self.overdue(late),
                 (asked, result) = self.pending.next() => self.answered(asked, result).await,
-                incoming = self.wire.receive(), if self.pending.has_room() => self.incoming(incoming).await,
+                incoming = self.wire.receive(), if self.has_room() => self.incoming(incoming).await,
                 _ = beat.tick() => self.beat().await,
             };
             if let Flow::Break(end) = flow {
@@ -173,8 +190,14 @@ impl Client {
 
     async fn finish(self, end: End) {
         let Self {
-            mut session, mut wire, ..
+            mut session,
+            mut wire,
+            moved,
+            ..
         } = self;
+        if let Some(moved) = moved {
+            moved.let_go();
+        }
         let (room, participant, end_name) = (&session.room, &session.participant, end.name());
         tracing::debug!(%room, %participant, end = end_name, "a client's connection ends");
         match end {
@@ -223,7 +246,7 @@ impl Client {
         match requests::read(message, self.last_offer) {
             Action::Ask(commands) => {
                 for command in commands {
-                    self.pending.start(&self.session, command.into()).await;
+                    self.ask(command.into()).await;
                 }
                 Flow::Continue(())
             }
@@ -236,9 +259,18 @@ impl Client {
     async fn event(&mut self, event: SessionEvent) -> Flow {
         let event = match event {
             SessionEvent::Event(event) => event,
-            SessionEvent::Lost => return self.recover(None).await,
+            SessionEvent::Lost => return self.lost(),
+            SessionEvent::Silent => return self.look(Loss::Silence),
+            // By the session that it is about to get.
+            SessionEvent::Replaced { here: true } if self.moving.is_some() => {
+                self.is_listening = false;
+                return Flow::Continue(());
+            }
             // The client has resumed on another connection and no longer listens on this one.
-            SessionEvent::Replaced => return Flow::Break(End::Close(Ending::Done)),
+            SessionEvent::Replaced { .. } => return Flow::Break(End::Close(Ending::Done)),
+        };
+        let Some(event) = self.move_on(event)? else {
+            return Flow::Continue(());
         };
         self.room_changed |= matches!(
             event,
@@ -261,7 +293,7 @@ impl Client {
         let error = match result {
             Ok(reply) => return self.replied(asked.answer, reply).await,
             // As good as a broken link, and most often the first that is heard of one.
-            Err(ApiError::NodeUnavailable) => return self.recover(Some(asked)).await,
+            Err(ApiError::NodeUnavailable) => return self.unanswered(asked),
             Err(ApiError::NoParticipant(_)) => return Flow::Break(rejoin(Reason::StateMismatch)),
             Err(error) => error,
         };
@@ -313,52 +345,10 @@ impl Client {
         }
     }
 
-    /// Finds the participant again after events or replies were lost. What was under way is asked once more: all of it
-    /// says how things are to be, so that twice is as good as once.
-    async fn recover(&mut self, failed: Option<Asked>) -> Flow {
-        let unanswered: Vec<_> = failed.into_iter().chain(self.pending.take_all()).collect();
-        if unanswered.iter().any(|asked| asked.again) {
-            return Flow::Break(rejoin(Reason::ServerShutdown));
-        }
-        let Session {
-            room,
-            participant,
-            identity,
-            ..
-        } = &self.session;
-        tracing::debug!(%room, %participant, "a session is lost; looking for its participant");
-        let attached = tokio::select! {
-            () = self.state.shutdown().cancelled() => return Flow::Break(stopping()),
-            attached = timeout(RECOVERY_LIMIT, self.state.rooms().attach(room, participant, identity)) => attached,
-        };
-        let snapshot = match attached {
-            Ok(Ok((session, snapshot))) => {
-                self.session = session;
-                snapshot
-            }
-            Ok(Err(ApiError::NoParticipant(_))) => return Flow::Break(rejoin(Reason::StateMismatch)),
-            Ok(Err(_)) | Err(_) => return Flow::Break(rejoin(Reason::ServerShutdown)),
-        };
-        let gone = self.roster.reset(&snapshot);
-        self.room_changed = false;
-        self.send_all(events::refresh(&snapshot, gone)).await?;
-        // The offer that the client's answer is for may still be the node's latest, so that the answer goes first.
-        let unanswered = unanswered
-            .into_iter()
-            .filter(|asked| asked.command != Command::RestartIce);
-        for asked in unanswered.chain([restart_subscriber()]) {
-            let again = Asked { again: true, ..asked };
-            self.pending.start(&self.session, again).await;
-        }
-        // The client could not be heard meanwhile.
-        self.heard = Instant::now();
-        Flow::Continue(())
-    }
-
     async fn beat(&mut self) -> Flow {
         let silent = self.heard.elapsed() > Duration::from_secs(PING_TIMEOUT_SECONDS.into());
         // Whoever is not listened to cannot be blamed for silence.
-        if silent && self.pending.has_room() {
+        if silent && self.has_room() {
             return Flow::Break(End::Close(Ending::Silent));
         }
         if let Err(gone) = self.wire.ping().await {

@@ -87,6 +87,25 @@ impl NodeLinks {
         }
     }
 
+    /// The link to a node, if there is one at this moment.
+    pub(crate) fn live(&self, control: &str) -> Option<Arc<NodeLink>> {
+        let cell = self.cell(control);
+        let slot = cell.try_lock().ok()?;
+        slot.link.clone().filter(|link| !link.is_broken())
+    }
+
+    /// Makes a link, unless that is under way already.
+    ///
+    /// # Errors
+    /// As [`NodeLinks::get`].
+    pub(crate) async fn revive(&self, control: &str) -> Result<(), Failure> {
+        let is_under_way = self.cell(control).try_lock().is_err();
+        if is_under_way {
+            return Ok(());
+        }
+        self.get(control, Instant::now() + CONNECT_TIMEOUT).await.map(|_| ())
+    }
+
     /// Whether [`NodeLinks::close`] was called: no link can be made any more.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_cancelled()

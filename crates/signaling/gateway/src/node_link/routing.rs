@@ -26,6 +26,8 @@ pub(super) enum Expected {
         room: RoomName,
         identity: Identity,
         attach: bool,
+        /// It was in the room before: its client can find it again.
+        is_resumed: bool,
     },
     /// An attachment of a known participant.
     Attached {
@@ -44,6 +46,7 @@ impl Expected {
                 room: join.room.clone(),
                 identity: join.identity.clone(),
                 attach: join.attach,
+                is_resumed: join.resume.is_some(),
             },
             Request::Participant {
                 room,
@@ -175,13 +178,21 @@ impl Routing {
             waiting,
         } = self.pending.remove(&id)?;
         let attached = match (expected, reply) {
-            (Expected::Joined { room, identity, attach }, Reply::Joined(joined)) => {
+            (
+                Expected::Joined {
+                    room,
+                    identity,
+                    attach,
+                    is_resumed,
+                },
+                Reply::Joined(joined),
+            ) => {
                 let participant = joined.snapshot.participant.id.clone();
                 let feed = attach.then(|| self.attach(participant.clone(), serial));
                 Some(Attached {
                     whose: (room, participant, identity),
                     feed,
-                    parting: Parting::Leave,
+                    parting: if is_resumed { Parting::Detach } else { Parting::Leave },
                 })
             }
             (

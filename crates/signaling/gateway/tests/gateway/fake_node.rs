@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalbox_protocol::control::{
     Command, CounterOffer, Event, Joined, NodeFrame, Outcome, PATH, ParticipantLimits, Refusal, RefusalReason, Reply,
-    Request, RequestFrame, RoomCommand, Snapshot,
+    Request, RequestFrame, Resumption, RoomCommand, Snapshot,
 };
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
@@ -21,7 +21,7 @@ use signalbox_protocol::room::{
 use signalbox_protocol::srtp::{SrtpKey, SrtpProof, SrtpRequest, SrtpSession, SrtpStream};
 use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::cluster::{SECRET, eventually};
 
@@ -57,6 +57,11 @@ struct Inner {
     limits: Mutex<HashMap<ParticipantId, ParticipantLimits>>,
     /// Who offered once, and whether it has left.
     sessions: Mutex<BTreeMap<ParticipantId, bool>>,
+    /// What takes everyone up elsewhere.
+    kept: Mutex<Option<Resumption>>,
+    /// Somebody has been in a room.
+    is_used: AtomicBool,
+    frozen: watch::Sender<bool>,
 }
 
 impl FakeNode {
@@ -77,6 +82,9 @@ impl FakeNode {
             streams: Mutex::default(),
             limits: Mutex::default(),
             sessions: Mutex::default(),
+            kept: Mutex::default(),
+            is_used: AtomicBool::new(false),
+            frozen: watch::Sender::new(false),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -118,6 +126,21 @@ impl FakeNode {
     /// The rooms' generation from now on.
     pub fn move_to(&self, generation: u64) {
         self.0.generation.store(generation, Ordering::SeqCst);
+    }
+
+    /// All participants can be taken up elsewhere from now on, with this.
+    pub fn keep(&self, kept: Resumption) {
+        *self.0.kept.lock().unwrap() = Some(kept);
+    }
+
+    /// It has no rooms any more.
+    pub fn lose_rooms(&self) {
+        self.0.is_used.store(false, Ordering::SeqCst);
+    }
+
+    /// Says nothing and hears nothing, or goes on.
+    pub fn freeze(&self, frozen: bool) {
+        self.0.frozen.send_replace(frozen);
     }
 
     /// Breaks all links.
@@ -166,7 +189,12 @@ impl FakeNode {
     }
 
     fn answer(&self, frame: RequestFrame) -> NodeFrame {
-        let refused = self.0.refusals.lock().unwrap().pop_front();
+        // Whether a room is there is asked by the gateway for itself.
+        let is_list = matches!(&frame.request, Request::Administer { command, .. } if *command == RoomCommand::List);
+        let is_refused = !is_list || self.0.members.lock().unwrap().is_some();
+        let refused = is_refused
+            .then(|| self.0.refusals.lock().unwrap().pop_front())
+            .flatten();
         let result = match refused {
             Some(reason) => Outcome::Refused(Refusal::new(reason, "Refused by the test.")),
             None => self.outcome(frame.request),
@@ -184,8 +212,14 @@ impl FakeNode {
         let reply = match request {
             Request::Open { .. } | Request::Expect { .. } => Reply::Opened { media },
             Request::Join(join) => {
-                let number = self.0.participants.fetch_add(1, Ordering::SeqCst) + 1;
-                let id = ParticipantId::new(format!("PA_{number}"));
+                self.0.is_used.store(true, Ordering::SeqCst);
+                let id = match &join.resume {
+                    Some(resume) => resume.participant.id.clone(),
+                    None => {
+                        let number = self.0.participants.fetch_add(1, Ordering::SeqCst) + 1;
+                        ParticipantId::new(format!("PA_{number}"))
+                    }
+                };
                 let srtp = join.srtp.as_ref().map(|asked| session(&join.publish, asked));
                 if let Some(session) = &srtp {
                     let mut streams = self.0.streams.lock().unwrap();
@@ -197,7 +231,7 @@ impl FakeNode {
                 }
                 let is_unfit = join.one_offer.is_some() && join.offer.as_deref() == Some(UNFIT);
                 Reply::Joined(Box::new(Joined {
-                    snapshot: snapshot(join.room, join.identity, id, join.name),
+                    snapshot: self.resumable(snapshot(join.room, join.identity, id, join.name)),
                     media,
                     answer: join.offer.filter(|_| !is_unfit).map(|_| "v=0 answer".to_owned()),
                     counter_offer: is_unfit.then(|| CounterOffer {
@@ -221,6 +255,7 @@ impl FakeNode {
                 command,
             } => match command {
                 Command::Attach => {
+                    self.0.is_used.store(true, Ordering::SeqCst);
                     let srtp = self.0.streams.lock().unwrap().get(&participant).cloned();
                     let limits = self.0.limits.lock().unwrap().get(&participant).copied();
                     let mut snapshot = snapshot(room, identity, participant, String::new());
@@ -229,7 +264,7 @@ impl FakeNode {
                     let published = srtp.iter().flat_map(|session| &session.publish);
                     snapshot.participant.tracks = published.map(published_track).collect();
                     snapshot.srtp = srtp.map(Box::new);
-                    Reply::Snapshot(Box::new(snapshot))
+                    Reply::Snapshot(Box::new(self.resumable(snapshot)))
                 }
                 Command::Offer { .. } => Reply::Answer {
                     sdp: "v=0 again".into(),
@@ -254,8 +289,17 @@ impl FakeNode {
         Outcome::Ok(reply)
     }
 
+    fn resumable(&self, snapshot: Snapshot) -> Snapshot {
+        let resumption = self.0.kept.lock().unwrap().clone().map(Box::new);
+        Snapshot { resumption, ..snapshot }
+    }
+
     fn administer(&self, room: RoomName, command: RoomCommand) -> Result<Reply, Refusal> {
         let members = self.0.members.lock().unwrap().clone();
+        // A room in which somebody has been is there; who is in it, nobody has asked for.
+        let is_asked_for = members.is_none() && command == RoomCommand::List;
+        let is_used = is_asked_for && self.0.is_used.load(Ordering::SeqCst);
+        let members = members.or_else(|| is_used.then(Vec::new));
         let members = members.ok_or_else(|| Refusal::new(RefusalReason::NoRoom, "No such room."))?;
         let named = |name: &str| {
             let is_named = |one: &&ParticipantInfo| one.id.as_str() == name || one.identity.as_str() == name;
@@ -388,8 +432,11 @@ async fn accept(State(node): State<FakeNode>, headers: HeaderMap, upgrade: WebSo
 }
 
 async fn serve(node: FakeNode, mut socket: WebSocket, mut pushed: broadcast::Receiver<Option<String>>) {
+    let mut frozen = node.0.frozen.subscribe();
     loop {
+        frozen.wait_for(|frozen| !frozen).await.unwrap();
         tokio::select! {
+            _ = frozen.changed() => {}
             text = pushed.recv() => match text.unwrap() {
                 Some(text) => socket.send(Message::text(text)).await.unwrap(),
                 None => return,

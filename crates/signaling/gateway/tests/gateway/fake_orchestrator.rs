@@ -43,6 +43,7 @@ struct Inner {
     /// The control address of the node that takes all rooms; none: there is no node.
     node: Mutex<Option<String>>,
     ticket_seconds: AtomicU64,
+    generation: AtomicU64,
     placed: Mutex<BTreeSet<RoomName>>,
     requests: Mutex<Vec<PlaceRoom>>,
     verdict: Mutex<Verdict>,
@@ -60,6 +61,7 @@ impl FakeOrchestrator {
             mood: Mutex::new(Mood::Well),
             node: Mutex::new(node),
             ticket_seconds: AtomicU64::new(30),
+            generation: AtomicU64::new(1),
             placed: Mutex::default(),
             requests: Mutex::default(),
             verdict: Mutex::new(Verdict {
@@ -83,6 +85,25 @@ impl FakeOrchestrator {
 
     pub fn place_on(&self, control: Option<String>) {
         *self.0.node.lock().unwrap() = control;
+    }
+
+    /// All rooms are placed anew, on this node.
+    pub fn re_place(&self, control: String) {
+        self.0.generation.fetch_add(1, Ordering::SeqCst);
+        self.place_on(Some(control));
+    }
+
+    /// Where a room is, as a node says that hands it over.
+    pub fn placement(&self, room: &str) -> Placement {
+        Placement {
+            room: room.parse().unwrap(),
+            node: NodeId(Default::default()),
+            control: self.0.node.lock().unwrap().clone().unwrap(),
+            epoch: Epoch(1),
+            generation: Generation(self.0.generation.load(Ordering::SeqCst)),
+            ticket: "ticket of the hand-over".to_owned(),
+            ticket_seconds: 30,
+        }
     }
 
     /// Rooms that are only looked for are nowhere from now on.
@@ -163,7 +184,7 @@ async fn place(
                 node: NodeId(Default::default()),
                 control,
                 epoch: Epoch(1),
-                generation: Generation(1),
+                generation: Generation(orchestrator.0.generation.load(Ordering::SeqCst)),
                 ticket: format!("ticket-{number}"),
                 ticket_seconds: orchestrator.0.ticket_seconds.load(Ordering::SeqCst),
             })

@@ -9,6 +9,7 @@ mod http;
 mod joins;
 mod limits;
 mod links;
+mod moves;
 mod openapi;
 mod orchestrators;
 mod reports;

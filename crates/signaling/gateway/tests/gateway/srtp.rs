@@ -198,6 +198,7 @@ async fn who_has_no_peer_connection_is_put_back_into_its_room_and_told_where_whe
     let cluster = Cluster::start().await;
     let reply: Value = join(&cluster, both_ways(), None).await.json().await.unwrap();
     let (mut events, _) = cluster.events("PA_1").await;
+    cluster.orchestrator.re_place(cluster.node.control());
     let reason = CloseReason::NodeGone;
     cluster.node.push("PA_1", Event::Closed { reason });
     let snapshot = next_json(&mut events).await;
@@ -241,6 +242,7 @@ async fn who_cannot_be_put_back_is_told_where_the_room_is_and_that_it_is_over() 
     let cluster = Cluster::start().await;
     cluster.join().await;
     let (mut events, _) = cluster.events("PA_1").await;
+    cluster.orchestrator.re_place(cluster.node.control());
     let reason = CloseReason::NodeGone;
     cluster.node.push("PA_1", Event::Closed { reason });
     let moved = next_json(&mut events).await;

@@ -78,6 +78,7 @@ async fn who_is_put_back_into_its_room_keeps_them() {
     let request = request.bearer_auth(token(&claimed())).json(&body);
     assert_eq!(request.send().await.unwrap().status(), 201);
     let (mut events, _) = cluster.events("PA_1").await;
+    cluster.orchestrator.re_place(cluster.node.control());
     let reason = CloseReason::NodeGone;
     cluster.node.push("PA_1", Event::Closed { reason });
     while next_json(&mut events).await["type"] != "moved" {}

@@ -359,6 +359,7 @@ async fn a_sessions_event_stream_says_where_the_room_has_moved_to() {
     let (mut events, _) = connect_async(url).await.unwrap();
     let snapshot = next_json(&mut events).await;
     assert_eq!(snapshot["participant"]["id"], "PA_1");
+    cluster.orchestrator.re_place(cluster.node.control());
     let reason = CloseReason::NodeGone;
     cluster.node.push("PA_1", Event::Closed { reason });
     let moved = next_json(&mut events).await;

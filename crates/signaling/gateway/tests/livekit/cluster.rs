@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use clap::Parser;
 use signalbox_gateway::Config;
 use signalbox_gateway::state::State;
 use signalbox_protocol::control::{
-    Command, Event, Join, Joined, NodeFrame, Outcome, Refusal, RefusalReason, Reply, Request, RequestFrame, Snapshot,
+    Command, Event, Join, Joined, NodeFrame, Outcome, Refusal, RefusalReason, Reply, Request, RequestFrame, Resumption,
+    Snapshot,
 };
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::room::{
@@ -35,23 +37,23 @@ pub struct Cluster {
     pub address: SocketAddr,
     pub shutdown: CancellationToken,
     pub node: Node,
+    placed: Arc<Mutex<Placement>>,
 }
 
 impl Cluster {
     pub async fn start() -> Self {
         let node = Node::start().await;
-        let control = format!("ws://{}", node.address);
-        let place = post(move |Json(asked): Json<PlaceRoom>| async move {
-            Json(Placement {
-                room: asked.room,
-                node: NodeId::random(),
-                control,
-                epoch: Epoch(1),
-                generation: Generation(1),
-                ticket: "ticket".into(),
-                ticket_seconds: 30,
-            })
-        });
+        let placed = Arc::new(Mutex::new(Placement {
+            room: "daily".parse().unwrap(),
+            node: NodeId::random(),
+            control: format!("ws://{}", node.address),
+            epoch: Epoch(1),
+            generation: Generation(1),
+            ticket: "ticket".into(),
+            ticket_seconds: 30,
+        }));
+        let answer = Arc::clone(&placed);
+        let place = post(move |Json(_): Json<PlaceRoom>| async move { Json(answer.lock().unwrap().clone()) });
         let orchestrator = serve(Router::new().route("/v1/placements", place)).await;
         let config = Config::parse_from([
             "signalbox-gateway",
@@ -66,7 +68,23 @@ impl Cluster {
             address,
             shutdown,
             node,
+            placed,
         }
+    }
+
+    /// Another node, on which all rooms are from now on.
+    pub async fn next_node(&self) -> Node {
+        let node = Node::start().await;
+        let mut placed = self.placed.lock().unwrap();
+        placed.node = NodeId::random();
+        placed.control = format!("ws://{}", node.address);
+        placed.generation = Generation(placed.generation.0 + 1);
+        node
+    }
+
+    /// Where the room is.
+    pub fn placement(&self) -> Placement {
+        self.placed.lock().unwrap().clone()
     }
 }
 
@@ -118,6 +136,11 @@ struct Inner {
     asked: mpsc::UnboundedSender<Request>,
     participants: Mutex<HashMap<ParticipantId, ParticipantInfo>>,
     refusals: Mutex<Vec<Refusal>>,
+    /// What takes everyone up at another node.
+    kept: Mutex<Option<Resumption>>,
+    /// Requests are written down, and not answered.
+    is_mute: AtomicBool,
+    joins_refused: Mutex<Option<RefusalReason>>,
 }
 
 impl Node {
@@ -129,6 +152,9 @@ impl Node {
             asked,
             participants: Mutex::default(),
             refusals: Mutex::default(),
+            kept: Mutex::default(),
+            is_mute: AtomicBool::new(false),
+            joins_refused: Mutex::default(),
         });
         let links = Arc::clone(&inner);
         let upgrade = any(move |upgrade: WebSocketUpgrade| async move { upgrade.on_upgrade(move |s| links.link(s)) });
@@ -153,6 +179,38 @@ impl Node {
                 Request::Join(_) | Request::Open { .. } | Request::Expect { .. } | Request::Administer { .. } => {}
             }
         }
+    }
+
+    /// The next join, and who was expected before.
+    pub async fn joined(&mut self) -> (Join, Vec<ParticipantInfo>) {
+        let mut expected = Vec::new();
+        loop {
+            match self.request().await {
+                Request::Join(join) => return (*join, expected),
+                Request::Expect { participants, .. } => expected.extend(participants),
+                other => panic!("{other:?} is no join"),
+            }
+        }
+    }
+
+    /// Nothing that comes is waiting to be looked at.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// All participants can be taken up elsewhere from now on, with this.
+    pub fn keep(&self, kept: Resumption) {
+        *self.inner.kept.lock().unwrap() = Some(kept);
+    }
+
+    /// Nobody can join any more.
+    pub fn refuse_joins(&self, reason: RefusalReason) {
+        *self.inner.joins_refused.lock().unwrap() = Some(reason);
+    }
+
+    /// Answers nothing from now on.
+    pub fn fall_mute(&self) {
+        self.inner.is_mute.store(true, Ordering::SeqCst);
     }
 
     pub async fn request(&mut self) -> Request {
@@ -212,21 +270,46 @@ impl Inner {
     }
 
     fn answer(&self, frame: RequestFrame) {
+        if self.is_mute.load(Ordering::SeqCst) {
+            let _ = self.asked.send(frame.request);
+            return;
+        }
         let result = match &frame.request {
-            Request::Join(join) => Ok(self.join(join)),
+            Request::Join(join) => match *self.joins_refused.lock().unwrap() {
+                Some(reason) => Err(Refusal::new(reason, "No.")),
+                None => Ok(self.join(join)),
+            },
             Request::Participant {
                 participant, command, ..
             } => self.command(participant, command),
-            Request::Expect { .. } => Ok(Reply::Opened { media: media() }),
-            Request::Open { .. } | Request::Administer { .. } => unreachable!("no such request in this dialect"),
+            Request::Expect { participants, .. } => {
+                let expected = participants.iter().map(|one| (one.id.clone(), one.clone()));
+                self.participants.lock().unwrap().extend(expected);
+                Ok(Reply::Opened { media: media() })
+            }
+            Request::Administer { .. } => Ok(self.list()),
+            Request::Open { .. } => unreachable!("no such request in this dialect"),
         };
         let result: Outcome = result.into();
         self.send(&NodeFrame::Reply { id: frame.id, result });
         let _ = self.asked.send(frame.request);
     }
 
+    /// The room, which it has had all along.
+    fn list(&self) -> Reply {
+        let participants = self.participants.lock().unwrap();
+        let room = snapshot(&participants, &bob()).room;
+        let participants = participants.values().cloned().collect();
+        Reply::Room { room, participants }
+    }
+
+    fn resumable(&self, snapshot: Snapshot) -> Snapshot {
+        let resumption = self.kept.lock().unwrap().clone().map(Box::new);
+        Snapshot { resumption, ..snapshot }
+    }
+
     fn join(&self, join: &Join) -> Reply {
-        let participant = ParticipantInfo {
+        let fresh = ParticipantInfo {
             id: ParticipantId::new(format!("PA_{}", join.identity)),
             identity: join.identity.clone(),
             name: join.name.clone(),
@@ -239,10 +322,12 @@ impl Inner {
             grants: join.grants.clone(),
             dialect_info: join.dialect_info.clone(),
         };
+        let resumed = join.resume.as_ref().map(|resume| resume.participant.clone());
+        let participant = resumed.unwrap_or(fresh);
         let mut participants = self.participants.lock().unwrap();
         participants.insert(participant.id.clone(), participant.clone());
         Reply::Joined(Box::new(Joined {
-            snapshot: snapshot(&participants, &participant),
+            snapshot: self.resumable(snapshot(&participants, &participant)),
             media: media(),
             answer: None,
             counter_offer: None,
@@ -262,7 +347,7 @@ impl Inner {
             return Err(refusal);
         }
         Ok(match command {
-            Command::Attach => Reply::Snapshot(Box::new(snapshot(&participants, participant))),
+            Command::Attach => Reply::Snapshot(Box::new(self.resumable(snapshot(&participants, participant)))),
             Command::Offer { sdp } => Reply::Answer {
                 sdp: format!("answer to {sdp}"),
             },

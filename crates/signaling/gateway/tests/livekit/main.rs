@@ -4,4 +4,5 @@ mod client;
 mod cluster;
 mod connecting;
 mod ending;
+mod moving;
 mod signaling;
