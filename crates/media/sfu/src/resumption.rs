@@ -17,7 +17,7 @@ use crate::track::Track;
 
 /// A client that was taken up from another node has reached this one, and after so long no handshake is done. Higher: a slow network has more
 /// time. Lower: a client that does not begin one joins anew sooner.
-const STALLED: Duration = Duration::from_secs(1);
+const STALLED: Duration = Duration::from_millis(1_500);
 
 impl Room {
     /// What the participant's next node has to know of it; none: it can be moved to no other.

@@ -5,6 +5,7 @@
 //! | route | module |
 //! |---|---|
 //! | `POST /v1/rooms/{room}/join` | `admission` |
+//! | `PATCH /v1/rooms/{room}` | `metadata` |
 //! | `GET /v1/rooms/{room}/participants`; `GET`, `PATCH`, `DELETE …/{id or identity}`; `POST …/offer` | `participants` |
 //! | `PATCH`, `DELETE …/participants/{id}/tracks/{track}` | `tracks` |
 //! | `PATCH …/participants/{id}/subscriptions/{track}` | `subscriptions` |
@@ -15,6 +16,7 @@ mod admission;
 pub(crate) mod body;
 pub(crate) mod events;
 mod guest_tokens;
+mod metadata;
 mod participants;
 mod subscriptions;
 mod tracks;
@@ -47,6 +49,7 @@ pub fn routes() -> Routes {
         .undocumented("/v1/rooms//join", any(empty_room));
     [
         admission::add,
+        metadata::add,
         participants::add,
         tracks::add,
         subscriptions::add,

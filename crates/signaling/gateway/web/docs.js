@@ -3,7 +3,7 @@
 import { request } from '/http.js';
 
 /** What most readers look for; other chapters follow. */
-const FIRST = ['join', 'WHIP and WHEP', 'participants', 'tracks', 'events'];
+const FIRST = ['join', 'WHIP and WHEP', 'rooms', 'participants', 'tracks', 'events'];
 const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'options'];
 
 /** An element with attributes and children; a string is text. */

@@ -64,6 +64,7 @@ async fn what_is_documented_is_routed_and_what_is_not_is_not() {
         "GET /v1/rooms/{room}/participants",
         "GET /v1/rooms/{room}/participants/{participant}",
         "GET /v1/rooms/{room}/participants/{participant}/events",
+        "PATCH /v1/rooms/{room}",
         "PATCH /v1/rooms/{room}/participants/{participant}",
         "PATCH /v1/rooms/{room}/participants/{participant}/subscriptions/{track}",
         "PATCH /v1/rooms/{room}/participants/{participant}/tracks/{track}",
