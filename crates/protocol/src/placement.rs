@@ -56,6 +56,10 @@ pub struct PlaceRoom {
     /// The policy that chooses, instead of the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// The node that it was on, and is lost: another one is preferred, also if that node is back. Its address is the one that clients have
+    /// just lost, and what made it fail once may do so again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<NodeId>,
     /// Only say where it is: a room that is nowhere stays so, and is answered with 404 `unknown-room`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub find_only: bool,
@@ -74,6 +78,7 @@ impl PlaceRoom {
             group: None,
             avoid: Vec::new(),
             policy: None,
+            lost: None,
             find_only: false,
         }
     }

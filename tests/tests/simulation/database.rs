@@ -235,4 +235,24 @@ impl Store for Connection {
     async fn purge(&self, retention: &Retention, limit: usize) -> Result<Purged, Error> {
         statement!(self, store => store.purge(retention, limit))
     }
+
+    async fn begin_drain(&self, node: NodeId, how: &DrainNode) -> Result<Option<DrainRecord>, Error> {
+        statement!(self, store => store.begin_drain(node, how))
+    }
+
+    async fn drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        statement!(self, store => store.drain(node))
+    }
+
+    async fn cancel_drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        statement!(self, store => store.cancel_drain(node))
+    }
+
+    async fn claim_drains(&self, orchestrator: &str, time: Duration) -> Result<Vec<DrainRecord>, Error> {
+        statement!(self, store => store.claim_drains(orchestrator, time))
+    }
+
+    async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
+        statement!(self, store => store.note_drain(note))
+    }
 }

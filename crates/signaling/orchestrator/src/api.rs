@@ -6,6 +6,7 @@
 
 mod check;
 mod document;
+mod drains;
 mod extract;
 mod failure;
 mod guard;
@@ -24,10 +25,11 @@ use axum::http::{HeaderName, header};
 use axum::{Extension, Router, middleware};
 use signalbox_protocol::history::RoomPlacement;
 use signalbox_protocol::node::{
-    Heartbeat, NodeList, RegisterNode, Registered, Release, Renewed, ReportNode, SetNodeState, Verdict,
+    Drain, DrainNode, Heartbeat, NodeList, RegisterNode, Registered, Release, Renewed, ReportNode, SetNodeState,
+    Verdict,
 };
 use signalbox_protocol::placement::{CloseRoom, PlaceRoom, Placement, RoomClosed, RoomList};
-use utoipa::openapi::HttpMethod::{Get, Post, Put};
+use utoipa::openapi::HttpMethod::{Delete, Get, Post, Put};
 
 use crate::Service;
 use crate::store::Store;
@@ -197,5 +199,39 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             .answers_nothing(204, "It is so.")
             .fails([Kind::UnknownNode, Kind::NodeLost]),
             nodes::set_state::<S>,
+        )
+        .add(
+            op(
+                Put,
+                "/v1/nodes/{node}/drain",
+                "drainNode",
+                "Empty a node: its rooms are moved to others.",
+            )
+            .body::<DrainNode>()
+            .answers::<Drain>(200, "It goes on like this.")
+            .fails([Kind::UnknownNode, Kind::NodeLost]),
+            drains::begin::<S>,
+        )
+        .add(
+            op(
+                Get,
+                "/v1/nodes/{node}/drain",
+                "lookAtDrain",
+                "How far the emptying of a node has come.",
+            )
+            .answers::<Drain>(200, "The last one.")
+            .fails([Kind::NoDrain]),
+            drains::look::<S>,
+        )
+        .add(
+            op(
+                Delete,
+                "/v1/nodes/{node}/drain",
+                "cancelDrain",
+                "Empty a node no further; it takes rooms again.",
+            )
+            .answers::<Drain>(200, "As it stands now. Rooms that have moved stay where they are.")
+            .fails([Kind::NoDrain]),
+            drains::cancel::<S>,
         )
 }

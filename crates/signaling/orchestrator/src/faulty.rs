@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use signalbox_protocol::history::HistoryEntry;
-use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 
@@ -14,7 +14,8 @@ use crate::brake::Brake;
 use crate::placement::Candidate;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store,
+    Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
+    Retention, Store,
 };
 
 #[derive(Default)]
@@ -122,5 +123,10 @@ impl Store for FaultyStore {
         rooms(after: Option<&RoomName>, node: Option<NodeId>, limit: usize) -> Vec<RoomView>;
         history(room: &RoomName, limit: usize) -> Option<(RoomView, Vec<HistoryEntry>)>;
         purge(retention: &Retention, limit: usize) -> Purged;
+        begin_drain(node: NodeId, how: &DrainNode) -> Option<DrainRecord>;
+        drain(node: NodeId) -> Option<DrainRecord>;
+        cancel_drain(node: NodeId) -> Option<DrainRecord>;
+        claim_drains(orchestrator: &str, time: Duration) -> Vec<DrainRecord>;
+        note_drain(note: &DrainNote<'_>) -> bool;
     }
 }

@@ -14,6 +14,7 @@
 //! | [`joins`] | the steps of a join, while the map is away too |
 //! | [`leases`] | the steps of a heartbeat |
 //! | [`digests`] | which nodes to ask for their rooms |
+//! | [`drains`] | the background task that empties nodes |
 //! | [`probe`] | asking nodes whether they are there |
 //! | [`health`] | what follows from a complaint about a node |
 //! | [`known_rooms`] | where rooms were of late, for the time that the database is away; pure |
@@ -77,6 +78,7 @@ pub mod brake;
 pub mod candidates;
 pub mod config;
 pub mod digests;
+pub mod drains;
 pub mod error;
 #[cfg(test)]
 mod faulty;

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use signalbox_protocol::NodeId;
-use signalbox_protocol::placement::PlaceRoom;
+use signalbox_protocol::placement::{CloseRoom, PlaceRoom};
+use signalbox_protocol::{NodeId, RoomName};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -67,15 +67,23 @@ impl Placer {
             } else {
                 store.occupied(request.group.as_deref(), &request.avoid).await?
             };
-            let choice = self.choose(
-                request,
-                &Situation {
-                    candidates: &candidates.nodes,
-                    occupied: &occupied,
-                    orchestrators,
-                    now: self.started.elapsed(),
-                },
-            );
+            let situation = |candidates| Situation {
+                candidates,
+                occupied: &occupied,
+                orchestrators,
+                now: self.started.elapsed(),
+            };
+            let others = request.lost.map(|lost| {
+                let others = candidates.nodes.iter().filter(|other| other.node != lost);
+                others.cloned().collect::<Vec<_>>()
+            });
+            let mut choice = match &others {
+                Some(others) => self.choose(request, &situation(others)),
+                None => self.choose(request, &situation(&candidates.nodes)),
+            };
+            if choice.node.is_none() && others.is_some() {
+                choice = self.choose(request, &situation(&candidates.nodes));
+            }
             let Some(candidate) = choice.node else {
                 if read_anew {
                     return Ok(None);
@@ -101,6 +109,50 @@ impl Placer {
                 Placed::Existing(assignment) => return Ok(Some(assignment)),
                 Placed::Refused => self.candidates.invalidate(&candidates),
             }
+        }
+        Ok(None)
+    }
+
+    /// Hands a room on to another node than its owner, which must be draining. None: no node can take it, or it is the owner's no more.
+    pub async fn hand_off<S: Store>(
+        &self,
+        store: &S,
+        room: &RoomName,
+        owner: &CloseRoom,
+        orchestrators: usize,
+    ) -> Result<Option<Assignment>, Error> {
+        let request = PlaceRoom::new(room.clone());
+        // The map knows what the room must not be with, and refuses; the next try may choose another node.
+        for _ in 0..TRIES {
+            let candidates = self.candidates.get(store, self.margin).await?;
+            let others = candidates.nodes.iter().filter(|other| other.node != owner.node);
+            let others: Vec<_> = others.cloned().collect();
+            let choice = self.choose(
+                &request,
+                &Situation {
+                    candidates: &others,
+                    occupied: &BTreeSet::new(),
+                    orchestrators,
+                    now: self.started.elapsed(),
+                },
+            );
+            let Some(candidate) = choice.node else {
+                self.candidates.invalidate(&candidates);
+                return Ok(None);
+            };
+            let proposal = Proposal {
+                room: room.clone(),
+                candidate,
+                group: None,
+                avoid: Vec::new(),
+                by: self.name.clone(),
+                reasons: choice.reasons,
+            };
+            if let Some(assignment) = store.hand_off(owner, proposal, self.margin).await? {
+                self.note(assignment.node);
+                return Ok(Some(assignment));
+            }
+            self.candidates.invalidate(&candidates);
         }
         Ok(None)
     }
@@ -178,6 +230,24 @@ mod tests {
         let placed = placer.place(&store, &request("daily"), 1).await.unwrap();
         assert!(placed.is_some());
         assert_eq!(placer.place(&store, &looked_for, 1).await.unwrap(), placed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_room_returns_to_the_node_that_lost_it_only_if_there_is_no_other() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        let (lost, _) = register(&store, 1).await;
+        let anew = |room: &str| PlaceRoom {
+            lost: Some(lost),
+            ..request(room)
+        };
+        let only = placer.place(&store, &anew("only"), 1).await.unwrap().unwrap();
+        assert_eq!(only.node, lost);
+        let (other, _) = register(&store, 2).await;
+        tokio::time::advance(crate::candidates::FRESH).await;
+        for room in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let placed = placer.place(&store, &anew(room), 1).await.unwrap().unwrap();
+            assert_eq!(placed.node, other);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, redirect};
-use signalbox_protocol::node::EpochHeld;
+use reqwest::{Client, StatusCode, redirect};
+use serde::de::DeserializeOwned;
+use signalbox_protocol::node::{EpochHeld, HostedRooms, MoveRoom};
 use signalbox_protocol::{Epoch, NodeId, Secret};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -27,10 +28,27 @@ pub const FRESH: Duration = Duration::from_secs(1);
 /// The longest answer, in bytes; one has less than a hundred.
 const MAX_ANSWER_BYTES: usize = 4096;
 
+/// The longest list of rooms, in bytes: about 20,000 rooms with names of the longest kind.
+const MAX_ROOMS_BYTES: usize = 8 * 1024 * 1024;
+
 /// How a node is asked. The process asks over HTTP ([`HttpAsk`]); a simulation over its own network.
 pub trait Ask: Send + Sync + 'static {
     /// What the node with this control listener holds; none: it does not answer. May take for ever.
     fn ask<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<EpochHeld>> + Send + 'a>>;
+
+    /// The rooms of the node with this control listener; none: it does not answer. May take for ever.
+    fn rooms<'a>(&'a self, _control: &'a str) -> Pin<Box<dyn Future<Output = Option<HostedRooms>> + Send + 'a>> {
+        Box::pin(async { None })
+    }
+
+    /// Tells a node that a room was handed to another one. Whether it has taken that in, or does not host the room. May take for ever.
+    fn send_on<'a>(
+        &'a self,
+        _control: &'a str,
+        _order: &'a MoveRoom,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async { false })
+    }
 }
 
 /// Asks nodes, each at most once at a time.
@@ -104,8 +122,21 @@ impl HttpAsk {
         Ok(Self { client, secret })
     }
 
-    async fn get(&self, control: &str) -> Option<EpochHeld> {
-        let url = format!("{}/v1/epoch", http_url(control)?);
+    async fn post(&self, control: &str, order: &MoveRoom) -> Option<bool> {
+        let url = format!("{}/v1/moves", http_url(control)?);
+        let request = self.client.post(&url).bearer_auth(self.secret.expose()).json(order);
+        match request.send().await {
+            // One that does not host the room has nobody to send on.
+            Ok(response) => Some(response.status().is_success() || response.status() == StatusCode::NOT_FOUND),
+            Err(error) => {
+                tracing::debug!(control, error = %error.without_url(), "a node cannot be told that a room moves");
+                None
+            }
+        }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, control: &str, path: &str, most: usize) -> Option<T> {
+        let url = format!("{}{path}", http_url(control)?);
         let request = self.client.get(&url).bearer_auth(self.secret.expose());
         let mut response = match request.send().await {
             Ok(response) => response,
@@ -115,13 +146,13 @@ impl HttpAsk {
             }
         };
         if !response.status().is_success() {
-            tracing::debug!(control, status = %response.status(), "a node does not say which epoch it holds");
+            tracing::debug!(control, path, status = %response.status(), "a node does not say what it was asked");
             return None;
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.ok()? {
             body.extend_from_slice(&chunk);
-            if body.len() > MAX_ANSWER_BYTES {
+            if body.len() > most {
                 return None;
             }
         }
@@ -131,7 +162,15 @@ impl HttpAsk {
 
 impl Ask for HttpAsk {
     fn ask<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<EpochHeld>> + Send + 'a>> {
-        Box::pin(self.get(control))
+        Box::pin(self.get(control, "/v1/epoch", MAX_ANSWER_BYTES))
+    }
+
+    fn rooms<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<HostedRooms>> + Send + 'a>> {
+        Box::pin(self.get(control, "/v1/rooms", MAX_ROOMS_BYTES))
+    }
+
+    fn send_on<'a>(&'a self, control: &'a str, order: &'a MoveRoom) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move { self.post(control, order).await.unwrap_or(false) })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns what requests and background tasks share. It must not know listeners, nor read flags besides those that it is given.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,7 +24,7 @@ use crate::probe::{Ask, Prober};
 use crate::store::{Retention, Store};
 use crate::ticket::Signer;
 use crate::truce::Truce;
-use crate::{Config, Error, housekeeping};
+use crate::{Config, Error, drains, housekeeping};
 
 /// How long to wait before the database is tried again at the start.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
@@ -41,6 +41,8 @@ pub struct Service<S> {
     pub(crate) public_media: bool,
     pub(crate) truce: Mutex<Truce>,
     pub(crate) prober: Prober,
+    pub(crate) ask: Arc<dyn Ask>,
+    me: Weak<Self>,
     pub(crate) sight: watch::Sender<Sight>,
     known_rooms: Mutex<KnownRooms>,
     started: Instant,
@@ -57,7 +59,8 @@ impl<S: Store> Service<S> {
     /// configuration must be one that [`Config::check`] accepts; its name, database and listener are not read.
     pub fn new(store: S, config: &Config, name: String, ask: Arc<dyn Ask>, mut rng: StdRng) -> Arc<Self> {
         let brake = config.brake();
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             store,
             placer: Placer::new(
                 name.clone(),
@@ -71,7 +74,8 @@ impl<S: Store> Service<S> {
             heartbeat: config.heartbeat(),
             public_media: config.require_public_media,
             truce: Mutex::new(Truce::new(brake, config.heartbeat())),
-            prober: Prober::new(ask, config.probe_patience()),
+            prober: Prober::new(Arc::clone(&ask), config.probe_patience()),
+            ask,
             sight: watch::Sender::default(),
             known_rooms: Mutex::default(),
             started: Instant::now(),
@@ -112,7 +116,8 @@ impl<S: Store> Service<S> {
         let rng = StdRng::from_rng(&mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::join!(
             fencer.run(shutdown.clone()),
-            housekeeping::run(&self.store, self.retention, rng, shutdown)
+            housekeeping::run(&self.store, self.retention, rng, shutdown.clone()),
+            drains::run(self, shutdown)
         );
         Ok(())
     }
@@ -129,6 +134,11 @@ impl<S: Store> Service<S> {
 
     pub(crate) fn known_rooms(&self) -> MutexGuard<'_, KnownRooms> {
         self.known_rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Itself, for tasks of its own.
+    pub(crate) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
     }
 
     /// The time since this orchestrator was made.

@@ -22,7 +22,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use signalbox_protocol::history::{HistoryEntry, Reasons};
-use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
@@ -159,6 +159,32 @@ pub struct Purged {
     pub history: u64,
 }
 
+/// What [`Store::drain`] answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrainRecord {
+    /// How it stands, without [`Drain::eta_ms`].
+    pub drain: Drain,
+    /// The node's control listener.
+    pub control: String,
+}
+
+/// What [`Store::note_drain`] is told.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainNote<'a> {
+    /// Which node.
+    pub node: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The orchestrator that carries it on.
+    pub by: &'a str,
+    /// Rooms that were moved since the last note.
+    pub moved: u64,
+    /// Rooms that nobody takes at present.
+    pub stuck: u64,
+    /// How it ends; none: it goes on.
+    pub end: Option<DrainState>,
+}
+
 /// The room map. See the module's documentation for what holds for all methods.
 pub trait Store: Send + Sync + 'static {
     /// Makes the store usable, brings its schema to this version, and says which cluster it is of: the same at each
@@ -284,6 +310,32 @@ pub trait Store: Send + Sync + 'static {
         brake: &Brake,
         spared: &BTreeSet<NodeId>,
     ) -> impl Future<Output = Result<Fenced, Error>> + Send;
+
+    /// Begins to empty a node, which is draining from then on; or, if that goes on already, changes how. None: there is no such node, or it is
+    /// lost.
+    fn begin_drain(
+        &self,
+        node: NodeId,
+        how: &DrainNode,
+    ) -> impl Future<Output = Result<Option<DrainRecord>, Error>> + Send;
+
+    /// How far the emptying of a node has come, or came the last time; none: there was none.
+    fn drain(&self, node: NodeId) -> impl Future<Output = Result<Option<DrainRecord>, Error>> + Send;
+
+    /// A node that is draining serves again, and is emptied no further. Answers as [`Store::drain`].
+    fn cancel_drain(&self, node: NodeId) -> impl Future<Output = Result<Option<DrainRecord>, Error>> + Send;
+
+    /// The drains that go on and that this orchestrator carries on, for so long from now: those that it has already, and those that
+    /// nobody has. Of concurrent calls by several of them each drain is answered to one.
+    fn claim_drains(
+        &self,
+        orchestrator: &str,
+        time: Duration,
+    ) -> impl Future<Output = Result<Vec<DrainRecord>, Error>> + Send;
+
+    /// Notes that so many more rooms were moved and so many are stuck; `end` ends it. False, and nothing is changed, if it does not go on in
+    /// this epoch, or another orchestrator has it.
+    fn note_drain(&self, note: &DrainNote<'_>) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// All nodes that are not lost, as [`Store::place`] would see them at this moment, ordered by id.
     fn candidates(&self, margin: Duration) -> impl Future<Output = Result<Vec<Candidate>, Error>> + Send;

@@ -21,6 +21,7 @@ pub enum Kind {
     NotFound,
     UnknownNode,
     UnknownRoom,
+    NoDrain,
     MethodNotAllowed,
     HeartbeatFromThePast,
     EpochMoved,
@@ -73,6 +74,12 @@ impl Kind {
                 "unknown-room",
                 "Unknown room",
                 "This room was never placed, or it was over so long ago that it is forgotten; `GET /v1/rooms` lists those that are known.",
+            ),
+            Kind::NoDrain => (
+                404,
+                "no-drain",
+                "No drain",
+                "This node was never drained, or is not known; `PUT` begins, and `GET /v1/nodes` lists those that are known.",
             ),
             Kind::MethodNotAllowed => (
                 405,

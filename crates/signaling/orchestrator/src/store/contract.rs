@@ -8,6 +8,7 @@
 
 pub mod chaos;
 pub mod closes;
+pub mod drains;
 pub mod ejections;
 pub mod fences;
 pub mod groups;
@@ -63,6 +64,13 @@ macro_rules! suite {
                 of_concurrent_closes_one_closes,
                 a_closed_rooms_generation_never_repeats,
                 a_room_of_an_ended_epoch_can_still_be_closed,
+            }
+            drains {
+                a_drain_counts_what_is_left_and_what_was_moved,
+                a_drain_is_carried_on_by_one_at_a_time,
+                a_drain_that_ended_is_carried_on_by_nobody,
+                a_cancelled_drains_node_serves_again,
+                a_lost_nodes_drain_is_lost_and_none_begins,
             }
             ejections {
                 an_ejected_node_is_marked_until_the_time_is_over,

@@ -10,12 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use signalbox_protocol::history::HistoryEntry;
-use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio::time::Instant;
 
-use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store};
+use super::{
+    Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
+    Retention, Store,
+};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
@@ -126,6 +129,26 @@ impl Store for MemoryStore {
 
     async fn fence_expired(&self, brake: &Brake, spared: &BTreeSet<NodeId>) -> Result<Fenced, Error> {
         Ok(self.lock().fence_expired(brake, spared, Instant::now()))
+    }
+
+    async fn begin_drain(&self, node: NodeId, how: &DrainNode) -> Result<Option<DrainRecord>, Error> {
+        Ok(self.lock().begin_drain(node, how, Instant::now()))
+    }
+
+    async fn drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        Ok(self.lock().drain(node, Instant::now()))
+    }
+
+    async fn cancel_drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        Ok(self.lock().cancel_drain(node, Instant::now()))
+    }
+
+    async fn claim_drains(&self, orchestrator: &str, time: Duration) -> Result<Vec<DrainRecord>, Error> {
+        Ok(self.lock().claim_drains(orchestrator, time, Instant::now()))
+    }
+
+    async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
+        Ok(self.lock().note_drain(note))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

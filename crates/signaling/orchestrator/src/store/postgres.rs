@@ -14,6 +14,7 @@
 
 mod batch;
 mod connections;
+mod drains;
 mod leases;
 mod placing;
 mod restoring;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signalbox_protocol::history::HistoryEntry;
-use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use sqlx::migrate::Migrator;
@@ -40,7 +41,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Row};
 
-use super::{Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store};
+use super::{
+    Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
+    Retention, Store,
+};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
@@ -290,6 +294,26 @@ impl Store for PostgresStore {
 
     async fn fence_expired(&self, brake: &Brake, spared: &BTreeSet<NodeId>) -> Result<Fenced, Error> {
         leases::fence_expired(self.ready()?, brake, spared).await
+    }
+
+    async fn begin_drain(&self, node: NodeId, how: &DrainNode) -> Result<Option<DrainRecord>, Error> {
+        drains::begin(self.ready()?, node, how).await
+    }
+
+    async fn drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        drains::look(self.ready()?, node).await
+    }
+
+    async fn cancel_drain(&self, node: NodeId) -> Result<Option<DrainRecord>, Error> {
+        drains::cancel(self.ready()?, node).await
+    }
+
+    async fn claim_drains(&self, orchestrator: &str, time: Duration) -> Result<Vec<DrainRecord>, Error> {
+        drains::claim(self.ready()?, orchestrator, time).await
+    }
+
+    async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
+        drains::note(self.ready()?, note).await
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

@@ -51,10 +51,12 @@ async fn it_has_every_route_and_no_other() {
     let document = document(&app).await;
     // The tables of the protocol's documentation, and the probes.
     let expected = [
+        "DELETE /v1/nodes/{node}/drain",
         "GET /livez",
         "GET /openapi.json",
         "GET /readyz",
         "GET /v1/nodes",
+        "GET /v1/nodes/{node}/drain",
         "GET /v1/rooms",
         "GET /v1/rooms/{room}/placement",
         "POST /v1/nodes",
@@ -63,6 +65,7 @@ async fn it_has_every_route_and_no_other() {
         "POST /v1/nodes/{node}/reports",
         "POST /v1/placements",
         "POST /v1/rooms/{room}/close",
+        "PUT /v1/nodes/{node}/drain",
         "PUT /v1/nodes/{node}/state",
     ];
     let mut documented = BTreeSet::new();

@@ -1,5 +1,6 @@
 //! The map in memory, as plain data: what each method of the trait does, given the time.
 
+mod drains;
 mod fences;
 mod nodes;
 mod purge;
@@ -24,6 +25,7 @@ pub struct Map {
     rooms: BTreeMap<RoomName, Room>,
     /// When each orchestrator last looked.
     lookers: BTreeMap<String, Instant>,
+    drains: BTreeMap<NodeId, drains::Job>,
 }
 
 impl Map {
@@ -39,6 +41,7 @@ impl Map {
             nodes: BTreeMap::new(),
             rooms: BTreeMap::new(),
             lookers: BTreeMap::new(),
+            drains: BTreeMap::new(),
         }
     }
 

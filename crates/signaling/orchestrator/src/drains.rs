@@ -1,0 +1,274 @@
+//! The background task that empties nodes: hands their rooms to others, one by one, and tells each room's node where it goes.
+//!
+//! A drain is a row of the map ([`Store::begin_drain`]); whichever orchestrator has claimed it carries it on, and another one does when the claim
+//! runs out. All that is kept here is when the next room is due and which rooms nobody took: a new carrier begins with neither, and repeats
+//! nothing, since a room that was handed over is the node's no more.
+//!
+//! The hand-off in the map comes first, and is the truth. If the node cannot be told of it, it learns it with its next digest, closes the room,
+//! and the gateways look for it: that is the same as when a node is lost.
+
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use signalbox_protocol::node::{DrainState, HostedRooms, MoveRoom};
+use signalbox_protocol::placement::{CloseRoom, Placement, RoomState, RoomView};
+use signalbox_protocol::{NodeId, RoomName, ticket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{DrainNote, DrainRecord, Store};
+use crate::{Error, Service};
+use plan::Plan;
+
+/// How often claims are renewed and drains looked at. Higher: fewer statements. Lower: a drain begins, and is taken over, sooner.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// How long a claim holds. Higher: an orchestrator may stall for longer. Lower: the drains of one that was killed go on sooner.
+const CLAIM: Duration = Duration::from_secs(3);
+
+/// How long those in a room that moves are still served at the old node. Higher: slow gateways have more time. Lower: a node is empty sooner.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a node may take to say which rooms it has, and to take in that one moves.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How often a node is told that a room moves.
+const TELL: u32 = 3;
+
+/// Rooms of a node that are read from the map at a time.
+const PAGE: usize = 1_000;
+
+/// Moves of one drain that are under way at a time. Higher: one that waits for a node holds up no other. Lower: less work at once.
+const AT_A_TIME: usize = 16;
+
+/// What became of handing one room over.
+enum Moved {
+    /// It is at another node.
+    Yes,
+    /// Nobody takes it at present.
+    Stuck,
+    /// It was closed, or somebody else has moved it.
+    Gone,
+}
+
+/// One drain that this orchestrator carries on.
+#[derive(Default)]
+struct Carried {
+    plan: Plan,
+    moves: JoinSet<(RoomName, Result<Moved, Error>)>,
+    /// Rooms that were moved and not noted yet.
+    moved: u64,
+    /// When the rooms were last read.
+    read_at: Option<Instant>,
+}
+
+/// Carries drains on until `shutdown`.
+pub async fn run<S: Store>(service: &Service<S>, shutdown: CancellationToken) {
+    let mut rounds = tokio::time::interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut carried: HashMap<NodeId, Carried> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        let claimed = match service.store.claim_drains(&service.name, CLAIM).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::debug!(%error, "drains cannot be carried on");
+                continue;
+            }
+        };
+        carried.retain(|node, _| claimed.iter().any(|record| record.drain.node == *node));
+        for record in claimed {
+            let one = carried.entry(record.drain.node).or_default();
+            let rounds = one.round(service, &record);
+            if let Err(error) = shutdown.run_until_cancelled(rounds).await.unwrap_or(Ok(())) {
+                tracing::warn!(node = %record.drain.node, %error, "a drain does not get on");
+            }
+        }
+    }
+}
+
+impl Carried {
+    async fn round<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Result<(), Error> {
+        let drain = &record.drain;
+        while let Some(done) = self.moves.try_join_next() {
+            self.done(done);
+        }
+        if drain.state == DrainState::Lost {
+            return self.note(service, record, Some(DrainState::Lost)).await;
+        }
+        if drain.deadline_ms == Some(0) {
+            tracing::warn!(node = %drain.node, left = drain.rooms_left, "a drain's deadline has come; the rest of the rooms stay");
+            return self.note(service, record, Some(DrainState::Expired)).await;
+        }
+        if drain.rooms_left == 0 && self.moves.is_empty() {
+            // The last ones may still be on their way.
+            let hosted = hosted(service, record).await;
+            let end = hosted.rooms.is_empty().then_some(DrainState::Done);
+            if end.is_some() {
+                tracing::info!(node = %drain.node, rooms = drain.rooms + self.moved, "a node is drained");
+            }
+            return self.note(service, record, end).await;
+        }
+        let now = Instant::now();
+        if self.plan.wants_rooms(now) || self.read_at.is_none_or(|at| now - at > Duration::from_secs(2)) {
+            self.read_at = Some(now);
+            let rooms = rooms_of(service, record).await?;
+            let hosted = hosted(service, record).await;
+            self.plan.set_rooms(rooms, &hosted);
+        }
+        let deadline = now + ROUND;
+        loop {
+            let now = Instant::now();
+            match self.plan.next(now, drain.rate) {
+                plan::Next::Room(view) if self.moves.len() < AT_A_TIME => {
+                    self.start(service, record, view);
+                }
+                plan::Next::Room(view) => {
+                    self.plan.put_back(view);
+                    break;
+                }
+                plan::Next::At(at) if at < deadline => tokio::time::sleep_until(at).await,
+                plan::Next::At(_) | plan::Next::Nothing => break,
+            }
+        }
+        while let Some(done) = self.moves.try_join_next() {
+            self.done(done);
+        }
+        self.note(service, record, None).await
+    }
+
+    fn done(&mut self, done: Result<(RoomName, Result<Moved, Error>), tokio::task::JoinError>) {
+        match done {
+            Ok((room, Ok(Moved::Yes))) => {
+                self.plan.moved(&room);
+                self.moved += 1;
+            }
+            Ok((room, Ok(Moved::Gone))) => self.plan.moved(&room),
+            Ok((room, Ok(Moved::Stuck))) => self.plan.stuck(room, Instant::now()),
+            Ok((room, Err(error))) => {
+                tracing::debug!(%room, %error, "a room could not be moved; it is tried again");
+                self.plan.stuck(room, Instant::now());
+            }
+            Err(error) => tracing::error!(%error, "moving a room failed"),
+        }
+    }
+
+    async fn note<S: Store>(
+        &mut self,
+        service: &Service<S>,
+        record: &DrainRecord,
+        end: Option<DrainState>,
+    ) -> Result<(), Error> {
+        let stuck = self.plan.stuck_rooms();
+        if end.is_none() && self.moved == 0 && stuck == record.drain.stuck {
+            return Ok(());
+        }
+        let note = DrainNote {
+            node: record.drain.node,
+            epoch: record.drain.epoch,
+            by: &service.name,
+            moved: self.moved,
+            stuck,
+            end,
+        };
+        if service.store.note_drain(&note).await? {
+            self.moved = 0;
+        }
+        Ok(())
+    }
+
+    fn start<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord, view: RoomView) {
+        let Some(service) = service.me() else {
+            return;
+        };
+        let control = record.control.clone();
+        let owner = CloseRoom {
+            node: record.drain.node,
+            epoch: record.drain.epoch,
+            generation: view.generation,
+        };
+        self.moves.spawn(async move {
+            let moved = move_room(&service, &control, &view.room, &owner).await;
+            (view.room, moved)
+        });
+    }
+}
+
+/// The open rooms of a node in the epoch of its drain.
+async fn rooms_of<S: Store>(service: &Service<S>, record: &DrainRecord) -> Result<Vec<RoomView>, Error> {
+    let mut rooms: Vec<RoomView> = Vec::new();
+    loop {
+        let after = rooms.last().map(|view| view.room.clone());
+        let page = service
+            .store
+            .rooms(after.as_ref(), Some(record.drain.node), PAGE)
+            .await?;
+        let is_last = page.len() < PAGE;
+        rooms.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    rooms.retain(|view| view.state == RoomState::Open && view.epoch == record.drain.epoch);
+    Ok(rooms)
+}
+
+async fn hosted<S: Store>(service: &Service<S>, record: &DrainRecord) -> HostedRooms {
+    let asked = timeout(ANSWER, service.ask.rooms(&record.control)).await;
+    asked.ok().flatten().unwrap_or_default()
+}
+
+async fn move_room<S: Store>(
+    service: &Arc<Service<S>>,
+    control: &str,
+    room: &RoomName,
+    owner: &CloseRoom,
+) -> Result<Moved, Error> {
+    let orchestrators = service.sight().borrow().orchestrators.max(1);
+    let asked = service.uptime();
+    let handed = service
+        .placer
+        .hand_off(&service.store, room, owner, orchestrators)
+        .await?;
+    let Some(assignment) = handed else {
+        let still = service.store.find(room).await?;
+        let is_owners = still.is_some_and(|found| {
+            (found.node, found.epoch, found.generation) == (owner.node, owner.epoch, owner.generation)
+        });
+        return Ok(if is_owners { Moved::Stuck } else { Moved::Gone });
+    };
+    service.known_rooms().closed(room, owner.generation);
+    service.known_rooms().insert(assignment.clone(), asked);
+    tracing::info!(%room, from = %owner.node, to = %assignment.node, generation = %assignment.generation, "a room is handed to another node");
+    let ticket = service
+        .signer
+        .sign(service.cluster()?, &assignment, SystemTime::now())?;
+    let order = MoveRoom {
+        generation: owner.generation,
+        to: Placement {
+            room: assignment.room,
+            node: assignment.node,
+            control: assignment.control,
+            epoch: assignment.epoch,
+            generation: assignment.generation,
+            ticket,
+            ticket_seconds: ticket::LIFETIME_SECONDS,
+        },
+        within_ms: u64::try_from(WITHIN.as_millis()).unwrap_or(u64::MAX),
+    };
+    for _ in 0..TELL {
+        if timeout(ANSWER, service.ask.send_on(control, &order)).await == Ok(true) {
+            return Ok(Moved::Yes);
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+    tracing::warn!(%room, node = %owner.node, "a node could not be told that a room has moved; it learns it from its next list of rooms");
+    Ok(Moved::Yes)
+}
