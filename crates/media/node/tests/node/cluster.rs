@@ -279,17 +279,21 @@ impl Gateway {
 
     /// The next event that is like this; those before it are dropped.
     pub async fn event(&mut self, like: impl Fn(&Event) -> bool) -> (Vec<ParticipantId>, Event) {
-        loop {
-            let frame = match self.events.pop_front() {
-                Some(frame) => frame,
-                None => self.frame().await.expect("an open link"),
-            };
-            if let NodeFrame::Event { to, event } = frame
-                && like(&event)
-            {
-                return (to, event);
+        let come = async {
+            loop {
+                let frame = match self.events.pop_front() {
+                    Some(frame) => frame,
+                    None => self.frame().await.expect("an open link"),
+                };
+                if let NodeFrame::Event { to, event } = frame
+                    && like(&event)
+                {
+                    return (to, event);
+                }
             }
-        }
+        };
+        // The node's pings keep a link alive on which nothing else comes.
+        tokio::time::timeout(PATIENCE, come).await.expect("the event")
     }
 
     /// The next frame, or how the link was closed.

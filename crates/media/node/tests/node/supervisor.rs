@@ -251,6 +251,7 @@ async fn what_cannot_be_configured_or_bound_is_one_sentence_and_no_loop() {
             .args(["--media-bind=127.0.0.1:0", "--shards=1"])
             .args(flags)
             .env("SIGNALBOX_CLUSTER_SECRET", SECRET)
+            .kill_on_drop(true)
             .output();
         let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
