@@ -27,10 +27,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
 use crate::counters::Counters;
-use crate::host::ShardCommand;
 use crate::lease::Boottime;
 use crate::node::Node;
 use crate::rooms::Emptied;
+use crate::shard_command::ShardCommand;
 
 /// How many rooms are closed at a time. Higher: more calls to the orchestrator at once. Lower: rooms that were emptied
 /// together end later.

@@ -12,10 +12,10 @@ use signalbox_protocol::node::{HostedRoom, HostedRooms, MoveRoom};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::host::ShardCommand;
 use crate::lease::Boottime;
 use crate::node::Node;
 use crate::rooms::{Listed, Unmoved};
+use crate::shard_command::ShardCommand;
 
 /// How long a room may be served here at most after it was handed over, whatever the orchestrator says. Higher: slow gateways have more
 /// time. Lower: an orchestrator at fault holds a node's end up for less.

@@ -4,8 +4,11 @@
 //!  gateways ──WebSocket──▶ control ─▶ link_task ─▶ node ─▶ rooms ──commands──▶ shard_thread ×N ──▶ host ─▶ core
 //!                                        ▲                                        │    ▲
 //!                                        └──────────── link: replies, events ─────┘    └─ media_socket ◀──UDP──▶ clients
-//!  orchestrators ◀──HTTP── orchestrators ◀─ registration (tenure, lease), closing (empty rooms)
+//!  orchestrators ◀──HTTP── orchestrators ◀─ registration (tenure, lease), closing (empty rooms), drain (the node's own end)
+//!                └──HTTP──▶ control ─▶ hand_off (rooms that go to other nodes; `moves`)
 //! ```
+//!
+//! As a process of its own it has a [`supervisor`] behind it, which must not know any of this.
 //!
 //! Each shard is a thread of its own with its own UDP port; the rest runs on the caller's runtime and never touches a packet.
 //! What the threads share is small and locked for moments: the lease, the table of rooms, counters.
@@ -41,6 +44,7 @@ mod registration;
 pub mod rooms;
 mod run;
 mod send_run;
+mod shard_command;
 mod shard_thread;
 pub mod supervisor;
 pub mod tenure;

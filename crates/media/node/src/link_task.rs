@@ -25,9 +25,9 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
-use crate::host::ShardCommand;
 use crate::link::{Link, LinkId};
 use crate::node::Node;
+use crate::shard_command::ShardCommand;
 
 /// How often a gateway is pinged.
 pub const PING: Duration = Duration::from_secs(5);

@@ -9,12 +9,12 @@ use signalbox_sfu::ShardStats;
 use tokio::sync::{oneshot, watch};
 
 use crate::counters::Counters;
-use crate::host::{AdmittedRequest, ShardCommand, Work};
 use crate::lease::{Boottime, Lease};
 use crate::link::{Link, overloaded};
 use crate::media_socket::SocketStats;
 use crate::orchestrators::Orchestrators;
 use crate::rooms::Rooms;
+use crate::shard_command::{AdmittedRequest, ShardCommand, Work};
 use crate::shard_thread::{ShardHandle, ShardReport};
 use crate::tickets::Tickets;
 

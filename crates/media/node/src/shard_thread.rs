@@ -22,12 +22,13 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
-use crate::host::{Host, ShardCommand};
+use crate::host::Host;
 use crate::lease::{Boottime, Lease, Term};
 use crate::link::overloaded;
 use crate::media_socket::{MediaSocket, Received, SocketStats};
 use crate::rooms::Rooms;
 use crate::send_run::SendRun;
+use crate::shard_command::ShardCommand;
 
 /// How many commands wait for a shard. Higher: longer queues before gateways are told to wait. Lower: bursts are refused.
 const COMMAND_QUEUE: usize = 1_024;
