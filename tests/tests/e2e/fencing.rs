@@ -74,8 +74,9 @@ async fn a_node_that_stood_still_is_fenced_and_sends_nothing_of_its_old_rooms() 
         "nothing of the old generation was sent"
     );
     assert_eq!((count(&ann), count(&bob)), datagrams, "nor anything else");
-    ann.until("ann is told", |view| {
-        view.closed.is_some() || view.socket_closed.is_some()
+    ann.until("ann is told where her media goes", |view| {
+        view.media.as_ref() == Some(&again.joined.media)
     })
     .await;
+    assert_eq!(ann.view().closed, None, "the stopped node's word counts for nothing");
 }
