@@ -6,6 +6,7 @@ use signalbox_protocol::control::{
     CloseReason, Event, ParticipantUpdate, Refusal, RefusalReason, Reply, ResumptionChange, RoomCommand,
 };
 use signalbox_protocol::id::MAX_NAME_BYTES;
+use signalbox_protocol::room::ParticipantInfo;
 use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use crate::participant::Participant;
@@ -72,10 +73,7 @@ impl Room {
     }
 
     fn set_metadata(&mut self, cx: &mut Context, metadata: String) -> Result<(), Refusal> {
-        if metadata.len() > MAX_METADATA_BYTES {
-            let detail = format!("The room's metadata may have at most {MAX_METADATA_BYTES} bytes.");
-            return Err(Refusal::new(RefusalReason::Invalid, detail));
-        }
+        check_metadata(&metadata)?;
         if self.metadata != metadata {
             self.metadata = metadata;
             let room = self.info();
@@ -127,17 +125,7 @@ impl Room {
                 info.attributes.insert(key, value);
             }
         }
-        let attributes: usize = info.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if info.name.len() > MAX_NAME_BYTES
-            || info.attributes.len() > MAX_ATTRIBUTES
-            || info.metadata.len() + attributes > MAX_METADATA_BYTES
-        {
-            let detail = format!(
-                "A participant's name has at most {MAX_NAME_BYTES} bytes, it has at most {MAX_ATTRIBUTES} attributes, and these and its metadata \
-                 together have at most {MAX_METADATA_BYTES} bytes; send less."
-            );
-            return Err(Refusal::new(RefusalReason::Invalid, detail));
-        }
+        check_texts(&info)?;
         let was_hidden = info.grants.hidden;
         if let Some(grants) = update.grants {
             grants.apply(&mut info.grants);
@@ -225,4 +213,29 @@ impl Room {
             .is_some_and(|participant| participant.pending.iter().any(|(pending, _)| pending == track));
         if announced { Ok(()) } else { self.own_track(id, track) }
     }
+}
+
+/// Refuses texts of a participant that are too long.
+pub fn check_texts(info: &ParticipantInfo) -> Result<(), Refusal> {
+    let attributes: usize = info.attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if info.name.len() > MAX_NAME_BYTES
+        || info.attributes.len() > MAX_ATTRIBUTES
+        || info.metadata.len() + attributes > MAX_METADATA_BYTES
+    {
+        let detail = format!(
+            "A participant's name has at most {MAX_NAME_BYTES} bytes, it has at most {MAX_ATTRIBUTES} attributes, and these and its metadata \
+             together have at most {MAX_METADATA_BYTES} bytes; send less."
+        );
+        return Err(Refusal::new(RefusalReason::Invalid, detail));
+    }
+    Ok(())
+}
+
+/// Refuses metadata of a room that is too long.
+pub fn check_metadata(metadata: &str) -> Result<(), Refusal> {
+    if metadata.len() > MAX_METADATA_BYTES {
+        let detail = format!("The room's metadata may have at most {MAX_METADATA_BYTES} bytes.");
+        return Err(Refusal::new(RefusalReason::Invalid, detail));
+    }
+    Ok(())
 }

@@ -84,6 +84,8 @@ pub struct Connection {
     pending: Option<SdpPendingOffer>,
     /// What our offers say that they come from, when they go on from another node's.
     origin: Option<Origin>,
+    /// The offer that goes on from another node's, as long as it is not answered.
+    taken_up: Option<String>,
     /// The m-lines that there are, or were.
     mids: Vec<Mid>,
     egress: Egress,
@@ -125,6 +127,7 @@ impl Connection {
             public: stack.public,
             pending: None,
             origin: None,
+            taken_up: None,
             mids: Vec::new(),
             egress: Egress::new(now, stack.clock, ssrc),
             handshake: Handshake::of_last_made().unwrap_or_default(),
@@ -143,7 +146,8 @@ impl Connection {
     }
 
     /// Whether a datagram is from this connection's peer. STUN is checked against the ICE password.
-    pub fn accepts(&self, now: Instant, source: SocketAddr, datagram: &[u8]) -> bool {
+    pub fn accepts(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> bool {
+        self.expect_checks(datagram);
         let Ok(receive) = Receive::new(Protocol::Udp, source, self.public, datagram) else {
             return false;
         };

@@ -297,7 +297,7 @@ impl Connections {
         let Some(entry) = self.entries.get_mut(key) else {
             return Route::BadStun;
         };
-        let connection = entry.transport.peer();
+        let connection = entry.transport.peer_mut();
         if !connection.is_some_and(|connection| connection.accepts(now, source, datagram)) {
             return Route::BadStun;
         }

@@ -30,7 +30,7 @@ impl Room {
         };
         let (key, answer) = negotiate(cx, now, self.key, id, participant.publisher, offer)?;
         participant.publisher = Some(key);
-        self.recognize(cx, id, key);
+        self.recognize(cx, id, key, offer);
         self.apply_offer(cx, now, id, key, offer);
         self.end_unawaited(cx, now, id);
         Ok(self.with_codecs(key, offer, &answer))
@@ -94,7 +94,7 @@ impl Room {
             .values()
             .find(|track| track.encoding_on(key, line.mid).is_some())
             .map(|track| track.id().clone())
-            .or_else(|| self.adopt(id, key, line.mid));
+            .or_else(|| self.adopt(id, key, line.mid, line.kind));
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };

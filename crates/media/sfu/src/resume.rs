@@ -4,14 +4,16 @@
 //! which nothing comes yet. When its gateway takes it up it is here again, with its wishes and its subscriptions; its tracks carry media again when its client has
 //! offered. One that is not taken up is absent, and leaves as everyone does who is absent for too long.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
+    CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
 };
-use signalbox_protocol::room::{MediaAddress, ParticipantInfo, PublishTrack, TrackInfo};
+use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::administer::{check_metadata, check_texts};
 use crate::codec::Codec;
 use crate::connections::{Key, NONE};
 use crate::data::Delivery;
@@ -19,7 +21,7 @@ use crate::packet::{Mid, Rid};
 use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
 use crate::publish::{no_participant, refused};
 use crate::room::{Context, Room};
-use crate::sdp;
+use crate::sdp::{self, MediaLine};
 use crate::track::Track;
 
 /// Tracks of one participant that is expected. Higher: a gateway at fault costs more memory.
@@ -29,34 +31,80 @@ const MAX_EXPECTED_TRACKS: usize = 64;
 const MAX_WANTS: usize = 4_096;
 
 impl Room {
-    /// Expects those who were in the room at another node. Who is here, has been, or has come back under the same identity stays as it is.
-    pub fn expect(&mut self, cx: &mut Context, now: Instant, participants: Vec<ParticipantInfo>) {
+    /// Expects those who were in the room at another node. Who is here, or has left since, stays as it is; of who is expected already, what is
+    /// newer is taken.
+    pub fn expect(&mut self, cx: &mut Context, now: Instant, room: &RoomInfo, participants: Vec<ParticipantInfo>) {
+        // Somebody who knew less was here first.
+        if self.metadata.is_empty() && !room.metadata.is_empty() {
+            self.metadata.clone_from(&room.metadata);
+            let room = self.info();
+            self.tell(cx, Event::RoomUpdated { room }, |_| true);
+        }
         for mut info in participants {
             let id = info.id.clone();
-            let has_left = self.departed.iter().any(|(_, gone)| gone.participant == id);
-            if has_left || self.participants.contains_key(&id) || self.by_identity.contains_key(&info.identity) {
-                continue;
-            }
             let tracks = std::mem::take(&mut info.tracks);
-            self.by_identity.insert(info.identity.clone(), id.clone());
-            let expected = Participant {
-                presence: Presence::Expected,
-                ..Participant::new(info, Transports::Dual, Default::default(), &cx.limits)
-            };
-            self.participants.insert(id.clone(), expected);
-            self.empty_since = None;
-            self.is_reported_empty = false;
-            for track in tracks.into_iter().take(MAX_EXPECTED_TRACKS) {
-                if !self.tracks.contains_key(&track.id) {
-                    let said = unsaid(&track);
-                    self.insert_track(now, awaited(track, &id, said));
+            match self.participants.get(&id) {
+                Some(known) if known.presence == Presence::Expected && known.info.version < info.version => {
+                    let before = self.participant_info(&id);
+                    if let Some(known) = self.participants.get_mut(&id) {
+                        known.info = info;
+                    }
+                    self.resume_tracks(cx, now, &id, tracks, Vec::new());
+                    self.tell_of_difference(cx, &id, before);
                 }
-            }
-            if let Some(participant) = self.participant_info(&id) {
-                self.tell_others(cx, &id, Event::ParticipantJoined { participant });
+                Some(_) => {}
+                None => self.expect_one(cx, now, info, tracks),
             }
         }
         self.refresh_everyones_subscriptions(cx, now);
+    }
+
+    fn expect_one(&mut self, cx: &mut Context, now: Instant, info: ParticipantInfo, tracks: Vec<TrackInfo>) {
+        let id = info.id.clone();
+        let has_left = self.departed.iter().any(|(_, gone)| gone.participant == id);
+        if has_left || !self.is_latest(&info) {
+            return;
+        }
+        let expected = Participant {
+            presence: Presence::Expected,
+            ..Participant::new(info, Transports::Dual, Default::default(), &cx.limits)
+        };
+        self.enter(cx, now, expected);
+        self.resume_tracks(cx, now, &id, tracks, Vec::new());
+        if let Some(participant) = self.participant_info(&id) {
+            self.tell_others(cx, &id, Event::ParticipantJoined { participant });
+        }
+    }
+
+    /// Whether nobody of the same identity is here, or has joined later.
+    fn is_latest(&self, info: &ParticipantInfo) -> bool {
+        let other = self.by_identity.get(&info.identity).filter(|other| **other != info.id);
+        let other = other.and_then(|other| self.participants.get(other));
+        other.is_none_or(|other| other.presence == Presence::Expected && other.info.joined_at_ms < info.joined_at_ms)
+    }
+
+    /// It is in the room from now on, in place of itself and of whoever has its identity.
+    fn enter(&mut self, cx: &mut Context, now: Instant, participant: Participant) {
+        let (id, identity) = (participant.info.id.clone(), participant.info.identity.clone());
+        let replaced = self.by_identity.insert(identity, id.clone());
+        self.participants.insert(id.clone(), participant);
+        self.empty_since = None;
+        self.is_reported_empty = false;
+        if let Some(replaced) = replaced.filter(|replaced| *replaced != id) {
+            self.remove(cx, now, &replaced, CloseReason::DuplicateIdentity);
+        }
+    }
+
+    /// Tells the others of what differs now.
+    fn tell_of_difference(&mut self, cx: &mut Context, id: &ParticipantId, before: Option<ParticipantInfo>) {
+        let now = self.participant_info(id);
+        let is_same = before.zip(now).is_some_and(|(mut before, now)| {
+            before.version = now.version;
+            before == now
+        });
+        if !is_same && let Some(participant) = self.changed(id) {
+            self.tell_others(cx, id, Event::ParticipantUpdated { participant });
+        }
     }
 
     /// Takes up a participant that was in the room at another node. Again: it is here, and is attached as it is.
@@ -80,16 +128,15 @@ impl Room {
         if info.identity != join.identity {
             return Err(invalid("The participant to resume has another identity than the join."));
         }
-        let is_another = |known: &ParticipantId| *known != id;
         let presence = self.participants.get(&id).map(|known| known.presence);
         let has_left = self.departed.iter().any(|(_, gone)| gone.participant == id);
-        if self.by_identity.get(&info.identity).is_some_and(is_another) || has_left || presence == Some(Presence::Gone)
-        {
+        if !self.is_latest(&info) || has_left || presence == Some(Presence::Gone) {
             return Err(no_participant());
         }
         if presence == Some(Presence::Here) {
             return self.resume_again(cx, now, media, &id, join.attach);
         }
+        check_participant(self, &info)?;
         let tracks = std::mem::take(&mut info.tracks);
         let mut participant = Participant {
             auto_subscribe: kept.auto_subscribe,
@@ -175,33 +222,55 @@ impl Room {
                 .filter_map(|slot| Some((Mid::from(slot.mid.as_str()), slot.track?.track)))
                 .collect(),
         };
-        let before = self.participants.remove(&id);
-        let is_same = before
-            .as_ref()
-            .is_some_and(|before| is_same(&before.info, &participant.info));
-        let is_news = before.is_none();
-        if let Some(before) = before {
-            participant.info.version = participant.info.version.max(before.info.version);
+        // What others are told of it goes on from what they were told, which may be newer than what its own gateway knows.
+        let before = self.participant_info(&id);
+        let mut tracks = tracks;
+        if let Some(before) = before
+            .clone()
+            .filter(|before| before.version > participant.info.version)
+        {
+            tracks.clone_from(&before.tracks);
+            participant.info = ParticipantInfo {
+                tracks: Vec::new(),
+                ..before
+            };
         }
-        self.by_identity.insert(join.identity.clone(), id.clone());
-        self.participants.insert(id.clone(), participant);
-        self.empty_since = None;
-        self.is_reported_empty = false;
+        self.enter(cx, now, participant);
         self.resume_tracks(cx, now, &id, tracks, kept.tracks);
-        if is_news {
-            if let Some(participant) = self.participant_info(&id) {
-                self.tell_others(cx, &id, Event::ParticipantJoined { participant });
-            }
-        } else if !is_same && let Some(participant) = self.changed(&id) {
-            self.tell_others(cx, &id, Event::ParticipantUpdated { participant });
+        self.know_streams(&id);
+        if before.is_some() {
+            self.tell_of_difference(cx, &id, before);
+        } else if let Some(participant) = self.participant_info(&id) {
+            self.tell_others(cx, &id, Event::ParticipantJoined { participant });
         }
         let srtp = streams.map(|streams| self.open_streams(cx, now, &id, streams));
+        self.fill_outlets(cx, now, &id);
         self.refresh_everyones_subscriptions(cx, now);
         let reply = self.resumed(media, &id, join.attach, srtp)?;
         // After the reply.
         self.repeat_offer(cx, &id);
         self.refresh_subscriptions(cx, now, &id);
         Ok(reply)
+    }
+
+    /// The m-lines that it receives on go on carrying what they did.
+    fn fill_outlets(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        if participant.transports != Transports::Dual {
+            return;
+        }
+        let mut carried = Vec::new();
+        for (index, outlet) in participant.outlets.iter_mut().enumerate() {
+            match outlet.track.clone() {
+                Some(track) if self.tracks.contains_key(&track) => carried.push((index, track)),
+                _ => outlet.track = None,
+            }
+        }
+        for (index, track) in carried {
+            self.fill_outlet(cx, now, id, index, &track);
+        }
     }
 
     fn resumed(
@@ -238,7 +307,14 @@ impl Room {
         participant.slots_wanted = (0, 0);
         participant.undecodable.clear();
         let srtp = participant.srtp.as_deref().cloned();
+        let connections = participant.connections();
         let reply = self.resumed(media, id, attach, srtp)?;
+        if attach {
+            let up = connections.filter_map(|key| cx.connections.get(key).filter(|entry| entry.is_connected));
+            for target in up.map(|entry| entry.target).collect::<Vec<_>>() {
+                cx.tell_one(id, Event::Connected { target });
+            }
+        }
         self.repeat_offer(cx, id);
         self.refresh_subscriptions(cx, now, id);
         self.repeat_allocation(cx, id);
@@ -300,8 +376,21 @@ impl Room {
         }
     }
 
+    /// The streams of its tracks are those that they were, should it have to move on before they have come.
+    fn know_streams(&mut self, id: &ParticipantId) {
+        let Some(participant) = self.participants.get(id) else {
+            return;
+        };
+        for track in self.tracks.values_mut().filter(|track| track.publisher == *id) {
+            let streams = participant.kept.streams.iter();
+            let own = streams.filter(|(mid, _)| track.encodings().iter().any(|encoding| encoding.mid == *mid));
+            track.told_streams = own.copied().collect();
+        }
+    }
+
     /// The client has offered here for the first time: its data channels are open, and it does not say again what its streams are.
-    pub fn recognize(&mut self, cx: &mut Context, id: &ParticipantId, key: Key) {
+    pub fn recognize(&mut self, cx: &mut Context, id: &ParticipantId, key: Key, offer: &str) {
+        self.find_by_name(id, &sdp::media_lines(offer));
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };
@@ -320,9 +409,23 @@ impl Room {
         }
     }
 
+    /// A track whose m-line is not there any more is awaited on the one that has the client's own name of it.
+    fn find_by_name(&mut self, id: &ParticipantId, lines: &[MediaLine<'_>]) {
+        let own = self.tracks.values_mut();
+        for track in own.filter(|track| track.publisher == *id && track.is_awaited()) {
+            let mid = track.info.mid.as_str();
+            let is_there = lines.iter().any(|line| line.mid == mid && line.kind == track.info.kind);
+            let mut named = lines.iter().filter(|line| line.kind == track.info.kind);
+            if !is_there && let Some(line) = named.find(|line| line.track_id == Some(track.said.cid.as_str())) {
+                track.move_to(NONE, Mid::from(line.mid));
+            }
+        }
+    }
+
     /// The track that is awaited on an m-line of a participant.
-    pub fn adopt(&mut self, id: &ParticipantId, key: Key, mid: Mid) -> Option<TrackId> {
-        let mut own = self.tracks.values_mut().filter(|track| track.publisher == *id);
+    pub fn adopt(&mut self, id: &ParticipantId, key: Key, mid: Mid, kind: Kind) -> Option<TrackId> {
+        let own = self.tracks.values_mut();
+        let mut own = own.filter(|track| track.publisher == *id && track.info.kind == kind);
         own.find_map(|track| track.adopt(key, mid).then(|| track.id().clone()))
     }
 
@@ -400,27 +503,64 @@ fn outlets(cx: &Context, key: Key, offer: &str) -> Vec<Outlet> {
             track: line.track_id.map(TrackId::new),
             codec: None,
             rewriter: None,
-            is_open: false,
+            // As the client agreed to before.
+            is_open: true,
         })
     });
     lines.collect()
 }
 
-/// Whether the others see no difference.
-fn is_same(before: &ParticipantInfo, now: &ParticipantInfo) -> bool {
-    let said = |info: &ParticipantInfo| {
-        (
-            info.name.clone(),
-            info.metadata.clone(),
-            info.attributes.clone(),
-            info.grants.clone(),
-            info.state,
-            info.dialect_info.clone(),
-        )
-    };
-    said(before) == said(now)
+/// Refuses what cannot be expected of a room, which is open or not.
+///
+/// # Errors
+/// Ids or texts that are too long, too many tracks, or what belongs to somebody else.
+pub fn check(open: Option<&Room>, room: &RoomInfo, participants: &[ParticipantInfo]) -> Result<(), Refusal> {
+    check_metadata(&room.metadata)?;
+    if !is_id(&room.id) {
+        return Err(invalid(BAD_ID));
+    }
+    let mut ids = HashSet::new();
+    for participant in participants {
+        let is_first = ids.insert(participant.id.as_str());
+        if !is_first || !participant.tracks.iter().all(|track| ids.insert(track.id.as_str())) {
+            return Err(invalid("A participant or a track is named twice."));
+        }
+        match open {
+            Some(open) => check_participant(open, participant)?,
+            None => check_alone(participant)?,
+        }
+    }
+    Ok(())
 }
 
-fn invalid(detail: &str) -> Refusal {
+fn check_participant(room: &Room, info: &ParticipantInfo) -> Result<(), Refusal> {
+    check_alone(info)?;
+    let publisher = |track: &TrackInfo| room.publisher_of(&track.id);
+    let mut publishers = info.tracks.iter().filter_map(publisher);
+    if publishers.any(|publisher| publisher != info.id) {
+        return Err(invalid("A track of the participant is published by somebody else."));
+    }
+    Ok(())
+}
+
+fn check_alone(info: &ParticipantInfo) -> Result<(), Refusal> {
+    check_texts(info)?;
+    if !is_id(info.id.as_str()) || !info.tracks.iter().all(|track| is_id(track.id.as_str())) {
+        return Err(invalid(BAD_ID));
+    }
+    if info.tracks.len() > MAX_EXPECTED_TRACKS {
+        let detail = format!("A participant has at most {MAX_EXPECTED_TRACKS} tracks.");
+        return Err(invalid(detail));
+    }
+    Ok(())
+}
+
+const BAD_ID: &str = "The ids of rooms, participants and tracks have 1 to 64 bytes.";
+
+fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+}
+
+fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(RefusalReason::Invalid, detail)
 }

@@ -14,7 +14,7 @@ use crate::dynacast::Wanted;
 use crate::ids::Ids;
 use crate::loudest::Loudest;
 use crate::packet::Mid;
-use crate::participant::Participant;
+use crate::participant::{Participant, Presence};
 use crate::speakers::Speakers;
 use crate::track::Track;
 
@@ -115,6 +115,12 @@ impl Room {
             empty_since: Some(now),
             is_reported_empty: false,
         }
+    }
+
+    /// How many are in it, but for those who have gone to another node.
+    pub fn present(&self) -> usize {
+        let present = self.participants.values();
+        present.filter(|found| found.presence != Presence::Gone).count()
     }
 
     /// As its participants see it.

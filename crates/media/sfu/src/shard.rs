@@ -17,9 +17,10 @@ use crate::clock::Clock;
 use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
-use crate::participant::{Participant, Presence};
+use crate::participant::Presence;
 use crate::publish::no_participant;
 use crate::quality;
+use crate::resume;
 use crate::room::{Context, Room};
 use crate::speakers;
 use crate::srtp::Refused;
@@ -151,15 +152,11 @@ impl Shard {
 
     /// Admits a participant to a room, which is opened in this generation if it is not open. The caller has checked the ticket.
     pub fn handle_join(&mut self, now: Instant, generation: Generation, join: Join) -> Result<Reply, Refusal> {
-        let participants: usize = self.rooms.iter().map(|(_, room)| room.participants.len()).sum();
         // Who was expected has its place already.
         let resumed = join.resume.as_ref().map(|resume| &resume.participant.id);
         let is_known = resumed.is_some_and(|id| self.rooms.iter().any(|(_, room)| room.participants.contains_key(id)));
-        if participants >= self.config.limits.participants && !is_known {
-            return Err(Refusal::new(
-                RefusalReason::Full,
-                "This shard takes no more participants.",
-            ));
+        if self.present() >= self.config.limits.participants && !is_known {
+            return Err(full());
         }
         let (now_ms, media) = (self.unix_ms(now), media_address(&self.config, generation));
         let key = self.open(now, &join.room, generation);
@@ -177,23 +174,31 @@ impl Shard {
         room: RoomInfo,
         participants: Vec<ParticipantInfo>,
     ) -> Result<Reply, Refusal> {
-        let (expected, media) = (participants.len(), media_address(&self.config, generation));
-        let present: usize = self.rooms.iter().map(|(_, room)| room.participants.len()).sum();
-        if present + expected > self.config.limits.participants {
-            return Err(Refusal::new(
-                RefusalReason::Full,
-                "This shard takes no more participants.",
-            ));
+        let known = self.keys.get(&room.name).and_then(|key| self.rooms.get(*key));
+        let is_new = known.is_none();
+        let mut news = participants.iter();
+        let is_news = |info: &&ParticipantInfo| known.is_none_or(|room| !room.participants.contains_key(&info.id));
+        let news = news.by_ref().filter(is_news).count();
+        if news > 0 && self.present() + news > self.config.limits.participants {
+            return Err(full());
         }
-        let is_new = !self.keys.contains_key(&room.name);
+        resume::check(known, &room, &participants)?;
         let key = self.open(now, &room.name, generation);
         if let Some(opened) = self.rooms.get_mut(key) {
             if is_new {
-                (opened.id, opened.created_at_ms, opened.metadata) = (room.id, room.created_at_ms, room.metadata);
+                opened.id.clone_from(&room.id);
+                opened.created_at_ms = room.created_at_ms;
             }
-            opened.expect(&mut self.cx, now, participants);
+            opened.expect(&mut self.cx, now, &room, participants);
         }
-        Ok(Reply::Opened { media })
+        Ok(Reply::Opened {
+            media: media_address(&self.config, generation),
+        })
+    }
+
+    /// How many participants are in its rooms.
+    fn present(&self) -> usize {
+        self.rooms.iter().map(|(_, room)| room.present()).sum()
     }
 
     /// Tells everyone in a room whose gateway listens.
@@ -340,7 +345,7 @@ impl Shard {
     pub fn stats(&self) -> ShardStats {
         ShardStats {
             rooms: self.rooms.len() as u64,
-            participants: self.rooms.iter().map(|(_, room)| room.participants.len() as u64).sum(),
+            participants: self.present() as u64,
             ..self.cx.stats
         }
     }
@@ -360,8 +365,7 @@ impl Shard {
     /// How many participants a room has; 0 when it is not open.
     pub fn participants(&self, room: &RoomName) -> usize {
         let room = self.keys.get(room).and_then(|key| self.rooms.get(*key));
-        let is_here = |participant: &&Participant| participant.presence != Presence::Gone;
-        room.map_or(0, |room| room.participants.values().filter(is_here).count())
+        room.map_or(0, Room::present)
     }
 
     /// Makes a participant's connection panic.
@@ -447,6 +451,10 @@ fn media_address(config: &ShardConfig, generation: Generation) -> MediaAddress {
         node: config.node,
         generation,
     }
+}
+
+fn full() -> Refusal {
+    Refusal::new(RefusalReason::Full, "This shard takes no more participants.")
 }
 
 /// Removes who has had neither signaling nor media for too long.

@@ -32,6 +32,15 @@ const ATTRIBUTE_USERNAME: u16 = 0x0006;
 /// The receiver's ICE ufrag in a STUN request's USERNAME, `receiver:sender` (RFC 8445 section 7.2.2). `None`: the message is
 /// truncated, not STUN, or has no such attribute.
 pub fn local_ufrag(datagram: &[u8]) -> Option<&str> {
+    ufrags(datagram).map(|(local, _)| local)
+}
+
+/// The sender's ufrag there.
+pub fn remote_ufrag(datagram: &[u8]) -> Option<&str> {
+    ufrags(datagram).map(|(_, remote)| remote)
+}
+
+fn ufrags(datagram: &[u8]) -> Option<(&str, &str)> {
     let (header, mut attributes) = datagram.split_at_checked(STUN_HEADER_BYTES)?;
     if header.get(4..8)? != MAGIC_COOKIE {
         return None;
@@ -46,7 +55,7 @@ pub fn local_ufrag(datagram: &[u8]) -> Option<&str> {
         let value = rest.get(..length)?;
         if kind == ATTRIBUTE_USERNAME {
             let username = std::str::from_utf8(value).ok()?;
-            return username.split_once(':').map(|(local, _)| local);
+            return username.split_once(':');
         }
         attributes = rest.get(length.next_multiple_of(4)..)?;
     }
@@ -76,6 +85,7 @@ mod tests {
         let message = request("server:client");
         assert_eq!(classify(&message), Protocol::Stun);
         assert_eq!(local_ufrag(&message), Some("server"));
+        assert_eq!(remote_ufrag(&message), Some("client"));
     }
 
     #[test]

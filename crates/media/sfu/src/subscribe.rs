@@ -163,7 +163,7 @@ impl Room {
     }
 
     /// Sends a track on an open m-line.
-    fn fill_outlet(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, index: usize, track: &TrackId) {
+    pub fn fill_outlet(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, index: usize, track: &TrackId) {
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };

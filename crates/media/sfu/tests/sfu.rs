@@ -25,6 +25,7 @@ mod sfu {
     mod limits;
     mod loudest;
     mod membership;
+    mod moves;
     mod narrow;
     mod one_offer;
     mod quality;

@@ -79,6 +79,9 @@ impl Connection {
 
     /// Takes the peer's answer to the last [`Connection::offer`].
     pub fn accept_answer(&mut self, answer: &str) -> Result<(), Fault> {
+        if let Some(taken) = self.accept_first_answer(answer) {
+            return taken;
+        }
         let answer = SdpAnswer::from_sdp_string(answer)
             .map_err(|error| Fault::Sdp(format!("The SDP answer does not parse: {error}.")))?;
         let Some(pending) = self.pending.take() else {

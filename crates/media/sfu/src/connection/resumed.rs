@@ -1,18 +1,22 @@
 //! A connection that goes on from another node's: the client keeps its peer connection, this node's side of it is made anew.
 //!
 //! The stack makes m-lines only by negotiating, and gives those that it adds itself ids of its own choice. So what the client has answered is shown to
-//! it as if the client had offered it ([`sdp::resumed::as_offer`]): it answers with the same m-lines, and its next offer has them. ICE is restarted
-//! by that offer, since a client gives new credentials to whoever comes with new ones. Data channels are there without being opened: the
-//! client's side of them was never closed.
+//! it as if the client had offered it ([`as_offer`]), and what it answers is what we offer: to a client that receives, both are the same text
+//! but for the session's name. The client's real answer is once more shown to it as an offer. An ICE restart of the stack's own would do as well, but
+//! then our credentials would count only from when the client's answer is here, and its first checks would be lost. Data channels are there
+//! without being opened: the client's side of them was never closed.
 
 use signalbox_protocol::control::Agreed;
+use str0m::IceCreds;
 use str0m::channel::ChannelConfig;
 use str0m::rtp::Ssrc;
 
-use super::{Change, Connection, Fault, channel_config};
+use super::{Connection, Fault, channel_config};
 use crate::data::Delivery;
 use crate::packet::{Mid, Rid};
+use crate::sdp::ice;
 use crate::sdp::resumed::{Origin, as_offer};
+use crate::stun;
 
 /// A stream that the peer is known to send: simulcast layer, SSRC, and the SSRC of what repairs it.
 pub type SentStream = (Option<Rid>, u32, Option<u32>);
@@ -23,15 +27,49 @@ impl Connection {
     /// # Errors
     /// [`Fault::Sdp`] when the two descriptions do not make sense.
     pub fn take_up(&mut self, agreed: &Agreed, channels: &[(Delivery, u16)]) -> Result<String, Fault> {
-        self.accept_offer(&as_offer(&agreed.offer, &agreed.answer))?;
-        self.adopt_channels(channels)?;
-        self.origin = Origin::of(&agreed.offer);
-        let change = Change {
-            restart_ice: true,
-            ..Change::default()
+        let Some(mut origin) = Origin::of(&agreed.offer) else {
+            return Err(Fault::Sdp(
+                "The offer to go on from does not say its session.".to_owned(),
+            ));
         };
-        let offer = self.offer(change)?.map(|(offer, _)| offer);
-        offer.ok_or_else(|| Fault::Sdp("There is nothing to offer.".to_owned()))
+        let answered = self.accept_offer(&as_offer(&agreed.offer, &agreed.answer))?;
+        self.adopt_channels(channels)?;
+        let offer = origin.next(&answered);
+        self.origin = Some(origin);
+        self.taken_up = Some(offer.clone());
+        Ok(offer)
+    }
+
+    /// Takes the answer to the offer of [`Connection::take_up`]; none: that is answered.
+    pub(super) fn accept_first_answer(&mut self, answer: &str) -> Option<Result<(), Fault>> {
+        let offer = self.taken_up.take()?;
+        let Some(credentials) = ice::credentials(answer) else {
+            return Some(Err(Fault::Sdp("The SDP answer has no ICE credentials.".to_owned())));
+        };
+        let credentials = IceCreds {
+            ufrag: credentials.ufrag.to_owned(),
+            pass: credentials.password.to_owned(),
+        };
+        // To the client this was an ICE restart. To the stack it is none, or it would change our credentials once more.
+        let set = self.guard(|rtc| {
+            rtc.direct_api().set_remote_ice_credentials(credentials);
+            Ok(())
+        });
+        Some(set.and_then(|()| self.accept_offer(&as_offer(&offer, answer)).map(|_| ())))
+    }
+
+    /// The client checks as soon as it has our offer, with new credentials that we learn by its answer. Until that is here its ufrag is taken from
+    /// its checks; what proves them is our own password.
+    pub(super) fn expect_checks(&mut self, datagram: &[u8]) {
+        if self.taken_up.is_none() {
+            return;
+        }
+        if let Some(ufrag) = stun::remote_ufrag(datagram) {
+            self.rtc.direct_api().set_remote_ice_credentials(IceCreds {
+                ufrag: ufrag.to_owned(),
+                pass: String::new(),
+            });
+        }
     }
 
     /// Takes up data channels that the client has open, by their SCTP streams.

@@ -1,11 +1,16 @@
 //! A client of two peer connections, as LiveKit's are: it offers on one, the node on the other.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{Command, Event, Join, Joined, Reply, Resumption, Transports};
 use signalbox_protocol::room::{Kind, PublishTrack, Source};
 
+use str0m::Rtc;
+use str0m::config::DtlsCert;
+
+use crate::sfu::client::Client;
 use crate::sfu::world::{Member, World};
 
 /// Its two connections, as members of the world.
@@ -21,6 +26,16 @@ pub fn request(identity: &str) -> Join {
         transports: Transports::Dual,
         ..World::request(identity)
     }
+}
+
+/// A client with the certificate that all have: a browser that is moved to another node keeps its own.
+pub fn new_client(world: &World) -> Client {
+    static CERTIFICATE: LazyLock<DtlsCert> = LazyLock::new(|| {
+        let provider = str0m::crypto::from_feature_flags().dtls_provider;
+        provider.generate_certificate().unwrap()
+    });
+    let config = Rtc::builder().set_dtls_cert(CERTIFICATE.clone());
+    Client::with_config(world.now, world.new_client().address, config)
 }
 
 /// Joins with a microphone and a camera of these layers, as far as they are wanted, and connects.
@@ -46,13 +61,13 @@ pub fn join(world: &mut World, identity: &str, audio: bool, video: &[&str]) -> D
 
 /// The client of a join that was made: offers, and answers what it is offered.
 pub fn enter(world: &mut World, identity: &str, joined: Joined, audio: bool, video: &[&str]) -> Dual {
-    let mut client = world.new_client();
+    let mut client = new_client(world);
     client.has_data = true;
     let offer = client.offer(audio, video, (0, 0));
     let publisher = world.add(identity, client, joined.clone());
     let answer = offer_on(world, publisher, offer);
     world.members[publisher].client.answer(&answer);
-    let client = world.new_client();
+    let client = new_client(world);
     let subscriber = world.add(identity, client, joined);
     let dual = Dual { publisher, subscriber };
     answer_offers(world);
@@ -76,16 +91,23 @@ pub fn last_offer(world: &World, to: &ParticipantId) -> Option<(u32, String)> {
 }
 
 /// Answers every offer of the node that has not been, until there are no more. Of a participant's members, the last is the one that is
-/// offered to.
+/// offered to, and answers if it is there.
 pub fn answer_offers(world: &mut World) {
-    while let Some((to, event)) = world.events.get(world.offers_seen).cloned() {
-        world.offers_seen += 1;
-        if let Event::Offer { id, sdp } = event {
-            let is_told = |member: &Member| to.contains(&member.joined.snapshot.participant.id);
-            let member = world.members.iter().rposition(is_told).unwrap();
-            let sdp = world.members[member].client.accept(&sdp);
-            world.command(member, Command::Answer { id, sdp }).unwrap();
+    let mut index = 0;
+    while let Some((to, event)) = world.events.get(index).cloned() {
+        index += 1;
+        let Event::Offer { id, sdp } = event else {
+            continue;
+        };
+        let is_told = |member: &Member| to.contains(&member.joined.snapshot.participant.id);
+        let member = world.members.iter().rposition(is_told).unwrap();
+        let offer = (to[0].clone(), id);
+        if world.members[member].is_gone || world.offers_answered.contains(&offer) {
+            continue;
         }
+        world.offers_answered.push(offer);
+        let sdp = world.members[member].client.accept(&sdp);
+        world.command(member, Command::Answer { id, sdp }).unwrap();
     }
 }
 

@@ -22,8 +22,8 @@ pub struct World {
     pub srtp: Vec<SrtpMember>,
     pub events: Vec<(Vec<ParticipantId>, Event)>,
     pub empty_rooms: Vec<RoomName>,
-    /// Of the events, those before this one were searched for offers.
-    pub offers_seen: usize,
+    /// The node's offers that were answered.
+    pub offers_answered: Vec<(ParticipantId, u32)>,
     /// Datagrams that the shard sent to an address that no client has.
     pub astray: usize,
     impairment: Impairment,
@@ -105,11 +105,23 @@ impl World {
             srtp: Vec::new(),
             events: Vec::new(),
             empty_rooms: Vec::new(),
-            offers_seen: 0,
+            offers_answered: Vec::new(),
             astray: 0,
             impairment,
             seed,
         }
+    }
+
+    /// Another node in place of the first, which knows nothing.
+    pub fn replace_shard(&mut self, limits: Limits) {
+        let config = ShardConfig {
+            node: NodeId::random(),
+            public: public(),
+            unix_ms: 2_000_000,
+            seed: [self.seed as u8 ^ 0xff; 32],
+            limits,
+        };
+        self.shard = Shard::new(config, self.now);
     }
 
     /// Joins with an offer; the index of the new member.
