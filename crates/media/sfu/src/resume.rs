@@ -18,7 +18,7 @@ use crate::codec::Codec;
 use crate::connections::{Key, NONE};
 use crate::data::Delivery;
 use crate::packet::{Mid, Rid};
-use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
+use crate::participant::{Kept, MAX_CHANNELS, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
 use crate::publish::{no_participant, refused};
 use crate::room::{Context, Room};
 use crate::sdp::{self, MediaLine};
@@ -154,6 +154,11 @@ impl Room {
             of.filter_map(|channel| Some((Delivery::from_label(&channel.label)?, channel.id)))
                 .collect()
         };
+        if kept.channels.len() > MAX_CHANNELS || kept.channels.iter().any(|channel| channel.id == u16::MAX) {
+            return Err(invalid(
+                "The data channels to resume are too many, or have SCTP streams that they cannot have.",
+            ));
+        }
         // All that can fail comes first.
         let mut streams = None;
         match (kept.transports, &kept.subscriber) {
@@ -341,6 +346,9 @@ impl Room {
             let own = own.map_or_else(|| unsaid(&info), |said| said.said.clone());
             match self.tracks.get_mut(&info.id) {
                 Some(track) if track.publisher == *id => {
+                    if track.info.mid != info.mid {
+                        track.move_to(NONE, Mid::from(info.mid.as_str()));
+                    }
                     track.info = info;
                     track.describe(own);
                 }

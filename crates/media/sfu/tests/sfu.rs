@@ -19,6 +19,7 @@ mod sfu {
     mod data;
     mod egress;
     mod encodings;
+    mod expected;
     mod forwarding;
     mod input;
     mod layers;

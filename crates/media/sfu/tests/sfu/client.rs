@@ -45,6 +45,8 @@ pub struct Client {
     pub asked_bps: Vec<u64>,
     /// Whether its offer has data channels.
     pub has_data: bool,
+    /// Channels that it had open before, by label and SCTP stream; it opens none then.
+    pub channels_kept: Vec<(String, u16)>,
     /// Its open data channels by label.
     pub channels: BTreeMap<String, ChannelId>,
     /// What arrived on data channels, with the label.
@@ -113,6 +115,7 @@ impl Client {
             padding: 0,
             asked_bps: Vec::new(),
             has_data: false,
+            channels_kept: Vec::new(),
             channels: BTreeMap::new(),
             messages: Vec::new(),
             encoders: Vec::new(),
@@ -133,7 +136,10 @@ impl Client {
     pub fn offer(&mut self, audio: bool, video: &[&str], slots: (usize, usize)) -> String {
         let now = self.started;
         let mut api = self.rtc.sdp_api();
-        if self.has_data {
+        for (label, stream) in &self.channels_kept {
+            api.add_channel_with_config(kept_channel(label, *stream));
+        }
+        if self.has_data && self.channels_kept.is_empty() {
             api.add_channel("_reliable".to_owned());
             api.add_channel_with_config(ChannelConfig {
                 label: "_lossy".to_owned(),
@@ -253,7 +259,11 @@ impl Client {
     pub fn accept(&mut self, offer: &str) -> String {
         assert!(offer.contains("a=setup:active"), "the node is the DTLS client");
         let offer = SdpOffer::from_sdp_string(offer).unwrap();
-        self.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()
+        let answer = self.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
+        for (label, stream) in std::mem::take(&mut self.channels_kept) {
+            self.rtc.direct_api().create_data_channel(kept_channel(&label, stream));
+        }
+        answer
     }
 
     pub fn answer(&mut self, answer: &str) {
@@ -577,5 +587,13 @@ impl Client {
                 api.stream_tx_by_mid(mid, rid).unwrap().write_rtp(write);
             }
         }
+    }
+}
+
+fn kept_channel(label: &str, stream: u16) -> ChannelConfig {
+    ChannelConfig {
+        label: label.to_owned(),
+        negotiated: Some(stream),
+        ..ChannelConfig::default()
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::control::{Command, Event, Join, Refusal, Reply, Resume, RoomCommand, Target};
+use signalbox_protocol::control::{
+    CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, Resume, RoomCommand, Target,
+};
 use signalbox_protocol::room::{Kind, ParticipantInfo, RoomInfo};
-use signalbox_protocol::{Generation, TrackId};
+use signalbox_protocol::{Generation, ParticipantId, TrackId};
 use signalbox_sfu::Limits;
 use str0m::media::Mid;
 
@@ -15,13 +17,13 @@ use crate::sfu::world::{World, room};
 const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// What gateways know of a room when its node dies.
-struct Known {
-    room: RoomInfo,
-    participants: Vec<ParticipantInfo>,
+pub struct Known {
+    pub room: RoomInfo,
+    pub participants: Vec<ParticipantInfo>,
 }
 
 impl Known {
-    fn of(world: &mut World) -> Self {
+    pub fn of(world: &mut World) -> Self {
         let now = world.now;
         match world.shard.handle_room_command(now, &room(), RoomCommand::List) {
             Ok(Reply::Room { room, participants }) => Self { room, participants },
@@ -29,12 +31,12 @@ impl Known {
         }
     }
 
-    fn expect(&self, world: &mut World) -> Result<Reply, Refusal> {
+    pub fn expect(&self, world: &mut World) -> Result<Reply, Refusal> {
         expect(world, self.room.clone(), self.participants.clone())
     }
 }
 
-fn expect(world: &mut World, room: RoomInfo, participants: Vec<ParticipantInfo>) -> Result<Reply, Refusal> {
+pub fn expect(world: &mut World, room: RoomInfo, participants: Vec<ParticipantInfo>) -> Result<Reply, Refusal> {
     let now = world.now;
     let reply = world.shard.handle_expect(now, Generation(2), room, participants);
     world.drain();
@@ -42,7 +44,7 @@ fn expect(world: &mut World, room: RoomInfo, participants: Vec<ParticipantInfo>)
 }
 
 /// The join that takes a member up again at the next node. Its gateway is asked before the node dies.
-fn resume(world: &mut World, member: usize) -> Join {
+pub fn resume(world: &mut World, member: usize) -> Join {
     let Ok(Reply::Snapshot(snapshot)) = world.command(member, Command::Attach) else {
         panic!();
     };
@@ -57,14 +59,17 @@ fn resume(world: &mut World, member: usize) -> Join {
 }
 
 /// What the resumed one was.
-fn kept(join: &mut Join) -> &mut Resume {
+pub fn kept(join: &mut Join) -> &mut Resume {
     join.resume.as_mut().unwrap()
 }
 
 /// The room's node is gone, with all that it knew; everyone's next datagrams go to another.
-fn lose_node(world: &mut World, limits: Limits) {
+pub fn lose_node(world: &mut World, limits: Limits) {
     world.replace_shard(limits);
     for member in &mut world.members {
+        member.is_gone = true;
+    }
+    for member in &mut world.srtp {
         member.is_gone = true;
     }
     world.events.clear();
@@ -72,7 +77,7 @@ fn lose_node(world: &mut World, limits: Limits) {
 }
 
 /// Ann with microphone and camera, Bob with a microphone, each on two connections, and what resumes them.
-fn two(seed: u64) -> (World, [Dual; 2], Known, [Join; 2]) {
+pub fn two(seed: u64) -> (World, [Dual; 2], Known, [Join; 2]) {
     let mut world = World::new(seed, Impairment::NONE);
     let ann = dual::join(&mut world, "ann", true, &["q", "h", "f"]);
     let bob = dual::join(&mut world, "bob", true, &[]);
@@ -90,7 +95,7 @@ fn two(seed: u64) -> (World, [Dual; 2], Known, [Join; 2]) {
 }
 
 /// The changes of who is there and what is published, of which nobody is to be told.
-fn news(world: &World) -> Vec<&Event> {
+pub fn news(world: &World) -> Vec<&Event> {
     let is_news = |event: &&Event| {
         matches!(
             event,
@@ -275,4 +280,199 @@ fn a_track_that_the_client_offers_no_more_ends_and_the_others_are_found_by_name(
                 .all(|event| matches!(event, Event::TrackUnpublished { track, .. } if *track == camera)),
         "{ended:?}"
     );
+}
+
+#[test]
+fn a_client_that_reaches_the_node_and_does_not_get_on_is_reported_once_and_one_that_is_silent_is_not() {
+    let (mut world, _, known, joins) = two(404);
+    known.expect(&mut world).unwrap();
+    let [of_ann, of_bob] = joins.map(|join| world.admit(join).unwrap());
+    let stalled = |world: &World| -> Vec<(Vec<ParticipantId>, Target)> {
+        let told = world.events.iter().filter_map(|(to, event)| match event {
+            Event::MoveStalled { target } => Some((to.clone(), *target)),
+            _ => None,
+        });
+        told.collect()
+    };
+    world.run_for(SECONDS(3));
+    assert_eq!(stalled(&world), []);
+    let client = dual::new_client(&world);
+    let bob = world.add("bob", client, of_bob);
+    world.members[bob].only_checks = true;
+    dual::answer_offers(&mut world);
+    world.run_for(Duration::from_millis(900));
+    assert_eq!(stalled(&world), []);
+    world.run_for(SECONDS(5));
+    assert_eq!(stalled(&world), [(vec![world.id(bob)], Target::Subscriber)]);
+    // One that gets on is not.
+    dual::enter(&mut world, "ann", of_ann, true, &[]);
+    world.run_for(SECONDS(3));
+    assert_eq!(stalled(&world).len(), 1);
+}
+
+#[test]
+fn open_data_channels_go_on_both_ways_without_being_opened() {
+    let (mut world, _, known, mut joins) = two(405);
+    known.expect(&mut world).unwrap();
+    let channels = |join: &mut Join, target: Target| -> Vec<(String, u16)> {
+        let channels = kept(join).kept.channels.clone().into_iter();
+        let of = channels.filter(|channel| channel.target == target);
+        of.map(|channel| (channel.label, channel.id)).collect()
+    };
+    let mut duals = Vec::new();
+    for (index, name) in ["ann", "bob"].into_iter().enumerate() {
+        let join = &mut joins[index];
+        let (publisher, subscriber) = (channels(join, Target::Publisher), channels(join, Target::Subscriber));
+        assert_eq!((publisher.len(), subscriber.len()), (2, 2));
+        let joined = world.admit(join.clone()).unwrap();
+        let mut client = dual::new_client(&world);
+        client.channels_kept = publisher;
+        let offer = client.offer(true, &[], (0, 0));
+        let member = world.add(name, client, joined.clone());
+        let answer = dual::offer_on(&mut world, member, offer);
+        world.members[member].client.answer(&answer);
+        let mut client = dual::new_client(&world);
+        client.channels_kept = subscriber;
+        let receiver = world.add(name, client, joined);
+        dual::answer_offers(&mut world);
+        duals.push((member, receiver));
+    }
+    world.run_until(SECONDS(10), "the channels are open", |world| {
+        duals
+            .iter()
+            .flat_map(|(sender, receiver)| [sender, receiver])
+            .all(|member| world.members[*member].client.channels.len() == 2)
+    });
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (sender, receiver) = (duals[from].0, duals[to].1);
+        // An empty message of LiveKit's, of kind 0.
+        assert!(world.members[sender].client.send("_reliable", &[8, 0]));
+        world.run_until(SECONDS(5), "the message arrives", |world| {
+            world.members[receiver].client.messages.len() == 1
+        });
+        assert_eq!(world.members[receiver].client.messages[0].0, "_reliable");
+    }
+}
+
+#[test]
+fn layers_are_told_apart_though_the_client_does_not_name_them_again() {
+    let (mut world, [ann, _], known, [mut of_ann, of_bob]) = two(406);
+    let mut client = dual::new_client(&world);
+    let offer = client.offer(true, &["q", "h", "f"], (0, 0));
+    // As if the client's streams had been these from the beginning.
+    let pairs: Vec<(u32, u32)> = offer
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=ssrc-group:FID "))
+        .map(|pair| {
+            let (main, repair) = pair.split_once(' ').unwrap();
+            (main.parse().unwrap(), repair.trim().parse().unwrap())
+        })
+        .collect();
+    assert_eq!(pairs.len(), 3);
+    let (mid, before) = (
+        client.sending()[1].to_string(),
+        kept(&mut of_ann).participant.tracks.clone(),
+    );
+    let camera = before
+        .iter()
+        .find(|track| track.kind == Kind::Video)
+        .unwrap()
+        .id
+        .clone();
+    for track in kept(&mut of_ann)
+        .participant
+        .tracks
+        .iter_mut()
+        .filter(|track| track.id == camera)
+    {
+        track.mid.clone_from(&mid);
+    }
+    for track in kept(&mut of_ann)
+        .kept
+        .tracks
+        .iter_mut()
+        .filter(|track| track.id == camera)
+    {
+        track.mid.clone_from(&mid);
+        assert_eq!(track.streams.len(), 3);
+        for stream in &mut track.streams {
+            let place = ["q", "h", "f"].iter().position(|rid| stream.rid == *rid).unwrap();
+            (stream.ssrc, stream.repair_ssrc) = (pairs[place].0, Some(pairs[place].1));
+        }
+    }
+    known.expect(&mut world).unwrap();
+    let joined = world.admit(of_ann).unwrap();
+    let of_bob = world.admit(of_bob).unwrap();
+    let member = world.add("ann", client, joined.clone());
+    let receiver = dual::new_client(&world);
+    world.add("ann", receiver, joined);
+    let answer = dual::offer_on(&mut world, member, offer);
+    let unnamed = |line: &&str| !line.contains("rtp-stream-id") && !line.contains("sdes:mid");
+    let answer: String = answer.split_inclusive('\n').filter(unnamed).collect();
+    world.members[member].client.answer(&answer);
+    let (_, offer) = dual::last_offer(&world, &of_bob.snapshot.participant.id).unwrap();
+    let bob = dual::enter(&mut world, "bob", of_bob, true, &[]);
+    let on = mid_of(&offer, &camera);
+    let highest = |world: &World| {
+        let received = world.members[bob.subscriber].client.received.get(&on);
+        received.and_then(|packets| packets.last().map(|packet| packet.layer))
+    };
+    world.run_until(SECONDS(10), "Bob sees the highest layer", |world| {
+        highest(world) == Some(2)
+    });
+    assert_ne!(member, ann.publisher);
+}
+
+#[test]
+fn who_has_gone_to_the_next_node_is_missed_by_nobody_and_the_last_one_leaves_nothing() {
+    let mut world = World::new(407, Impairment::NONE);
+    let ann = dual::join(&mut world, "ann", true, &["f"]);
+    let bob = dual::join(&mut world, "bob", true, &[]);
+    dual::answer_offers(&mut world);
+    world.run_for(SECONDS(2));
+    let (before, events) = (Known::of(&mut world), world.events.len());
+    world.command(ann.publisher, Command::Moved).unwrap();
+    // Longer than anyone may be absent.
+    world.run_for(SECONDS(30));
+    assert_eq!(world.shard.participants(&room()), 1);
+    let after = Known::of(&mut world);
+    assert_eq!(
+        (&after.participants, after.room.participants),
+        (&before.participants, 2)
+    );
+    let told: Vec<&Event> = world.events[events..].iter().map(|(_, event)| event).collect();
+    let is_harmless = |event: &&Event| matches!(event, Event::Quality { .. } | Event::Speakers { .. });
+    assert!(told.iter().all(|event| is_harmless(event)), "{told:?}");
+    let refusal = world.command(ann.publisher, Command::Attach).unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::NoParticipant);
+    world.command(bob.publisher, Command::Moved).unwrap();
+    assert_eq!(
+        (world.shard.participants(&room()), world.shard.stats().participants),
+        (0, 0)
+    );
+    world.shard.close_room(world.now, &room(), CloseReason::RoomClosed);
+    let events = world.events.len();
+    world.drain();
+    assert_eq!(world.events.len(), events);
+}
+
+#[test]
+fn a_client_gets_through_before_its_answer_has_come_back() {
+    let (mut world, _, known, [_, of_bob]) = two(408);
+    known.expect(&mut world).unwrap();
+    let joined = world.admit(of_bob).unwrap();
+    let (id, offer) = dual::last_offer(&world, &joined.snapshot.participant.id).unwrap();
+    let mut client = dual::new_client(&world);
+    let sdp = client.accept(&offer);
+    let bob = world.add("bob", client, joined);
+    world.run_until(SECONDS(2), "it is connected", |world| {
+        world.members[bob].client.is_connected
+    });
+    world.command(bob, Command::Answer { id, sdp: sdp.clone() }).unwrap();
+    world.run_for(SECONDS(2));
+    // Its ICE goes on.
+    let refusal = world.command(bob, Command::Answer { id, sdp }).unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::Invalid, "it is answered");
+    world.command(bob, Command::RestartIce).unwrap();
+    assert_eq!(dual::last_offer(&world, &world.id(bob)).unwrap().0, id + 1);
 }

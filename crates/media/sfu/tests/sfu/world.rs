@@ -7,7 +7,7 @@ use signalbox_protocol::control::{Command, Event, Join, Joined, OneOffer, Refusa
 use signalbox_protocol::room::{Grants, Kind, PublishTrack, Slot, Source};
 use signalbox_protocol::srtp::SrtpRequest;
 use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
-use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
+use signalbox_sfu::{Limits, Output, Shard, ShardConfig, stun};
 use str0m::media::Mid;
 
 use crate::sfu::client::{Client, Received};
@@ -38,6 +38,8 @@ pub struct Member {
     down: Link,
     /// A client that is gone says nothing and hears nothing.
     pub is_gone: bool,
+    /// Of what it sends, only its checks arrive.
+    pub only_checks: bool,
 }
 
 pub struct SrtpMember {
@@ -151,6 +153,7 @@ impl World {
             up: Link::new(self.impairment, seed),
             down: Link::new(self.impairment, seed + 1),
             is_gone: false,
+            only_checks: false,
         });
         self.members.len() - 1
     }
@@ -348,7 +351,9 @@ impl World {
             }
             for (to, datagram) in member.client.poll(self.now) {
                 assert_eq!(to, public());
-                member.up.send(self.now, datagram);
+                if !member.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
+                    member.up.send(self.now, datagram);
+                }
             }
         }
         for member in self.srtp.iter_mut().filter(|member| !member.is_gone) {
@@ -387,7 +392,9 @@ impl World {
             while let Some(datagram) = member.down.receive(self.now).filter(|_| !member.is_gone) {
                 member.client.receive(self.now, public(), &datagram);
                 for (_, datagram) in member.client.poll(self.now) {
-                    member.up.send(self.now, datagram);
+                    if !member.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
+                        member.up.send(self.now, datagram);
+                    }
                 }
             }
         }
