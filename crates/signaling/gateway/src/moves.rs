@@ -250,6 +250,10 @@ impl Moves {
     fn lost(self: &Arc<Self>, room: &Arc<Room>, place: Place, all: bool) {
         let now = self.started.elapsed();
         let mut state = self.state();
+        // Whoever was first has named all of the node's rooms.
+        if state.recovery.lost_from(&room.name) == Some(place) {
+            return;
+        }
         let others = state
             .rooms
             .values()

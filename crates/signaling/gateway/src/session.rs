@@ -274,8 +274,9 @@ impl Session {
         Ok(())
     }
 
-    /// The participant is at another node now: has this one forget it, without waiting for that.
-    pub(crate) fn forget(mut self) {
+    /// The participant is at another node now, or about to join there: has this one forget it, without waiting for that. The session is of no use
+    /// afterwards.
+    pub(crate) fn forget(&mut self) {
         let command = self.command(Command::Moved);
         self.parting = Parting::Nothing;
         tokio::spawn(async move {

@@ -314,3 +314,186 @@ impl RoomRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use signalbox_protocol::control::{ChannelInfo, CloseReason, SaidTrack};
+    use signalbox_protocol::room::{Grants, Kind, ParticipantState, PublishTrack, Source};
+    use signalbox_protocol::{Epoch, Generation, NodeId};
+
+    use super::*;
+
+    fn participant(id: &str, version: u32) -> ParticipantInfo {
+        ParticipantInfo {
+            id: ParticipantId::new(id),
+            identity: id.parse().unwrap(),
+            name: String::new(),
+            metadata: String::new(),
+            attributes: BTreeMap::new(),
+            state: ParticipantState::Joined,
+            tracks: Vec::new(),
+            joined_at_ms: 0,
+            version,
+            grants: Grants::default(),
+            dialect_info: None,
+        }
+    }
+
+    fn snapshot(me: &str, others: &[&str]) -> Snapshot {
+        Snapshot {
+            room: RoomInfo {
+                name: "daily".parse().unwrap(),
+                id: "RM_a".into(),
+                generation: Generation(1),
+                created_at_ms: 0,
+                participants: 0,
+                publishers: 0,
+                metadata: String::new(),
+            },
+            participant: participant(me, 1),
+            others: others.iter().map(|id| participant(id, 1)).collect(),
+            speakers: Vec::new(),
+            slots: Vec::new(),
+            qualities: Vec::new(),
+            media: None,
+            srtp: None,
+            limits: ParticipantLimits::default(),
+            resumption: Some(Box::new(Resumption {
+                transports: Transports::Dual,
+                auto_subscribe: true,
+                never_pause: true,
+                tracks: Vec::new(),
+                wants: Vec::new(),
+                subscriber: None,
+                channels: Vec::new(),
+            })),
+            departed: Vec::new(),
+        }
+    }
+
+    fn placement() -> Arc<Placement> {
+        Arc::new(Placement {
+            room: "daily".parse().unwrap(),
+            node: NodeId(Default::default()),
+            control: "ws://192.0.2.1:7900".into(),
+            epoch: Epoch(1),
+            generation: Generation(1),
+            ticket: "t".into(),
+            ticket_seconds: 30,
+        })
+    }
+
+    fn record(snapshots: &[Snapshot]) -> RoomRecord {
+        let mut record = RoomRecord::new(&snapshots[0].room, placement());
+        for snapshot in snapshots {
+            record.enter(snapshot, &placement());
+        }
+        record
+    }
+
+    fn versions(record: &RoomRecord) -> BTreeMap<String, u32> {
+        let known = record.participants().into_iter();
+        known.map(|one| (one.id.to_string(), one.version)).collect()
+    }
+
+    #[test]
+    fn own_participants_are_known_though_nobody_is_shown_them() {
+        let mut hidden = snapshot("spy", &["ann"]);
+        hidden.participant.grants.hidden = true;
+        let record = record(&[hidden, snapshot("ann", &[])]);
+        assert_eq!(versions(&record).into_keys().collect::<Vec<_>>(), ["ann", "spy"]);
+        assert_eq!(record.served(), 2);
+    }
+
+    #[test]
+    fn older_news_of_a_slower_session_undo_nothing() {
+        let mut record = record(&[snapshot("ann", &["bob", "cat"])]);
+        let me = ParticipantId::new("ann");
+        let updated = |id: &str, version| Event::ParticipantUpdated {
+            participant: participant(id, version),
+        };
+        record.observe(&me, &updated("bob", 3));
+        record.observe(&me, &updated("bob", 2));
+        record.observe(
+            &me,
+            &Event::ParticipantLeft {
+                participant: participant("cat", 2),
+            },
+        );
+        record.observe(&me, &updated("cat", 1));
+        let expected = [("ann", 1), ("bob", 3)].map(|(id, version)| (id.to_owned(), version));
+        assert_eq!(versions(&record), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn who_is_closed_is_gone_but_not_if_its_node_is() {
+        let me = ParticipantId::new("ann");
+        for (reason, left) in [(CloseReason::NodeGone, 1), (CloseReason::Removed, 0)] {
+            let mut record = record(&[snapshot("ann", &[])]);
+            record.observe(&me, &Event::Closed { reason });
+            assert_eq!(record.participants().len(), left, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_on_from_the_last_answer_to_the_last_offer() {
+        let mut kept = Kept::new(&snapshot("ann", &[]));
+        let answer = |id| Command::Answer { id, sdp: "a".into() };
+        kept.observe(&Event::Offer { id: 2, sdp: "o".into() });
+        kept.asked(&answer(1));
+        assert!(kept.offered.is_some(), "it is to an older offer");
+        kept.asked(&answer(2));
+        let agreed = kept.resumption.unwrap().subscriber.unwrap();
+        assert_eq!(
+            (agreed.id, agreed.offer.as_str(), agreed.answer.as_str()),
+            (2, "o", "a")
+        );
+    }
+
+    #[test]
+    fn what_has_to_be_connected_is_what_was() {
+        let mut kept = Kept::new(&snapshot("ann", &[]));
+        assert_eq!(kept.connections(), []);
+        kept.observe(&Event::Offer { id: 1, sdp: "o".into() });
+        kept.asked(&Command::Answer { id: 1, sdp: "a".into() });
+        assert_eq!(kept.connections(), [Target::Subscriber]);
+        let channel = |target| ChannelInfo {
+            target,
+            label: "_lossy".into(),
+            id: 0,
+        };
+        for (target, count) in [(Target::Subscriber, 1), (Target::Publisher, 2)] {
+            let channels = vec![channel(target)];
+            let change = ResumptionChange::Channels { channels };
+            kept.observe(&Event::Resumable { change });
+            assert_eq!(kept.connections().len(), count, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn the_join_repeats_what_the_first_one_said_and_what_has_become_of_it() {
+        let mut kept = Kept::new(&snapshot("ann", &[]));
+        let mut now = participant("ann", 2);
+        now.name = "Ann".into();
+        kept.observe(&Event::ParticipantUpdated { participant: now });
+        kept.observe(&Event::ParticipantUpdated {
+            participant: participant("bob", 9),
+        });
+        let track = Box::new(SaidTrack {
+            id: TrackId::new("TR_a"),
+            said: PublishTrack::new("cid", Kind::Video, Source::Camera),
+            mid: "0".into(),
+            streams: Vec::new(),
+        });
+        let change = ResumptionChange::Track { track };
+        kept.observe(&Event::Resumable { change });
+        let join = kept.join(&"daily".parse().unwrap(), "the ticket").unwrap();
+        assert_eq!((join.name.as_str(), join.ticket.as_str()), ("Ann", "the ticket"));
+        assert!(join.attach && join.auto_subscribe && join.never_pause);
+        assert_eq!(join.resume.unwrap().kept.tracks.len(), 1);
+        kept.resumption = None;
+        assert!(kept.join(&"daily".parse().unwrap(), "t").is_none());
+    }
+}

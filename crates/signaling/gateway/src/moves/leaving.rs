@@ -89,7 +89,7 @@ impl Leaving {
 
     /// Lets go of the old node.
     pub(crate) fn let_go(self) {
-        if let Some(old) = self.old {
+        if let Some(mut old) = self.old {
             old.forget();
         }
     }

@@ -19,10 +19,10 @@ pub const MAX_UNDER_WAY: usize = 64;
 
 /// The first pause between two questions for the same room; it doubles each time. Higher: the picture stands still for longer. Lower: more
 /// questions while a node's fate is open.
-pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub const FIRST_PAUSE: Duration = Duration::from_millis(25);
 
 /// The longest pause. See [`FIRST_PAUSE`].
-pub const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+pub const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The pause of rooms that have a scout.
 pub const PATIENT_PAUSE: Duration = Duration::from_secs(1);
@@ -329,8 +329,8 @@ mod tests {
         let mut recovery = lost(3);
         assert_eq!(all(&mut recovery, Duration::ZERO), [room(2)]);
         recovery.handle_answer(MS, &room(2), Answer::Unsettled, || 1.0);
-        assert_eq!(recovery.poll_timeout(), Some(51 * MS));
-        assert_eq!(all(&mut recovery, 51 * MS), [room(2)]);
+        assert_eq!(recovery.poll_timeout(), Some(26 * MS));
+        assert_eq!(all(&mut recovery, 26 * MS), [room(2)]);
         let answer = Answer::Elsewhere(place(2));
         assert_eq!(
             recovery.handle_answer(52 * MS, &room(2), answer, || 1.0),
@@ -351,7 +351,7 @@ mod tests {
             pauses.push((due - now).as_millis());
             now = due;
         }
-        assert_eq!(pauses, [50, 100, 200, 400, 400, 400]);
+        assert_eq!(pauses, [25, 50, 100, 200, 200, 200]);
     }
 
     #[test]

@@ -336,3 +336,32 @@ async fn a_participant_that_the_next_node_does_not_take_joins_anew() {
     cluster.node.hang_up();
     assert_eq!(told_to_leave(&mut ann).await, Action::Reconnect);
 }
+
+#[tokio::test]
+async fn firefox_is_told_to_reconnect_when_its_room_is_handed_over() {
+    let mut cluster = cluster().await;
+    let mut ann = joined(&mut cluster, "&browser=firefox").await;
+    let _next = next_node(&cluster).await;
+    let to = Box::new(cluster.placement());
+    cluster.node.tell("PA_ann", Event::Moving { to, within_ms: 60_000 });
+    assert_eq!(told_to_leave(&mut ann).await, Action::Reconnect);
+    assert_eq!(cluster.node.asked().await, Command::Moved);
+}
+
+#[tokio::test]
+async fn the_old_nodes_offers_are_not_told_once_it_hands_the_room_over() {
+    let mut cluster = cluster().await;
+    let mut ann = joined(&mut cluster, "").await;
+    agrees(&mut cluster, &mut ann).await;
+    let mut next = next_node(&cluster).await;
+    let to = Box::new(cluster.placement());
+    cluster.node.tell("PA_ann", Event::Moving { to, within_ms: 60_000 });
+    let sdp = "too late".to_owned();
+    cluster.node.tell("PA_ann", Event::Offer { id: 4, sdp });
+    refreshed(&mut ann).await;
+    let (join, _) = next.joined().await;
+    assert_eq!(join.resume.unwrap().kept.subscriber.unwrap().id, 3);
+    let sdp = "the next node's".to_owned();
+    next.tell("PA_ann", Event::Offer { id: 4, sdp });
+    assert!(matches!(ann.next().await, Response::Offer(offer) if offer.sdp == "the next node's"));
+}

@@ -174,7 +174,8 @@ impl Client {
     fn hand_over(&mut self, to: Arc<Placement>, within_ms: u64) -> Flow {
         let until = Instant::now() + Duration::from_millis(within_ms);
         if !self.moves_in_place {
-            // Its new participant takes the place of this one, which must not be missed before.
+            // Its new participant takes the place of this one at the new node, where the others expect it.
+            self.session.forget();
             self.state.metrics().moved(MoveKind::Planned, MoveOutcome::Rejoined);
             return Flow::Break(rejoin(Reason::ServerShutdown));
         }
