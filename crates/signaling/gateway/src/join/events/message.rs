@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 /// A message of an event stream, but for its `id`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "turned into text at once, never stored")]
 pub(super) enum Told {
     /// How all is: whatever was told before is void. It comes first, and after any gap.
     Snapshot {
