@@ -94,3 +94,19 @@ impl Leaving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_connections_have_to_be_up() {
+        let both = vec![Target::Publisher, Target::Subscriber];
+        let mut leaving = Leaving::lost(both, Duration::from_secs(1));
+        for _ in 0..2 {
+            assert!(!leaving.connected(Target::Subscriber));
+        }
+        assert!(leaving.waits_for(Target::Publisher));
+        assert!(leaving.connected(Target::Publisher));
+    }
+}

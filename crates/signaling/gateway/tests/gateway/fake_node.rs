@@ -62,6 +62,7 @@ struct Inner {
     /// Somebody has been in a room.
     is_used: AtomicBool,
     frozen: watch::Sender<bool>,
+    refuses_joins: AtomicBool,
 }
 
 impl FakeNode {
@@ -85,6 +86,7 @@ impl FakeNode {
             kept: Mutex::default(),
             is_used: AtomicBool::new(false),
             frozen: watch::Sender::new(false),
+            refuses_joins: AtomicBool::new(false),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -136,6 +138,11 @@ impl FakeNode {
     /// It has no rooms any more.
     pub fn lose_rooms(&self) {
         self.0.is_used.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it says that the tickets of joins are no good.
+    pub fn refuse_joins(&self, refuses: bool) {
+        self.0.refuses_joins.store(refuses, Ordering::SeqCst);
     }
 
     /// Says nothing and hears nothing, or goes on.
@@ -195,6 +202,9 @@ impl FakeNode {
         let refused = is_refused
             .then(|| self.0.refusals.lock().unwrap().pop_front())
             .flatten();
+        let is_join = matches!(frame.request, Request::Join(_));
+        let refuses_it = is_join && self.0.refuses_joins.load(Ordering::SeqCst);
+        let refused = refused.or_else(|| refuses_it.then_some(RefusalReason::Ticket));
         let result = match refused {
             Some(reason) => Outcome::Refused(Refusal::new(reason, "Refused by the test.")),
             None => self.outcome(frame.request),
@@ -210,7 +220,11 @@ impl FakeNode {
             generation: Generation(self.0.generation.load(Ordering::SeqCst)),
         };
         let reply = match request {
-            Request::Open { .. } | Request::Expect { .. } => Reply::Opened { media },
+            Request::Open { .. } => Reply::Opened { media },
+            Request::Expect { .. } => {
+                self.0.is_used.store(true, Ordering::SeqCst);
+                Reply::Opened { media }
+            }
             Request::Join(join) => {
                 self.0.is_used.store(true, Ordering::SeqCst);
                 let id = match &join.resume {

@@ -61,6 +61,13 @@ fn expected(node: &FakeNode) -> Vec<Vec<String>> {
     expected.collect()
 }
 
+/// Time enough for what should not come: some round trips through gateway and node.
+async fn settle(cluster: &Cluster) {
+    for _ in 0..10 {
+        cluster.metric("joins_total").await;
+    }
+}
+
 fn is_command(request: &Request, wanted: &Command) -> bool {
     matches!(request, Request::Participant { command, .. } if command == wanted)
 }
@@ -143,6 +150,7 @@ async fn a_node_that_is_silent_for_a_moment_loses_nothing() {
     assert_eq!(next_json(&mut ann).await["type"], "slots_wanted");
     let list = |request: &Request| matches!(request, Request::Administer { .. });
     cluster.node.saw(list).await;
+    settle(&cluster).await;
     cluster.node.push("PA_1", Event::SlotsWanted { audio: 2, video: 0 });
     assert_eq!(next_json(&mut ann).await["type"], "slots_wanted");
     assert_eq!(cluster.node.links(), 1);
@@ -247,6 +255,50 @@ async fn a_room_whose_new_node_fails_goes_to_the_one_that_the_map_names_then() {
     cluster.node.push("PA_1", Event::Moving { to, within_ms: 60_000 });
     told_to_move(&mut ann).await;
     assert_eq!((joins(&target).len(), joins(&last).len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_room_that_is_handed_over_is_opened_once_however_many_are_in_it() {
+    let cluster = cluster().await;
+    let (mut ann, _) = cluster.events("PA_1").await;
+    let (mut too, _) = cluster.events("PA_2").await;
+    let next = next_node(&cluster).await;
+    next.hold();
+    for id in ["PA_1", "PA_2"] {
+        let to = Box::new(cluster.orchestrator.placement("daily"));
+        cluster.node.push(id, Event::Moving { to, within_ms: 60_000 });
+    }
+    next.saw(|request| matches!(request, Request::Expect { .. })).await;
+    settle(&cluster).await;
+    next.release();
+    told_to_move(&mut ann).await;
+    told_to_move(&mut too).await;
+    assert_eq!(expected(&next), [["PA_1", "PA_2"]]);
+}
+
+#[tokio::test]
+async fn a_room_whose_new_node_takes_nobody_up_moves_on() {
+    let cluster = cluster().await;
+    let (mut ann, _) = cluster.events("PA_1").await;
+    let second = next_node(&cluster).await;
+    second.refuse_joins(true);
+    cluster.node.cut();
+    second.saw(|request| matches!(request, Request::Join(_))).await;
+    let third = next_node(&cluster).await;
+    told_to_move(&mut ann).await;
+    assert_eq!((expected(&third).len(), joins(&third).len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_node_that_takes_somebody_up_only_later_is_asked_again() {
+    let cluster = cluster().await;
+    let (mut ann, _) = cluster.events("PA_1").await;
+    let second = next_node(&cluster).await;
+    second.refuse_joins(true);
+    cluster.node.cut();
+    second.saw(|request| matches!(request, Request::Join(_))).await;
+    second.refuse_joins(false);
+    told_to_move(&mut ann).await;
 }
 
 #[tokio::test]
