@@ -12,7 +12,7 @@ import { until } from './wait.js';
 export const KEY = 'devkey';
 export const SECRET = 'devsecret-devsecret-devsecret-123';
 
-class Cluster {
+export class Cluster {
   #processes;
 
   constructor({ url, admin, processes, network }) {
@@ -130,7 +130,8 @@ export async function startTiers({ nodes = 2 } = {}) {
   return new Cluster({ url: `http://127.0.0.1:${port}`, admin: `http://127.0.0.1:${adminPort}`, processes });
 }
 
-async function newDatabase() {
+/** A new database of the test run's PostgreSQL: its URL. */
+export async function newDatabase() {
   const url = process.env.SIGNALBOX_TEST_DATABASE_URL;
   if (!url) throw new Error('SIGNALBOX_TEST_DATABASE_URL is not set; tests/run starts a PostgreSQL and sets it');
   const name = `browser_${randomBytes(6).toString('hex')}`;

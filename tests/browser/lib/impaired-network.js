@@ -8,9 +8,9 @@ export class ImpairedNetwork {
   #child;
   #lines;
 
-  /** Starts the proxy in front of a UDP address. What it does is drawn from `seed`. */
-  static async start(upstream, seed = 1) {
-    const network = new ImpairedNetwork(spawn(binary('impaired-proxy'), ['127.0.0.1:0', upstream, String(seed)], { stdio: ['pipe', 'pipe', 'inherit'] }));
+  /** Starts the proxy at an address, in front of another one. What it does is drawn from `seed`. */
+  static async start(upstream, seed = 1, listen = '127.0.0.1:0') {
+    const network = new ImpairedNetwork(spawn(binary('impaired-proxy'), [listen, upstream, String(seed)], { stdio: ['pipe', 'pipe', 'inherit'] }));
     const { listening } = await network.#answer();
     network.port = Number(listening.split(':').at(-1));
     return network;
@@ -23,7 +23,7 @@ export class ImpairedNetwork {
 
   /**
    * Impairs the clients at these UDP ports, which may be those that the node sees: `down` is towards them, `up` from them. Fields: capacity_bps, queue_ms, delay_ms, jitter_ms,
-   * loss, burst {share, length}, duplicate, reorder, hold_ms; what is left out is off.
+   * loss, burst {share, length}, duplicate, reorder, hold_ms; what is left out is off. Without ports: all clients.
    */
   impair(ports, { up = {}, down = {} }) {
     return this.#ask({ set: { ports, up, down } });
@@ -35,6 +35,12 @@ export class ImpairedNetwork {
     const add = (sum, tally) => Object.fromEntries(Object.entries(tally).map(([key, value]) => [key, (sum[key] ?? 0) + value]));
     const own = clients.filter(({ client, outside }) => [client, outside].some((address) => ports.includes(Number(address.split(':').at(-1)))));
     return { at_ms, up: own.reduce((sum, { up }) => add(sum, up), {}), down: own.reduce((sum, { down }) => add(sum, down), {}) };
+  }
+
+  /** How many datagrams the upstream has sent, to anyone. */
+  async sent() {
+    const { clients } = await this.#ask('stats');
+    return clients.reduce((sum, { down }) => sum + down.offered, 0);
   }
 
   /** It ends when its input does, so also with this process. */

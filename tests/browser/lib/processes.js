@@ -2,6 +2,7 @@
 
 import { spawn, execFile } from 'node:child_process';
 import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -35,7 +36,19 @@ export async function output(name, args) {
   return stdout.trim();
 }
 
-/** Starts a binary. `env` is added to this process's; gives `{pid, stop(), lines()}`. */
+/** The ids of a process's children. */
+export async function children(parent) {
+  const all = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const parents = await Promise.all(all.map(async (pid) => {
+    // It may have ended since. The fields behind the name, which may hold anything, are its state and its parent.
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ') X 0');
+    const [state, of] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return state === 'Z' ? 0 : Number(of);
+  }));
+  return all.map(Number).filter((_, index) => parents[index] === parent);
+}
+
+/** Starts a binary. `env` is added to this process's; gives `{pid, running, ended, stop(), kill(), lines()}`. */
 export function start(name, args = [], env = {}) {
   const child = spawn(binary(name), args, {
     env: { ...process.env, ...env },
@@ -57,6 +70,12 @@ export function start(name, args = [], env = {}) {
 
   return {
     pid: child.pid,
+    /** Whether it has not ended. */
+    get running() { return running.has(child); },
+    /** Resolves to its exit code, or the signal's name, once it has ended. */
+    ended,
+    /** Sends it a signal. */
+    kill(signal = 'SIGKILL') { child.kill(signal); },
     lines: () => lines.join('\n'),
     /** Resolves once `url` answers with success; says what the process printed when it does not. */
     async ready(url) {

@@ -14,7 +14,7 @@ if (key) options.encryption = { keyProvider, worker: new Worker('/livekit-client
 const room = new Room(options);
 const events = [];
 const data = [];
-const note = (type, participant, more = {}) => events.push({ type, identity: participant?.identity, ...more });
+const note = (type, participant, more = {}) => events.push({ type, identity: participant?.identity, at: Date.now(), ...more });
 
 room
   .on(RoomEvent.ParticipantConnected, (participant) => note('joined', participant))
@@ -25,7 +25,12 @@ room
     note('subscribed', participant, { kind: track.kind });
     document.body.append(track.attach());
   })
-  .on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
+  .on(RoomEvent.TrackUnsubscribed, (track, publication, participant) => {
+    note('unsubscribed', participant, { kind: track.kind });
+    track.detach().forEach((element) => element.remove());
+  })
+  .on(RoomEvent.TrackPublished, (publication, participant) => note('published', participant, { kind: publication.kind }))
+  .on(RoomEvent.TrackUnpublished, (publication, participant) => note('unpublished', participant, { kind: publication.kind }))
   .on(RoomEvent.TrackStreamStateChanged, (publication, state, participant) => note(`stream ${state}`, participant, { kind: publication.kind }))
   .on(RoomEvent.TrackSubscriptionFailed, (sid, participant) => note('subscription failed', participant, { sid }))
   .on(RoomEvent.ParticipantEncryptionStatusChanged, (isEncrypted, participant) => note(isEncrypted ? 'encrypted' : 'not encrypted', participant))
@@ -70,8 +75,20 @@ async function connect(url, token) {
   await room.connect(url, token);
 }
 
+/** What this client knows of everyone, itself included, in plain data: names, metadata, permissions, and tracks by their ids. */
+function roster() {
+  const everyone = [room.localParticipant, ...room.remoteParticipants.values()];
+  return Object.fromEntries(everyone.map(({ identity, sid, name, metadata, attributes, permissions, trackPublications }) => [identity, {
+    sid, name, metadata, attributes, canPublish: permissions?.canPublish,
+    tracks: Object.fromEntries([...trackPublications.values()].map(({ trackSid, source, isMuted, isSubscribed, isDesired }) => (
+      [trackSid, { source, isMuted, isSubscribed, isDesired }]
+    ))),
+  }]));
+}
+
 window.client = {
   room,
+  roster,
   events,
   data,
   stats,
