@@ -28,9 +28,9 @@ export class Cluster {
   /** The gateway's URL as LiveKit's SDKs want it. */
   get webSocketUrl() { return this.url.replace('http', 'ws'); }
 
-  /** An access token, made by `signalbox token`. */
-  token(room, identity) {
-    return output('signalbox', ['token', '--room', room, '--identity', identity, '--ttl', '1h', '--key', KEY, '--secret', SECRET]);
+  /** An access token, made by `signalbox token`, with more of its options if need be. */
+  token(room, identity, more = []) {
+    return output('signalbox', ['token', '--room', room, '--identity', identity, '--ttl', '1h', '--key', KEY, '--secret', SECRET, ...more]);
   }
 
   /** The page's URL with name and room filled in. */

@@ -21,11 +21,11 @@ export class Fleet extends Cluster {
     super({ url: `http://127.0.0.1:${balancer.port}`, processes: [] });
     this.balancer = balancer;
     this.#env = env;
-    /** `{process, url}` */
+    /** `{process, run(), url}` */
     this.orchestrators = orchestrators;
-    /** `{id, process, network}` */
+    /** `{process, run(), id, network}` */
     this.nodes = nodes;
-    /** `{process, port, admin}` */
+    /** `{process, run(), port, admin}` */
     this.gateways = gateways;
   }
 
@@ -70,6 +70,20 @@ export class Fleet extends Cluster {
     const [worker] = await children(node.process.pid);
     if (!worker) throw new Error(`the node has no worker\n${node.process.lines()}`);
     return worker;
+  }
+
+  /** A token that administers a room. */
+  adminToken(room) {
+    return super.token(room, 'operator', ['--admin']);
+  }
+
+  /** A token of somebody who may change the own name. */
+  token(room, identity) { return super.token(room, identity, ['--can-update-own-metadata']); }
+
+  /** Starts again, as it was started before, what has ended. */
+  async startAgain(one) {
+    await one.process.ended;
+    one.process = await one.run();
   }
 
   /** Kills (SIGKILL) what serves a node's media. */
@@ -140,10 +154,13 @@ export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, m
   const env = {
     SIGNALBOX_CLUSTER_SECRET: randomBytes(24).toString('hex'), DATABASE_URL: await newDatabase(), SIGNALBOX_KEYS: `${KEY}:${SECRET}`, ...more,
   };
-  const run = async (binaryName, port, args, own = {}) => {
-    const one = start(binaryName, args, { ...env, ...own });
-    await one.ready(`http://127.0.0.1:${port}/readyz`);
-    return one;
+  const run = async (named, binaryName, port, args, own = {}) => {
+    const again = async () => {
+      const one = start(binaryName, args, { ...env, ...own });
+      await one.ready(`http://127.0.0.1:${port}/readyz`);
+      return one;
+    };
+    return { ...named, run: again, process: await again() };
   };
   const many = (count, make) => Promise.all(Array.from({ length: count }, (_, index) => make(index)));
 
@@ -151,7 +168,7 @@ export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, m
   // One after the other: the first makes the tables.
   for (let index = 0; index < orchestrators; index += 1) {
     const port = await freePort();
-    brains.push({ url: `http://127.0.0.1:${port}`, process: await run('signalbox-orchestrator', port, ['--listen', `127.0.0.1:${port}`]) });
+    brains.push(await run({ url: `http://127.0.0.1:${port}` }, 'signalbox-orchestrator', port, ['--listen', `127.0.0.1:${port}`]));
   }
   const names = brains.map(({ url }) => url).join(',');
 
@@ -161,12 +178,12 @@ export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, m
     const args = [
       '--control-listen', `127.0.0.1:${control}`, '--media-bind', `${mediaIp}:${network ? media : 0}`, '--shards', '1', '--orchestrator', names, '--node-id', id,
     ];
-    return { id, network, process: await run('signalbox-media', control, args, network && { SIGNALBOX_MEDIA_PORT: String(network.port) }) };
+    return run({ id, network }, 'signalbox-media', control, args, network && { SIGNALBOX_MEDIA_PORT: String(network.port) });
   });
   const doors = await many(gateways, async () => {
     const [port, admin] = [await freePort(), await freePort()];
     const args = ['--listen', `127.0.0.1:${port}`, '--admin-listen', `127.0.0.1:${admin}`, '--orchestrator', names, '--guests'];
-    return { port, admin: `http://127.0.0.1:${admin}`, process: await run('signalbox-gateway', port, args) };
+    return run({ port, admin: `http://127.0.0.1:${admin}` }, 'signalbox-gateway', port, args);
   });
   const balancer = await Balancer.start(doors.map(({ port }) => port));
   const fleet = new Fleet({ balancer, env, orchestrators: brains, nodes: hosts, gateways: doors });

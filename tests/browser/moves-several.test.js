@@ -1,0 +1,141 @@
+// Several parts of a whole system are lost at once, or many rooms move: what can go on goes on.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { Call } from './lib/call.js';
+import { launchChromium } from './lib/chromium.js';
+import { startFleet } from './lib/fleet.js';
+import { serveLivekitPage } from './lib/livekit.js';
+import { SmallRooms } from './lib/small-rooms.js';
+import { until } from './lib/wait.js';
+
+const ROOMS = 50;
+const RATE = 5;
+
+let fleet;
+let browser;
+let site;
+let call;
+
+before(async () => {
+  [fleet, browser, site] = await Promise.all([startFleet({ nodes: 3 }), launchChromium(), serveLivekitPage()]);
+});
+
+afterEach(async () => {
+  await call?.end();
+  call = undefined;
+  await fleet.serving();
+});
+
+after(async () => {
+  await browser?.close();
+  await site?.close();
+  await fleet?.stop();
+});
+
+const begin = async (room, options) => (call = await Call.begin(fleet, browser, site, room, options));
+
+function goesOn(t, watched, picture) {
+  t.diagnostic(watched.line);
+  if (watched.failure || watched.gap('video') > picture) t.diagnostic(`streams\n${watched.table}\n${fleet.lines()}`);
+  assert.ifError(watched.failure);
+  assert.deepEqual(watched.noticed, []);
+  assert.ok(watched.gap('video') <= picture, `a picture stood still for ${watched.gap('video')} ms`);
+}
+
+test('two nodes are lost together: the call goes on at the third', { timeout: 120_000 }, async (t) => {
+  const room = 'two-nodes';
+  await begin(room);
+  const node = await fleet.nodeOf(room);
+  const other = fleet.nodes.find((one) => one !== node);
+  goesOn(t, await call.watch(() => Promise.all([fleet.killWorker(node), fleet.killWorker(other)])), 6_000);
+});
+
+test('a gateway is lost together with the node: nobody leaves, and all go on', { timeout: 120_000 }, async (t) => {
+  const room = 'gateway-and-node';
+  await begin(room);
+  const node = await fleet.nodeOf(room);
+  const gateway = fleet.gateways[0];
+  const watched = await call.watch(() => {
+    gateway.process.kill();
+    return fleet.killWorker(node);
+  }, { afterMs: 3_000 });
+  t.diagnostic(watched.line);
+  if (watched.failure) t.diagnostic(`streams\n${watched.table}\n${fleet.lines()}`);
+  assert.ifError(watched.failure);
+  // What the lost gateway alone knew is gone with it: those who were its clients may have to join anew, and the rest sees that.
+  assert.deepEqual(watched.events.filter(({ type }) => type === 'disconnected'), []);
+  assert.equal(Object.keys((await call.rosters()).ann).length, 4);
+  await fleet.startAgain(gateway);
+});
+
+test('the target of a move is lost during the move: the call goes on', { timeout: 120_000 }, async (t) => {
+  const room = 'target';
+  await begin(room);
+  const node = await fleet.nodeOf(room);
+  const watched = await call.watch(async () => {
+    await fleet.signalbox('drain', node.id);
+    const target = await until('the room is on its way', async () => {
+      const at = await fleet.nodeOf(room);
+      return at !== node && at;
+    }, { everyMs: 5 });
+    await fleet.killWorker(target);
+  }, { afterMs: 3_000 });
+  t.diagnostic(watched.line);
+  if (watched.failure) t.diagnostic(`streams\n${watched.table}\n${fleet.lines()}`);
+  assert.ifError(watched.failure);
+  assert.deepEqual(watched.events.filter(({ type }) => type === 'disconnected'), []);
+  assert.notEqual(await fleet.nodeOf(room), node);
+  await fleet.signalbox('undrain', node.id);
+});
+
+test(`${ROOMS} rooms are drained one by one, and it was said how long that takes`, { timeout: 120_000 }, async (t) => {
+  const [node, ...others] = fleet.nodes;
+  // So that all of them are placed on one.
+  for (const { id } of others) await fleet.signalbox('drain', id, '--wait');
+  const rooms = await SmallRooms.open(fleet, ROOMS);
+  for (const { id } of others) await fleet.signalbox('undrain', id);
+  try {
+    const begun = Date.now();
+    const said = [];
+    const drained = fleet.signalbox('drain', node.id, '--rate', String(RATE), '--wait').then((text) => ({ text, at: Date.now() }));
+    await until('it is done', async () => {
+      const drain = await fleet.drainOf(node);
+      if (drain.age_ms !== undefined) said.push({ at: Date.now(), ...drain });
+      return drain.state === 'done';
+    }, { everyMs: 250 }).catch((error) => { throw new Error(`${error.message}\n${fleet.lines()}`); });
+    const { text, at } = await drained;
+    t.diagnostic(`${ROOMS} rooms in ${at - begun} ms; ${text.trim().split('\n').at(-1)}`);
+    const errors = said.filter(({ state, eta_ms: eta }) => state === 'running' && eta !== undefined).map((one) => ({ off: one.at + one.eta_ms - at, left: one.rooms_left }));
+    t.diagnostic(`left, and how wrong the time was: ${errors.map(({ left, off }) => `${left}: ${Math.round(off)} ms`).join(', ')}`);
+    assert.ok(errors.length >= 3, 'a time was said while it went on');
+    assert.ok(errors.every(({ off }) => Math.abs(off) < 5_000), 'the time was right to within some seconds');
+    assert.ok(at - begun >= 1_000 * (ROOMS / RATE) * 0.7, 'not faster than asked for');
+    await rooms.areWhole(node);
+  } finally {
+    await rooms.close();
+    await fleet.signalbox('undrain', node.id);
+  }
+});
+
+test('a drain that is cancelled half way leaves each room where it is', { timeout: 120_000 }, async () => {
+  const [node, ...others] = fleet.nodes;
+  for (const { id } of others) await fleet.signalbox('drain', id, '--wait');
+  const rooms = await SmallRooms.open(fleet, 10);
+  for (const { id } of others) await fleet.signalbox('undrain', id);
+  try {
+    await fleet.signalbox('drain', node.id, '--rate', '2');
+    await until('half of them have moved', async () => (await fleet.drainOf(node)).rooms_left <= 5, { everyMs: 50 });
+    await fleet.signalbox('undrain', node.id);
+    const { rooms_left: left, state } = await fleet.drainOf(node);
+    assert.equal(state, 'cancelled');
+    await pause(1_500);
+    const places = await rooms.places();
+    assert.equal(places.filter((id) => id === node.id).length, left);
+    assert.ok(left > 0 && left < 10, `${left} are left`);
+    await rooms.areWhole();
+  } finally {
+    await rooms.close();
+  }
+});
