@@ -103,7 +103,11 @@ test('a lost machine: the call goes on within the lease and a little; continued 
   const node = await fleet.nodeOf(room);
   const { generation } = await fleet.where(room);
   let thaw;
-  const watched = await call.watch(async () => { thaw = await fleet.freeze(node); });
+  const watched = await call.watch(async () => {
+    const frozen = await fleet.freeze(node);
+    ({ thaw } = frozen);
+    return frozen;
+  });
   unnoticed(t, watched, { picture: LEASE_MS + 5_000 });
   const sent = await node.network.sent();
   thaw();

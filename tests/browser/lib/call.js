@@ -16,15 +16,13 @@ const CAPTURE = { resolution: { width: 320, height: 180, frameRate: 20 } };
 const NOTICED = ['disconnected', 'restarting', 'left', 'joined', 'unsubscribed', 'subscribed', 'published', 'unpublished', 'muted', 'unmuted'];
 
 export class Call {
-  /** Everybody connects, publishes and sees and hears everybody else. `gatewayOf(index)` may name another URL than the fleet's for one. */
-  static async begin(fleet, browser, site, room, { names = NAMES, urls = {} } = {}) {
+  /** Everybody connects, publishes and sees and hears everybody else. `pages` has those for whom not a new page of the browser shall do. */
+  static async begin(fleet, browser, site, room, { names = NAMES, pages = {} } = {}) {
     const call = new Call();
     call.room = room;
     call.clients = await Promise.all(names.map(async (identity) => {
-      const page = await newPage(browser);
-      await page.addInitScript(watchContinuity);
-      const door = urls[identity] ? Object.create(fleet, { webSocketUrl: { value: urls[identity] } }) : fleet;
-      const client = await LivekitClient.connect(page, site, door, room, identity, OPTIONS);
+      const page = pages[identity] ?? await newPage(browser, undefined, watchContinuity);
+      const client = await LivekitClient.connect(page, site, fleet, room, identity, OPTIONS);
       await page.evaluate(async (capture) => {
         const { localParticipant } = window.client.room;
         await localParticipant.setCameraEnabled(true, capture);
@@ -94,9 +92,9 @@ export class Call {
     }
   }
 
-  /** Whoever is in `identities` goes, without a word, as a browser does that is closed. */
+  /** All go, without a word, as a browser does that is closed. */
   async end() {
-    await Promise.all(this.clients.map(({ page }) => page.context().close()));
+    await Promise.all(this.clients.map(({ page }) => page.close()));
   }
 
   #each(run, argument) {
@@ -122,8 +120,17 @@ export class Watched {
     return this.events.filter(({ type }) => NOTICED.includes(type)).map(({ client, type, identity, kind }) => [client, type, identity, kind].filter(Boolean).join(' '));
   }
 
+  /** From the fault until the last client whose signaling broke was told that it is back; 0: none broke. */
+  get signalingBackAfter() {
+    const broke = this.clientsTold('resuming');
+    const back = [...broke].map((client) => this.events.findLast((event) => event.client === client && event.type === 'reconnected')?.at ?? Infinity);
+    return Math.max(0, ...back.map((at) => at - this.fault));
+  }
+
+  clientsTold(type) { return new Set(this.events.filter((event) => event.type === type).map(({ client }) => client)); }
+
   /** How many clients have resumed their signaling, whereof an application is told, but nobody sees anything. */
-  get resumed() { return new Set(this.events.filter(({ type }) => type === 'resuming').map(({ client }) => client)).size; }
+  get resumed() { return this.clientsTold('resuming').size; }
 
   /** One line for a person. */
   get line() {

@@ -16,10 +16,10 @@ export function launchChromium(more = []) {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: [...FLAGS, ...more] });
 }
 
-/** A page in a profile of its own. Errors that no script of it caught are collected in `page.errors`. */
-export async function newPage(browser, viewport = { width: 1280, height: 800 }) {
+/** A page in a profile of its own, in which these scripts run before its own. Errors that no script of it caught are collected in `page.errors`. */
+export async function newPage(browser, viewport = { width: 1280, height: 800 }, ...scripts) {
   const context = await browser.newContext({ viewport, permissions: ['camera', 'microphone'] });
-  await context.addInitScript(watchMedia);
+  for (const script of [watchMedia, ...scripts]) await context.addInitScript(script);
   const page = await context.newPage();
   page.errors = [];
   page.on('pageerror', (error) => page.errors.push(error.message));

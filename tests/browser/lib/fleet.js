@@ -86,12 +86,18 @@ export class Fleet extends Cluster {
     one.process = await one.run();
   }
 
-  /** Kills (SIGKILL) what serves a node's media. */
-  async killWorker(node) { process.kill(await this.workerOf(node), 'SIGKILL'); }
+  /** Kills (SIGKILL) what serves a node's media; says when. */
+  async killWorker(node) {
+    const worker = await this.workerOf(node);
+    const at = Date.now();
+    process.kill(worker, 'SIGKILL');
+    return { at };
+  }
 
-  /** Stops a node as if its machine were gone: all its processes, whose sockets stay open and silent. Gives what lets it go on. */
+  /** Stops a node as if its machine were gone: all its processes, whose sockets stay open and silent. Gives what lets it go on, and says when. */
   async freeze(node) {
     const frozen = [node.process.pid, await this.workerOf(node)];
+    const at = Date.now();
     frozen.forEach((pid) => process.kill(pid, 'SIGSTOP'));
     const thaw = () => {
       for (const pid of frozen.splice(0)) {
@@ -103,7 +109,7 @@ export class Fleet extends Cluster {
       }
     };
     node.thaw = thaw;
-    return thaw;
+    return { thaw, at };
   }
 
   /** Loses datagrams between clients and all nodes, or no more. */
