@@ -21,7 +21,7 @@ before(async () => {
   [fleet, browser, site] = await Promise.all([startFleet({ mediaIp: networkAddress() }), launchChromium(), serveLivekitPage()]);
 });
 
-afterEach(() => fleet.serving());
+afterEach(() => fleet.repair());
 
 after(async () => {
   await browser?.close();

@@ -24,7 +24,7 @@ before(async () => {
 afterEach(async () => {
   await call?.end();
   call = undefined;
-  await fleet.serving();
+  await fleet.repair();
 });
 
 after(async () => {
@@ -130,7 +130,6 @@ test('a node is drained: nobody notices, and it hosts nothing', { timeout: 120_0
   await call.data('ann', 'cleo', true);
   await call.data('ben', 'dan', false);
   assert.match(await fleet.signalbox('rooms', 'why', room), /drain/);
-  await fleet.signalbox('undrain', node.id);
 });
 
 test('a node that is asked to end moves its calls away first', { timeout: 120_000 }, async (t) => {
@@ -143,7 +142,6 @@ test('a node that is asked to end moves its calls away first', { timeout: 120_00
     assert.equal(how, 0, node.process.lines());
   });
   unnoticed(t, watched, { picture: 1_500, sound: 1_500 });
-  await fleet.startAgain(node);
 });
 
 test('a killed gateway: no picture stands still, and its clients are back at another one', { timeout: 120_000 }, async (t) => {
@@ -155,7 +153,6 @@ test('a killed gateway: no picture stands still, and its clients are back at ano
   await until('all are back', async () => (await Promise.all(call.clients.map(({ page }) => page.evaluate(() => window.client.room.state)))).every((state) => state === 'connected'), { seconds: 5 });
   await call.client('ann').mute(true);
   await until('all are told', async () => Object.values(await call.rosters()).every(({ ann }) => Object.values(ann.tracks).some(({ isMuted }) => isMuted)), { seconds: 5 });
-  await fleet.startAgain(gateway);
 });
 
 test('a killed orchestrator is not noticed by anyone, and who joins is served', { timeout: 120_000 }, async (t) => {
@@ -165,7 +162,6 @@ test('a killed orchestrator is not noticed by anyone, and who joins is served', 
   unnoticed(t, watched, { picture: 1_000, sound: 1_000 });
   assert.equal(watched.resumed, 0);
   assert.ok((await fleet.where('another')).node);
-  await fleet.startAgain(orchestrator);
 });
 
 test('with a twentieth of all datagrams lost, a killed worker costs little, and a drain less', { timeout: 120_000 }, async (t) => {
@@ -178,7 +174,6 @@ test('with a twentieth of all datagrams lost, a killed worker costs little, and 
     await fleet.serving();
     const next = await fleet.nodeOf(room);
     unnoticed(t, await call.watch(() => fleet.signalbox('drain', next.id, '--wait', '--deadline', '30s')), { picture: 4_000 });
-    await fleet.signalbox('undrain', next.id);
   } finally {
     await fleet.lossy(false);
   }

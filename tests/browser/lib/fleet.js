@@ -80,6 +80,14 @@ export class Fleet extends Cluster {
   /** A token of somebody who may change the own name. */
   token(room, identity) { return super.token(room, identity, ['--can-update-own-metadata']); }
 
+  /** Whatever a test has left behind, all is as it was in the beginning. */
+  async repair() {
+    this.nodes.forEach(({ thaw }) => thaw?.());
+    for (const one of this.#all) if (!one.process.running) await this.startAgain(one);
+    for (const { node, state } of await this.views()) if (state === 'draining') await this.signalbox('undrain', node);
+    await this.serving();
+  }
+
   /** Starts again, as it was started before, what has ended. */
   async startAgain(one) {
     await one.process.ended;
