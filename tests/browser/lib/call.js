@@ -51,12 +51,12 @@ export class Call {
     }, { seconds, everyMs: 250 });
   }
 
-  /** Begins to look; `happens` is then done, and afterwards watched until all flows again and for `afterMs` more. Gives a [`Watched`]. */
+  /** Begins to look; `happens` is then done, which may say when (`{at}`, the first of several), and afterwards watched until all flows again and for `afterMs` more. Gives a [`Watched`]. */
   async watch(happens, { afterMs = 1_500, ...options } = {}) {
     const before = await this.#each(() => [window.client.events.length, window.watched.connections.length]);
     const since = Date.now();
     const given = await happens();
-    const fault = given?.at ?? since;
+    const fault = [given].flat()[0]?.at ?? since;
     // What has not stopped yet flows: the first second after a fault proves nothing.
     await pause(1_000);
     const failure = await this.flows(options).then(() => null, (error) => error);

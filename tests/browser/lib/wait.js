@@ -26,8 +26,9 @@ export async function until(what, probe, { seconds = 30, everyMs = 100 } = {}) {
 
 /** Asks `read` for a number now, and then until it has grown by `by`; gives the new one. */
 export async function grows(what, read, by, options) {
-  const before = await until(`${what} can be read`, async () => Number.isFinite(await read()), options).then(read);
-  let now = before;
+  let now;
+  await until(`${what} can be read`, async () => Number.isFinite(now = await read()), options);
+  const before = now;
   await until(`${what} grows by ${by} from ${before}`, async () => (now = await read()) >= before + by, options)
     .catch((error) => { throw new Error(`${error.message}, at ${now}`); });
   return now;
