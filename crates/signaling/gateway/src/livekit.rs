@@ -19,6 +19,7 @@ mod codec;
 mod connect;
 mod dialect;
 mod events;
+mod firefox;
 mod pending;
 mod publish;
 mod requests;

@@ -13,6 +13,7 @@ use livekit_protocol as lk;
 use signalbox_protocol::control::Transports;
 use signalbox_protocol::{ParticipantId, RoomName};
 
+use super::firefox;
 use super::socket::{self, Start};
 use super::validate::{Plain, admitted};
 use super::wire::{self, Wire};
@@ -38,9 +39,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
         .map_err(|_| ApiError::UpgradeRequired)?;
     let query = Params::of(&parts);
     // Firefox does not begin DTLS anew on an established connection.
-    let moves_in_place = query
-        .get("browser")
-        .is_none_or(|browser| !browser.eq_ignore_ascii_case("firefox"));
+    let moves_in_place = !firefox::is(query.get("browser"), &parts.headers);
     // From here on the shutdown waits for the connection.
     let guard = state.socket_guard();
     let start = if query.flag("reconnect") == Some(true) {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::moving::{Moved, Moving};
 use super::events::{self, PING_SECONDS, PING_TIMEOUT_SECONDS, Told};
+use super::firefox;
 use super::pending::{Asked, Pending};
 use super::requests::{self, Action, Answer};
 use super::roster::Roster;
@@ -281,8 +282,12 @@ impl Client {
         );
         match events::tell(event, &mut self.roster) {
             Told::Messages(messages) => self.send_all(messages).await,
-            Told::Offer(offer) => {
+            Told::Offer(mut offer) => {
                 self.last_offer = offer.id;
+                // Firefox alone does not.
+                if !self.moves_in_place {
+                    offer.sdp = firefox::tracks_named_by_streams(&offer.sdp);
+                }
                 self.send(Message::Offer(offer)).await
             }
             Told::Closed(leave) => Flow::Break(End::Leave(leave, Ending::Done)),
