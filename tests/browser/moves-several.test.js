@@ -88,6 +88,21 @@ test('the target of a move is lost during the move: the call goes on', { timeout
   assert.notEqual(await fleet.nodeOf(room), node);
 });
 
+test('the only node there is loses its worker: the call goes on at the next one, at the same address', { timeout: 120_000 }, async (t) => {
+  // Behind a network, so that its port stays the same.
+  const alone = await startFleet({ nodes: 1, gateways: 1, orchestrators: 1, seed: 7 });
+  try {
+    call = await Call.begin(alone, browser, site, 'alone');
+    const watched = await call.watch(() => alone.killWorker(alone.nodes[0]));
+    if (watched.failure) t.diagnostic(`streams\n${watched.table}\n${alone.lines()}`);
+    goesOn(t, watched, 7_000);
+  } finally {
+    await call?.end();
+    call = undefined;
+    await alone.stop();
+  }
+});
+
 test(`${ROOMS} rooms are drained one by one, and it was said how long that takes`, { timeout: 120_000 }, async (t) => {
   const [node, ...others] = fleet.nodes;
   // So that all of them are placed on one.
