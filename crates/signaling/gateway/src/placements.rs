@@ -89,6 +89,17 @@ impl Placements {
     /// # Errors
     /// As [`Orchestrators::place`].
     pub(crate) async fn find(&self, room: &RoomName, user: Option<&Identity>, need: Need) -> Result<Found, ApiError> {
+        self.find_but(room, user, need, None).await
+    }
+
+    /// The same; if the room has to be placed, elsewhere than on the node that has lost it.
+    async fn find_but(
+        &self,
+        room: &RoomName,
+        user: Option<&Identity>,
+        need: Need,
+        lost: Option<NodeId>,
+    ) -> Result<Found, ApiError> {
         let came_at = Instant::now();
         let cell = self.cell(room);
         let mut entry = cell.lock().await;
@@ -113,6 +124,7 @@ impl Placements {
         let asked_at = Instant::now();
         let request = PlaceRoom {
             user: user.map(Identity::to_string),
+            lost,
             find_only: need != Need::Ticket,
             ..PlaceRoom::new(room.clone())
         };
@@ -163,7 +175,7 @@ impl Placements {
             }
         };
         forget();
-        let found = self.find(room, user, Need::Ticket).await?;
+        let found = self.find_but(room, user, Need::Ticket, Some(from.node)).await?;
         // It may still say so for a while; joins have to ask again as well.
         forget();
         Ok(found.placement)
