@@ -4,6 +4,7 @@
 //! blame, 1 otherwise.
 
 mod dev;
+mod drain;
 mod exit;
 mod nodes;
 mod orchestrators;
@@ -32,7 +33,8 @@ use tracing_subscriber::EnvFilter;
         signalbox --listen 127.0.0.1:8080                      the same on another port\n  \
         signalbox token --room daily --identity ann --ttl 2h   a token to join a room with\n  \
         signalbox nodes                                        the media nodes of a cluster\n  \
-        signalbox rooms why daily                              why a room is where it is"
+        signalbox rooms why daily                              why a room is where it is\n  \
+        signalbox drain 5f0c --wait                            move a node's rooms to others"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -47,6 +49,8 @@ enum Command {
     Token(Box<token::Token>),
     Nodes(nodes::Nodes),
     Rooms(rooms::Rooms),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
 }
 
 #[tokio::main]
@@ -64,6 +68,8 @@ async fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Nodes(nodes) => nodes.run().await,
         Command::Rooms(rooms) => rooms.run().await,
+        Command::Drain(drain) => drain.run().await,
+        Command::Undrain(undrain) => undrain.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

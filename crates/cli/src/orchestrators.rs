@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use signalbox_protocol::problem::Problem;
 use signalbox_protocol::{Secret, Secrets};
@@ -62,6 +62,14 @@ pub struct Orchestrators {
     secret: Secret,
 }
 
+/// What is asked.
+struct Asked<'a> {
+    method: Method,
+    path: &'a [&'a str],
+    query: &'a [(&'a str, &'a str)],
+    body: Option<&'a serde_json::Value>,
+}
+
 impl Orchestrators {
     /// `urls` are separated by commas.
     pub fn new(urls: &str, secret: Secret) -> anyhow::Result<Self> {
@@ -83,9 +91,26 @@ impl Orchestrators {
     /// Gets `/v1/` and the path's segments; none: there is no such thing. Asks one after another until one answers; one that says that it cannot answer at
     /// the moment does not.
     pub async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Option<T>> {
+        self.call(Method::GET, path, query, None).await
+    }
+
+    /// The same with another method, and a body if there is one. To be used only where twice is as good as once.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&serde_json::Value>,
+    ) -> anyhow::Result<Option<T>> {
+        let asked = Asked {
+            method,
+            path,
+            query,
+            body,
+        };
         let mut failure = anyhow!("no orchestrator is named");
         for base in &self.urls {
-            match self.ask(base, path, query).await {
+            match self.ask(base, &asked).await {
                 Ok(answer) => return answer,
                 Err(error) => failure = error,
             }
@@ -97,19 +122,20 @@ impl Orchestrators {
     async fn ask<T: DeserializeOwned>(
         &self,
         base: &Url,
-        path: &[&str],
-        query: &[(&str, &str)],
+        asked: &Asked<'_>,
     ) -> anyhow::Result<anyhow::Result<Option<T>>> {
         let mut url = base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push("v1").extend(path);
+            segments.pop_if_empty().push("v1").extend(asked.path);
         }
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
+        if !asked.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(asked.query);
         }
-        let response = self
-            .client
-            .get(url)
+        let mut request = self.client.request(asked.method.clone(), url);
+        if let Some(body) = asked.body {
+            request = request.json(body);
+        }
+        let response = request
             .bearer_auth(self.secret.expose())
             .timeout(PATIENCE)
             .send()

@@ -168,7 +168,7 @@ pub fn parse_secret(flag: &str, secret: &str) -> anyhow::Result<Secret> {
     secret.parse().map_err(|error| Usage(format!("{flag}: {error}")).into())
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, String> {
+pub fn parse_ttl(text: &str) -> Result<Duration, String> {
     let wrong = || "must be a whole number with s, m, h or d, such as 30m or 2d".to_owned();
     let unit = match text.chars().last() {
         Some('s') => 1,

@@ -44,6 +44,10 @@ fn well() -> Router {
         .route("/v1/nodes", get(nodes))
         .route("/v1/rooms", get(rooms))
         .route("/v1/rooms/{room}/placement", get(placement))
+        .route(
+            "/v1/nodes/{node}/drain",
+            get(drain).put(begin_drain).delete(cancel_drain),
+        )
 }
 
 fn busy() -> Router {
@@ -65,6 +69,29 @@ async fn nodes(headers: HeaderMap) -> Response {
         })
     };
     Json(json!({"nodes": [node(SERVING, 0), node(EJECTED, 9000)]})).into_response()
+}
+
+fn progress(node: &str, state: &str, left: u64) -> Json<Value> {
+    Json(json!({
+        "node": node, "epoch": 7, "state": state, "rooms": 5, "rooms_left": left, "stuck": 0, "rate": 2.0, "eta_ms": left * 500,
+        "age_ms": 10, "by": "one",
+    }))
+}
+
+async fn begin_drain(Path(node): Path<String>, Json(how): Json<Value>) -> Json<Value> {
+    assert_eq!(
+        (node.as_str(), &how),
+        (SERVING, &json!({"rate": 2.0, "deadline_ms": 90_000}))
+    );
+    progress(&node, "running", 5)
+}
+
+async fn drain(Path(node): Path<String>) -> Json<Value> {
+    progress(&node, "done", 0)
+}
+
+async fn cancel_drain(Path(node): Path<String>) -> Json<Value> {
+    progress(&node, "cancelled", 2)
 }
 
 #[derive(Deserialize)]
@@ -237,4 +264,28 @@ fn the_first_secret_is_sent_and_a_wrong_one_is_told() {
     let (code, _, err) = run(&["nodes"], &urls, None);
     assert_eq!(code, 2);
     assert!(err.contains("SIGNALBOX_CLUSTER_SECRET"), "{err}");
+}
+
+#[test]
+fn a_node_is_drained_and_undrained() {
+    let (text, _) = succeeds(&["drain", SERVING, "--rate", "2", "--deadline", "90s"]);
+    assert!(text.contains("is draining: 5 rooms to move, 2.5s left"), "{text}");
+    let (text, shown) = succeeds(&["drain", SERVING, "--rate", "2", "--deadline", "90s", "--wait"]);
+    assert!(text.contains("is empty"), "{text}");
+    assert!(shown.contains("5 of 5 rooms"), "{shown}");
+    let (text, _) = succeeds(&["undrain", SERVING]);
+    assert!(text.contains("takes rooms again; 3 rooms moved away"), "{text}");
+}
+
+#[test]
+fn a_node_must_be_named_without_doubt() {
+    let urls = format!("http://{}", orchestrator(well()));
+    for (node, says) in [("0000", "several nodes"), ("ffff", "no node ffff")] {
+        let (code, _, err) = run(&["drain", node], &urls, Some(SECRET));
+        assert_eq!(code, 2);
+        assert!(err.contains(says), "{err}");
+    }
+    let (code, _, err) = run(&["drain", SERVING, "--rate", "0"], &urls, Some(SECRET));
+    assert_eq!(code, 2);
+    assert!(err.contains("more than 0"), "{err}");
 }
