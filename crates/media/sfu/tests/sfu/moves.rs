@@ -442,7 +442,7 @@ fn who_has_gone_to_the_next_node_is_missed_by_nobody_and_the_last_one_leaves_not
     );
     let told: Vec<&Event> = world.events[events..].iter().map(|(_, event)| event).collect();
     let is_harmless = |event: &&Event| matches!(event, Event::Quality { .. } | Event::Speakers { .. });
-    assert!(told.iter().all(|event| is_harmless(event)), "{told:?}");
+    assert!(told.iter().all(is_harmless), "{told:?}");
     let refusal = world.command(ann.publisher, Command::Attach).unwrap_err();
     assert_eq!(refusal.reason, RefusalReason::NoParticipant);
     world.command(bob.publisher, Command::Moved).unwrap();
