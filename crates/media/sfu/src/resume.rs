@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
+    ChannelInfo, CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, Resumption, SaidTrack,
+    Target, Transports,
 };
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
@@ -27,8 +28,14 @@ use crate::track::Track;
 /// Tracks of one participant that is expected. Higher: a gateway at fault costs more memory.
 const MAX_EXPECTED_TRACKS: usize = 64;
 
-/// Wishes of one participant.
+/// Wishes of one participant: there are as many as tracks in its room.
 const MAX_WANTS: usize = 4_096;
+
+/// m-lines that it receives on: one for each track of its room, and those that carry nothing any more.
+const MAX_LINES: usize = 8_192;
+
+/// Streams of one track: a layer each.
+const MAX_STREAMS: usize = 8;
 
 impl Room {
     /// Expects those who were in the room at another node. Who is here, or has left since, stays as it is; of who is expected already, what is
@@ -154,11 +161,7 @@ impl Room {
             of.filter_map(|channel| Some((Delivery::from_label(&channel.label)?, channel.id)))
                 .collect()
         };
-        if kept.channels.len() > MAX_CHANNELS || kept.channels.iter().any(|channel| channel.id == u16::MAX) {
-            return Err(invalid(
-                "The data channels to resume are too many, or have SCTP streams that they cannot have.",
-            ));
-        }
+        check_kept(&kept, slots.len(), cx.limits.media_lines)?;
         // All that can fail comes first.
         let mut streams = None;
         match (kept.transports, &kept.subscriber) {
@@ -192,7 +195,6 @@ impl Room {
         participant.wants = kept
             .wants
             .into_iter()
-            .take(MAX_WANTS)
             .map(|wanted| {
                 let want = Want {
                     subscribed: wanted.subscribed,
@@ -547,6 +549,31 @@ fn check_participant(room: &Room, info: &ParticipantInfo) -> Result<(), Refusal>
     let mut publishers = info.tracks.iter().filter_map(publisher);
     if publishers.any(|publisher| publisher != info.id) {
         return Err(invalid("A track of the participant is published by somebody else."));
+    }
+    Ok(())
+}
+
+/// Refuses what no node can have told of a participant.
+fn check_kept(kept: &Resumption, slots: usize, max_slots: usize) -> Result<(), Refusal> {
+    let is_channel = |channel: &ChannelInfo| channel.id != u16::MAX;
+    if kept.channels.len() > MAX_CHANNELS || !kept.channels.iter().all(is_channel) {
+        return Err(invalid(
+            "The data channels to resume are too many, or have SCTP streams that they cannot have.",
+        ));
+    }
+    let is_track = |said: &SaidTrack| is_id(said.id.as_str()) && said.streams.len() <= MAX_STREAMS;
+    if kept.tracks.len() > MAX_EXPECTED_TRACKS + MAX_PENDING_TRACKS || !kept.tracks.iter().all(is_track) {
+        return Err(invalid(
+            "The tracks to resume are too many, or have ids or streams that they cannot have.",
+        ));
+    }
+    let lines = kept.subscriber.as_ref().map_or(0, |agreed| {
+        sdp::count_media_lines(&agreed.offer).max(sdp::count_media_lines(&agreed.answer))
+    });
+    if lines > MAX_LINES || kept.wants.len() > MAX_WANTS || slots > max_slots {
+        return Err(invalid(
+            "There are more m-lines or wishes to resume than there can have been.",
+        ));
     }
     Ok(())
 }

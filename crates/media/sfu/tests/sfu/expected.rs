@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::control::{Command, Event, Join, RefusalReason, Reply, RoomCommand};
+use signalbox_protocol::control::{
+    Command, Event, Join, Preference, RefusalReason, Reply, Resume, RoomCommand, Transports, Wanted,
+};
 use signalbox_protocol::room::Kind;
 use signalbox_protocol::srtp::{SrtpRequest, SrtpResume};
 use signalbox_protocol::{ParticipantId, TrackId};
@@ -149,6 +151,26 @@ fn what_cannot_be_taken_up_is_refused_with_a_sentence_and_changes_nothing() {
         }),
         changed(&|join| kept(join).participant.metadata = "m".repeat(64 * 1024 + 1)),
         changed(&|join| kept(join).kept.channels[0].id = u16::MAX),
+        changed(&|join| {
+            let channels = &mut kept(join).kept.channels;
+            *channels = (0..17).map(|_| channels[0].clone()).collect();
+        }),
+        changed(&|join| {
+            let said = kept(join).kept.tracks[0].clone();
+            kept(join).kept.tracks = vec![said; 97];
+        }),
+        changed(&|join| {
+            let wanted = Wanted {
+                track: TrackId::new("TR_x"),
+                subscribed: None,
+                preference: Preference::default(),
+            };
+            kept(join).kept.wants = vec![wanted; 4_097];
+        }),
+        changed(&|join| {
+            let agreed = kept(join).kept.subscriber.as_mut().unwrap();
+            agreed.answer.push_str(&"m=audio 0 X 111\r\n".repeat(8_193));
+        }),
     ];
     for (index, join) in cases.into_iter().enumerate() {
         let refusal = world.admit(join).expect_err(&index.to_string());
@@ -246,10 +268,10 @@ fn a_client_without_a_connection_goes_on_under_its_id_with_its_streams() {
     let before = world.events.len();
     let joined = world
         .admit(Join {
-            transports: signalbox_protocol::control::Transports::Srtp,
+            transports: Transports::Srtp,
             publish: vec![publication(0, "video/VP8")],
             srtp: Some(streams),
-            resume: Some(Box::new(signalbox_protocol::control::Resume {
+            resume: Some(Box::new(Resume {
                 participant: snapshot.participant.clone(),
                 kept: *snapshot.resumption.unwrap(),
                 slots: snapshot.slots,
