@@ -112,6 +112,46 @@ fn what_is_not_there_is_refused_and_opens_nothing() {
 }
 
 #[test]
+fn new_metadata_of_a_room_is_told_to_everyone_once_and_is_bounded() {
+    let mut world = World::new(9, Impairment::NONE);
+    let members = [("ann", true), ("bob", false)].map(|(identity, publish)| world.join(identity, publish, &[], (0, 0)));
+    let mut set = |world: &mut World, metadata: &str| {
+        world.events.clear();
+        let command = RoomCommand::SetMetadata {
+            metadata: metadata.into(),
+        };
+        match administer(world, command)? {
+            Reply::Room { room, .. } => Ok(room.metadata),
+            other => panic!("{other:?}"),
+        }
+    };
+    let told_of = |world: &World, member, expected: &str| {
+        told(
+            world,
+            member,
+            |event| matches!(event, Event::RoomUpdated { room } if room.metadata == expected),
+        )
+    };
+    let longest = "x".repeat(64 * 1024);
+    for metadata in ["topic", &longest, ""] {
+        assert_eq!(set(&mut world, metadata).unwrap(), metadata);
+        assert!(members.iter().all(|member| told_of(&world, *member, metadata)));
+    }
+    set(&mut world, "topic").unwrap();
+    assert_eq!(set(&mut world, "topic").unwrap(), "topic");
+    assert!(
+        !members.iter().any(|member| told_of(&world, *member, "topic")),
+        "nothing is new"
+    );
+    let refusal: Refusal = set(&mut world, &format!("{longest}x")).unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::Invalid);
+    match administer(&mut world, RoomCommand::List).unwrap() {
+        Reply::Room { room, .. } => assert_eq!(room.metadata, "topic"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn who_is_removed_is_told_why_and_the_others_that_it_left() {
     let (mut world, ann, bob) = call(3);
     let command = RoomCommand::Remove {

@@ -145,6 +145,11 @@ async fn a_room_that_does_not_exist_is_404_and_not_placed() {
         let (status, kind, _) = problem(response).await;
         assert_eq!((status, kind.as_str()), (404, "room-not-found"), "{method} {path}");
     }
+    let patch = cluster
+        .bare(Method::PATCH, "/v1/rooms/daily")
+        .bearer_auth(admin("daily"));
+    let response = patch.json(&json!({"metadata": "x"})).send().await.unwrap();
+    assert_eq!(problem(response).await.1, "room-not-found");
     // Nor is it for a participant's own commands.
     let leave = send(&cluster, &ann(), Method::DELETE, "/PA_1", None).await;
     assert_eq!(problem(leave).await.1, "participant-not-found");
@@ -208,6 +213,33 @@ async fn an_administrator_changes_mutes_and_removes_others() {
             .0,
         404
     );
+}
+
+#[tokio::test]
+async fn an_administrator_sets_the_rooms_metadata_and_a_participant_does_not() {
+    let cluster = hosting().await;
+    let patch = async |token: &str, body: Value| {
+        let request = cluster.bare(Method::PATCH, "/v1/rooms/daily").bearer_auth(token);
+        request.json(&body).send().await.unwrap()
+    };
+    for text in ["topic", ""] {
+        let response = patch(&admin("daily"), json!({ "metadata": text })).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let room: Value = response.json().await.unwrap();
+        assert_eq!((&room["name"], &room["metadata"]), (&json!("daily"), &json!(text)));
+    }
+    let metadata = |text: &str| RoomCommand::SetMetadata { metadata: text.into() };
+    assert_eq!(commands(&cluster), [metadata("topic"), metadata("")]);
+    for token in [ann(), admin("weekly")] {
+        assert_eq!(problem(patch(&token, json!({"metadata": "x"})).await).await.0, 403);
+    }
+    for body in [json!({}), json!({"metadata": 1}), json!({"metadata": "x", "name": "y"})] {
+        let (status, kind, _) = problem(patch(&admin("daily"), body.clone()).await).await;
+        assert_eq!((status, kind.as_str()), (400, "invalid-body"), "{body}");
+    }
+    let long = json!({"metadata": "x".repeat(64 * 1024)});
+    assert_eq!(problem(patch(&admin("daily"), long).await).await.0, 413);
+    assert_eq!(commands(&cluster).len(), 2);
 }
 
 #[tokio::test]

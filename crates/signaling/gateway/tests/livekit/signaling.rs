@@ -7,8 +7,8 @@ use livekit_protocol::signal_response::Message as Response;
 use signalbox_protocol::control::{
     CodecWanted, Command, Event, Quality, RefusalReason, StreamState, SubscriptionFault, Target,
 };
-use signalbox_protocol::room::{ConnectionQuality, Kind, ParticipantQuality, Source, Speaker};
-use signalbox_protocol::{ParticipantId, TrackId};
+use signalbox_protocol::room::{ConnectionQuality, Kind, ParticipantQuality, RoomInfo, Source, Speaker};
+use signalbox_protocol::{Generation, ParticipantId, TrackId};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::Client;
@@ -239,6 +239,27 @@ async fn events_become_messages() {
     let gone = &update.participants[0];
     assert_eq!(gone.state(), lk::participant_info::State::Disconnected);
     assert!(gone.tracks.is_empty());
+}
+
+#[tokio::test]
+async fn new_metadata_of_the_room_is_told_and_kept() {
+    let (cluster, mut ann) = joined().await;
+    let room = RoomInfo {
+        name: "daily".parse().unwrap(),
+        id: "RM_daily".into(),
+        generation: Generation(1),
+        created_at_ms: 1_000,
+        participants: 7,
+        publishers: 0,
+        metadata: "topic".into(),
+    };
+    cluster.node.tell("PA_ann", Event::RoomUpdated { room });
+    let Response::RoomUpdate(update) = ann.next().await else {
+        panic!("the room is not told");
+    };
+    let told = update.room.unwrap();
+    // The numbers are the roster's.
+    assert_eq!((told.metadata.as_str(), told.num_participants), ("topic", 1));
 }
 
 #[tokio::test]
