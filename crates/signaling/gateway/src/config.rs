@@ -89,7 +89,8 @@ pub struct Config {
     )]
     pub max_connections: usize,
 
-    /// How long the shutdown waits for requests and WebSockets to end before it cuts them off, in seconds.
+    /// How long the shutdown takes at most, in seconds. In the first half of it WebSockets and event streams are told, at random moments, to
+    /// come back at another gateway; requests and sockets that are left at its end are cut off.
     #[arg(long, env = "SIGNALBOX_DRAIN_SECONDS", default_value_t = 10, value_name = "SECONDS")]
     pub drain_seconds: u64,
 }

@@ -46,8 +46,8 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
 /// Runs a gateway on `listener` until `shutdown` is cancelled.
 ///
-/// Then it accepts nobody any more, WebSockets are told to come back elsewhere (close code 1012), requests under way are answered, and
-/// after [`Config::drain_seconds`] what is left is cut off. The `admin` listener, if any, is served until then; it says "not ready".
+/// Then it accepts nobody any more, WebSockets are told one by one to come back elsewhere (close code 1012), requests under way are answered,
+/// and after [`Config::drain_seconds`] what is left is cut off. The `admin` listener, if any, is served until then; it says "not ready".
 /// The addresses in `config` are not used: the caller has bound them.
 ///
 /// # Errors

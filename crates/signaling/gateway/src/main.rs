@@ -53,17 +53,27 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let stop = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        stop.cancel();
-    });
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, "the gateway is up");
-    signalbox_gateway::run(listener, Some(admin), config, shutdown).await?;
-    Ok(())
+    let mut running = std::pin::pin!(signalbox_gateway::run(listener, Some(admin), config, shutdown.clone()));
+    loop {
+        let signal = tokio::select! {
+            ended = running.as_mut() => return Ok(ended?),
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        if shutdown.is_cancelled() {
+            tracing::warn!(
+                signal,
+                "the gateway ends at once, and its clients find out by themselves"
+            );
+            return Ok(());
+        }
+        tracing::info!(
+            signal,
+            "the gateway takes nobody any more, and sends its clients to others; again to end at once"
+        );
+        shutdown.cancel();
+    }
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

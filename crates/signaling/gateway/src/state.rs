@@ -1,6 +1,7 @@
 //! What all handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,9 +83,21 @@ impl State {
         &self.0.metrics
     }
 
-    /// Cancelled when the gateway goes: a WebSocket then tells its client, closes with 1012 and ends.
+    /// Cancelled when the gateway goes: it takes nobody any more. Who is connected goes at its [`State::farewell`].
     pub fn shutdown(&self) -> &CancellationToken {
         &self.0.shutdown
+    }
+
+    /// When one client's connection is to end because the gateway goes: it then tells its client, closes with 1012 and ends. Each call has its
+    /// own moment, at random in the first half of [`Config::drain_seconds`] after the shutdown began, so that not all clients come to the
+    /// other gateways at once. To be asked for once for each connection, and kept.
+    pub fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
+        let spread = Duration::from_secs(self.0.config.drain_seconds) / 2;
+        let shutdown = self.0.shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(spread.mul_f64(rand::random_range(0.0..1.0))).await;
+        }
     }
 
     /// To be held by the task of an upgraded connection for as long as it runs: hyper no longer knows such connections, and the

@@ -18,6 +18,10 @@ const MEDIA_TIMEOUT_MS = 8_000;
 // ICE often heals by itself within a second or two; a restart before that would only delay it.
 const DISCONNECTED_GRACE_MS = 3_000;
 const MAX_PAUSE_MS = 10_000;
+// After a move a working connection is up again in a fraction of this, on slow networks too.
+const MOVE_TIMEOUT_MS = 1_500;
+// Firefox does no DTLS handshake with another node on a connection that has had one.
+const CAN_MOVE = !('mozCaptureStream' in (globalThis.HTMLMediaElement?.prototype ?? {}));
 const COUNTERS = {
   audio: ['packetsReceived', 'bytesReceived', 'totalSamplesReceived', 'totalAudioEnergy'],
   video: ['packetsReceived', 'bytesReceived', 'framesDecoded', 'frameWidth', 'frameHeight'],
@@ -44,6 +48,7 @@ export class Call extends EventTarget {
   #exchanges = Promise.resolve();
   #wake = () => {};
   #recoveredAt = -Infinity;
+  #moves = 0;
 
   /** `token` is an access token; `renewToken()` resolves to another one for the same identity, or rejects. */
   constructor({ room, name, token, renewToken }) {
@@ -278,6 +283,7 @@ export class Call extends EventTarget {
         }
         break;
       case 'subscription_failed': this.#troubles.set(event.track, 'unsupported'); break;
+      case 'moved': this.#follow(event); break;
       case 'closed':
         this.#gone = true;
         if (REJOIN_AFTER.has(event.reason)) this.#recover();
@@ -388,6 +394,29 @@ export class Call extends EventTarget {
         resolve();
       });
     });
+  }
+
+  /**
+   * The room goes on at another node, which has taken us up: the same peer connection is led there. The snapshot before has told the rest.
+   * What cannot be moved joins anew, in place of the stay that the others see.
+   */
+  async #follow({ media, location }) {
+    const pc = this.#pc;
+    this.#moves += 1;
+    const move = this.#moves;
+    this.media = media;
+    if (location) this.#paths = { self: location, events: `${location}/events` };
+    const isOver = () => pc !== this.#pc || move !== this.#moves || this.#phase === 'ended';
+    try {
+      if (!CAN_MOVE) throw new RequestError(404, 'This browser cannot move a connection.');
+      await this.#negotiate(true);
+      await new Promise((resolve) => { setTimeout(resolve, MOVE_TIMEOUT_MS); });
+      if (!isOver() && !this.#hasMedia) throw new RequestError(404, 'The connection does not get through to the other node.');
+    } catch (error) {
+      if (isOver()) return;
+      if (error.status === 404) this.#gone = true;
+      this.#recover(true);
+    }
   }
 
   /** Until everything is back: events again, ICE restarted if need be, joined anew if the room no longer knows us. */

@@ -169,13 +169,13 @@ impl Client {
     }
 
     async fn run(&mut self) -> End {
-        let shutdown = self.state.shutdown().clone();
+        let mut farewell = std::pin::pin!(self.state.farewell());
         let period = Duration::from_secs(PING_SECONDS.into());
         let mut beat = interval_at(Instant::now() + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let flow = tokio::select! {
-                () = shutdown.cancelled() => Flow::Break(stopping()),
+                () = farewell.as_mut() => Flow::Break(stopping()),
                 event = self.session.next_event(), if self.is_listening => self.event(event).await,
                 recovered = moving::found(&mut self.moving) => self.recovered(recovered).await,
                 late = moving::overdue(&mut self.moved) => self.overdue(late),

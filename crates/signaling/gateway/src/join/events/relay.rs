@@ -81,7 +81,7 @@ impl Relay {
     }
 
     async fn relay(&mut self) -> End {
-        let shutdown = self.state.shutdown().clone();
+        let mut farewell = std::pin::pin!(self.state.farewell());
         let mut forget = interval_at(Instant::now() + FORGET_INTERVAL, FORGET_INTERVAL);
         forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let feed = Arc::clone(&self.feed);
@@ -111,7 +111,7 @@ impl Relay {
                     feed.forget();
                     Ok(())
                 }
-                () = shutdown.cancelled() => Err(End::Restart),
+                () = farewell.as_mut() => Err(End::Restart),
             };
             if let Err(end) = done {
                 return end;
