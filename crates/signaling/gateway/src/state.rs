@@ -134,3 +134,40 @@ impl Drop for SocketGuard {
         self.metrics.sockets.add(-1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn farewells_begin_with_the_shutdown_and_are_spread_over_half_of_the_drain() {
+        let flags = ["signalbox-gateway", "--drain-seconds=10", "--keys=a:0123456789abcdef"];
+        let config = Config::parse_from(flags.into_iter().chain(["--cluster-secret=0123456789abcdef"]));
+        let shutdown = CancellationToken::new();
+        let state = State::new(config, shutdown.clone()).unwrap();
+        let early = tokio::time::timeout(Duration::from_secs(60), state.farewell()).await;
+        assert!(early.is_err(), "nobody is sent away before the shutdown");
+        let begun = Instant::now();
+        let goodbyes: Vec<_> = (0..400)
+            .map(|_| {
+                let farewell = state.farewell();
+                tokio::spawn(async move {
+                    farewell.await;
+                    begun.elapsed().as_secs_f64()
+                })
+            })
+            .collect();
+        shutdown.cancel();
+        let mut fifths = [0; 5];
+        for goodbye in goodbyes {
+            let at = goodbye.await.unwrap();
+            assert!(at < 5.01, "{at} s");
+            fifths[(at as usize).min(4)] += 1;
+        }
+        // 80 each; fewer than 40 is five standard deviations away.
+        assert!(fifths.iter().all(|count| *count >= 40), "{fifths:?}");
+    }
+}

@@ -63,7 +63,12 @@ fn of(routes: Routes, protocol: Protocol, path: &'static str, ids: [&str; 3]) ->
             move |state, request| change(state, protocol, request),
         )
         .open(
-            session(Delete, path, end, "End the session, whatever its entity-tag.").answers_nothing(200, "It is over."),
+            session(Delete, path, end, "End the session, whatever its entity-tag.")
+                .describe(
+                    "A session does not move with its room. When its node is lost or drained it is over: nothing answers its ICE checks any more, \
+                     its `/events` says `moved` and `closed`, and this answers 404. The client posts its offer again.",
+                )
+                .answers_nothing(200, "It is over."),
             move |state, request| finish(state, protocol, request),
         )
         .open(

@@ -68,6 +68,9 @@ impl Cluster {
     pub async fn start_between(node: FakeNode, orchestrator: FakeOrchestrator, urls: &str, flags: &[&str]) -> Self {
         let keys = format!("{KEY}:{KEY_SECRET},other:{KEY_SECRET}{KEY_SECRET}");
         let mut arguments = vec!["signalbox-gateway", "--keys", &keys];
+        if !flags.contains(&"--drain-seconds") {
+            arguments.extend(["--drain-seconds", "2"]);
+        }
         if !flags.contains(&"--cluster-secret") {
             arguments.extend(["--cluster-secret", SECRET]);
         }

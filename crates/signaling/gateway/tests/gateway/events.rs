@@ -1,5 +1,7 @@
 //! A participant's event stream.
 
+use std::time::{Duration, Instant};
+
 use futures_util::SinkExt;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -167,6 +169,26 @@ async fn what_is_wrong_is_an_http_error_before_the_upgrade() {
         Err(tokio_tungstenite::tungstenite::Error::Http(response)) => assert_eq!(response.status(), 404),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn the_shutdown_sends_streams_away_one_by_one() {
+    let mut cluster = Cluster::start_with(&["--drain-seconds", "4"]).await;
+    let mut sockets = Vec::new();
+    for number in 1..=24 {
+        sockets.push(cluster.events(&format!("PA_{number}")).await.0);
+    }
+    let begun = Instant::now();
+    cluster.shutdown.cancel();
+    let closed = futures_util::future::join_all(sockets.into_iter().map(async |mut socket| {
+        assert_eq!(close_code(&mut socket).await, 1012);
+        begun.elapsed()
+    }))
+    .await;
+    let (first, last) = (closed.iter().min().unwrap(), closed.iter().max().unwrap());
+    // All of 24 random moments of 2 seconds within half a second: once in 10^13.
+    assert!(*last - *first > Duration::from_millis(500), "{first:?} to {last:?}");
+    eventually("the end", &mut cluster.running).await.unwrap().unwrap();
 }
 
 #[tokio::test]

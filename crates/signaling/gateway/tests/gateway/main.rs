@@ -14,6 +14,7 @@ mod openapi;
 mod orchestrators;
 mod reports;
 mod resuming;
+mod signals;
 mod srtp;
 mod token_limits;
 mod whep;

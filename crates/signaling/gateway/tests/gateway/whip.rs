@@ -308,6 +308,37 @@ async fn a_session_ends_once_whatever_the_entity_tag() {
 }
 
 #[tokio::test]
+async fn a_session_whose_room_went_with_its_node_is_404_and_opens_no_room() {
+    let cluster = Cluster::start().await;
+    let session = cluster.session(WHIP).await;
+    // The node that has the room next does not know its participants.
+    cluster.orchestrator.re_place(cluster.node.control());
+    cluster.node.refuse([RefusalReason::NoParticipant; 2]);
+    let gone = problem(cluster.bare(Method::DELETE, &session).send().await.unwrap()).await;
+    assert_eq!((gone.0, gone.1.as_str()), (404, "participant-not-found"));
+    // Nor does any.
+    let cluster = Cluster::start().await;
+    let session = cluster.session(WHIP).await;
+    cluster.orchestrator.know_nothing();
+    cluster.node.refuse([RefusalReason::NoRoom; 2]);
+    for response in [
+        cluster.bare(Method::DELETE, &session).send().await.unwrap(),
+        cluster.patch(&session, FRAGMENT, Some("*"), "a=x").await,
+    ] {
+        let gone = problem(response).await;
+        assert_eq!((gone.0, gone.1.as_str()), (404, "participant-not-found"));
+    }
+    assert!(
+        cluster
+            .orchestrator
+            .requests()
+            .iter()
+            .skip(1)
+            .all(|request| request.find_only)
+    );
+}
+
+#[tokio::test]
 async fn a_session_that_nobody_gave_out_does_not_exist() {
     let cluster = Cluster::start().await;
     let session = cluster.session(WHIP).await;

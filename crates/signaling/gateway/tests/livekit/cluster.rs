@@ -58,6 +58,7 @@ impl Cluster {
         let config = Config::parse_from([
             "signalbox-gateway",
             "--cluster-secret=the-cluster-secret-of-tests",
+            "--drain-seconds=2",
             &format!("--keys={KEY}:{SECRET}"),
             &format!("--orchestrator=http://{orchestrator}"),
         ]);

@@ -129,8 +129,10 @@ pub(super) enum Told {
         /// As it is now.
         room: RoomInfo,
     },
-    /// The room has moved: media goes to another address from now on. Of a client without a peer connection, its streams are there already.
-    /// If `closed` follows, the client has to join there anew.
+    /// The room has moved: media goes to another address from now on. The `snapshot` before it says how all is there; nobody has left. A client
+    /// with a peer connection keeps it, and at once posts another offer with an ICE restart to the participant's `/offer`; where the
+    /// browser makes no new DTLS handshake on it (Firefox), it joins anew, which takes the place of its former stay. Of a client without a peer
+    /// connection, its streams are there already. If `closed` follows, the client has to join there anew.
     Moved {
         /// There.
         media: MediaAddress,
