@@ -150,6 +150,7 @@ test('a killed gateway: no picture stands still, and its clients are back at ano
   const watched = await call.watch(() => gateway.process.kill());
   unnoticed(t, watched, { picture: 1_000, sound: 1_000 });
   assert.ok(watched.resumed >= 1, 'it served somebody');
+  assert.ok(watched.signalingBackAfter < 3_000, `signaling was back after ${watched.signalingBackAfter} ms`);
   await until('all are back', async () => (await Promise.all(call.clients.map(({ page }) => page.evaluate(() => window.client.room.state)))).every((state) => state === 'connected'), { seconds: 5 });
   await call.client('ann').mute(true);
   await until('all are told', async () => Object.values(await call.rosters()).every(({ ann }) => Object.values(ann.tracks).some(({ isMuted }) => isMuted)), { seconds: 5 });

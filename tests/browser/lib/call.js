@@ -64,11 +64,13 @@ export class Call {
     const seen = await this.#each((from) => window.continuity.since(from), since);
     const events = await this.#each(() => window.client.events);
     const connections = await this.#each(() => window.watched.connections.length);
+    const answers = await this.#each(() => window.watched.answers);
     return new Watched({
       fault,
       failure,
       streams: this.clients.flatMap(({ identity }, index) => Object.entries(seen[index]).map(([key, one]) => ({ viewer: identity, key, ...one }))),
       events: this.clients.flatMap(({ identity }, index) => events[index].slice(before[index][0]).map((event) => ({ client: identity, ...event }))),
+      answers: Object.fromEntries(this.clients.map(({ identity }, index) => [identity, answers[index]])),
       connections: this.clients.map((_, index) => connections[index] - before[index][1]),
     });
   }
@@ -120,10 +122,12 @@ export class Watched {
     return this.events.filter(({ type }) => NOTICED.includes(type)).map(({ client, type, identity, kind }) => [client, type, identity, kind].filter(Boolean).join(' '));
   }
 
-  /** From the fault until the last client whose signaling broke was told that it is back; 0: none broke. */
+  /**
+   * From the fault until the last client whose signaling broke has got a message on another WebSocket; 0: none broke. The SDK's event comes later: it
+   * waits for two seconds before it looks at its peer connections.
+   */
   get signalingBackAfter() {
-    const broke = this.clientsTold('resuming');
-    const back = [...broke].map((client) => this.events.findLast((event) => event.client === client && event.type === 'reconnected')?.at ?? Infinity);
+    const back = [...this.clientsTold('resuming')].map((client) => this.answers[client].find((at) => at > this.fault) ?? Infinity);
     return Math.max(0, ...back.map((at) => at - this.fault));
   }
 

@@ -2,19 +2,22 @@
 // ask what has really arrived. It changes nothing about them.
 
 export function watchMedia() {
-  const noting = (name) => {
+  /** When each WebSocket got its first message, in milliseconds since 1970. */
+  const answers = [];
+  const noting = (name, andThen = () => {}) => {
     const made = [];
     window[name] = new Proxy(window[name], {
       construct(target, args, newTarget) {
         const one = Reflect.construct(target, args, newTarget);
         made.push(one);
+        andThen(one);
         return one;
       },
     });
     return made;
   };
   const connections = noting('RTCPeerConnection');
-  const sockets = noting('WebSocket');
+  const sockets = noting('WebSocket', (socket) => socket.addEventListener('message', () => answers.push(Date.now()), { once: true }));
 
   const open = () => connections.filter((one) => one.connectionState !== 'closed');
 
@@ -30,6 +33,7 @@ export function watchMedia() {
     statistics,
     connections,
     sockets,
+    answers,
     /** Whether a received picture can be seen: one of its frames is decoded and in a video element. */
     pictureIsUp() {
       const received = new Set(open().flatMap((one) => one.getReceivers().map(({ track }) => track.id)));
