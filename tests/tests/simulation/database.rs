@@ -10,10 +10,11 @@ use signalbox_orchestrator::brake::Brake;
 use signalbox_orchestrator::placement::Candidate;
 use signalbox_orchestrator::store::memory::MemoryStore;
 use signalbox_orchestrator::store::{
-    Assignment, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal, Retention, Store,
+    Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
+    Retention, Store,
 };
 use signalbox_protocol::history::HistoryEntry;
-use signalbox_protocol::node::{NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio::time::timeout;
