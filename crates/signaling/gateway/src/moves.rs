@@ -200,16 +200,15 @@ impl Moves {
     async fn find(self: &Arc<Self>, room: &Arc<Room>, from: &Placement, all: bool) -> Outcome {
         let place = Place::of(from);
         let mut settled = room.settled.subscribe();
-        if let Some(outcome) = room.outcome(place) {
-            return outcome;
-        }
-        self.lost(room, place, all);
         loop {
-            // The sender is in `room`, so that it cannot be gone.
-            let _ = settled.changed().await;
+            settled.mark_unchanged();
             if let Some(outcome) = room.outcome(place) {
                 return outcome;
             }
+            // Again each time: another session of the room may have lost it from another place meanwhile, whose outcome is no answer here.
+            self.lost(room, place, all);
+            // The sender is in `room`, so that it cannot be gone.
+            let _ = settled.changed().await;
         }
     }
 

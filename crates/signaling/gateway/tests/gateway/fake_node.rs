@@ -63,6 +63,8 @@ struct Inner {
     is_used: AtomicBool,
     frozen: watch::Sender<bool>,
     refuses_joins: AtomicBool,
+    /// That its rooms have here.
+    hosted: AtomicU64,
 }
 
 impl FakeNode {
@@ -87,6 +89,7 @@ impl FakeNode {
             is_used: AtomicBool::new(false),
             frozen: watch::Sender::new(false),
             refuses_joins: AtomicBool::new(false),
+            hosted: AtomicU64::new(1),
         }));
         let router = Router::new().route(PATH, get(accept)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -138,6 +141,11 @@ impl FakeNode {
     /// It has no rooms any more.
     pub fn lose_rooms(&self) {
         self.0.is_used.store(false, Ordering::SeqCst);
+    }
+
+    /// Its rooms have been placed so often.
+    pub fn host_generation(&self, generation: Generation) {
+        self.0.hosted.store(generation.0, Ordering::SeqCst);
     }
 
     /// Whether it says that the tickets of joins are no good.
@@ -322,7 +330,10 @@ impl FakeNode {
         };
         Ok(match command {
             RoomCommand::List => Reply::Room {
-                room: snapshot(room, "x".parse().unwrap(), ParticipantId::new("x"), String::new()).room,
+                room: RoomInfo {
+                    generation: Generation(self.0.hosted.load(Ordering::SeqCst)),
+                    ..snapshot(room, "x".parse().unwrap(), ParticipantId::new("x"), String::new()).room
+                },
                 participants: members,
             },
             RoomCommand::SetMetadata { metadata } => Reply::Room {

@@ -35,6 +35,7 @@ async fn next_node(cluster: &Cluster) -> FakeNode {
     let node = FakeNode::start().await;
     node.keep(resumption());
     cluster.orchestrator.re_place(node.control());
+    node.host_generation(cluster.orchestrator.placement("daily").generation);
     node
 }
 

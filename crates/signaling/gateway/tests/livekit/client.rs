@@ -69,13 +69,17 @@ impl Client {
 
     /// The next message, pings apart.
     pub async fn next_raw(&mut self) -> Message {
-        loop {
-            let next = timeout(PATIENCE, self.socket.next()).await.expect("a message comes");
-            match next.expect("the connection is open").unwrap() {
-                Message::Ping(_) => {}
-                message => return message,
+        let message = async {
+            loop {
+                let next = self.socket.next().await;
+                match next.expect("the connection is open").unwrap() {
+                    Message::Ping(_) => {}
+                    message => return message,
+                }
             }
-        }
+        };
+        // Of all together: pings come for ever.
+        timeout(PATIENCE, message).await.expect("a message comes")
     }
 
     /// The code with which the server closes.
