@@ -114,8 +114,8 @@ fn what_is_not_there_is_refused_and_opens_nothing() {
 #[test]
 fn new_metadata_of_a_room_is_told_to_everyone_once_and_is_bounded() {
     let mut world = World::new(9, Impairment::NONE);
-    let members = [("ann", true), ("bob", false)].map(|(identity, publish)| world.join(identity, publish, &[], (0, 0)));
-    let mut set = |world: &mut World, metadata: &str| {
+    let members = ["ann", "bob"].map(|identity| world.join(identity, true, &[], (0, 0)));
+    let set = |world: &mut World, metadata: &str| {
         world.events.clear();
         let command = RoomCommand::SetMetadata {
             metadata: metadata.into(),
