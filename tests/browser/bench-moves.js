@@ -122,7 +122,9 @@ const special = {
   rooms: {
     title: `drain of ${ROOMS} rooms at ${RATE} a second`,
     figures: [
-      figure('it took', ({ took }) => took), figure('largest error of the time that was said', ({ error }) => error, 2_000, 2_000),
+      figure('it took', ({ took }) => took),
+      // Whoever has no peer connection is served by both nodes for two seconds, which the time that is said does not count.
+      figure('largest error of the time that was said', ({ error }) => error, 3_500, 3_500),
       figure('rooms whose participant noticed', ({ broken }) => broken, 0, 0, ''),
     ],
     async runs(stage, count) {

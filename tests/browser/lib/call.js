@@ -56,7 +56,8 @@ export class Call {
     const before = await this.#each(() => [window.client.events.length, window.watched.connections.length]);
     const since = Date.now();
     const given = await happens();
-    const fault = [given].flat()[0]?.at ?? since;
+    const [first] = [given].flat();
+    const fault = typeof first === 'object' ? first.at : since;
     // What has not stopped yet flows: the first second after a fault proves nothing.
     await pause(1_000);
     const failure = await this.flows(options).then(() => null, (error) => error);
