@@ -139,6 +139,8 @@ const special = {
           const done = fleet.signalbox('drain', node.id, '--rate', String(RATE), '--wait').then(() => Date.now());
           await until('it is done', async () => {
             const drain = await fleet.drainOf(node);
+            // Until it has begun, the answer is about the one before.
+            if (!(drain.age_ms <= Date.now() - begun)) return false;
             if (drain.state === 'running' && drain.eta_ms !== undefined) said.push(Date.now() + drain.eta_ms);
             return drain.state === 'done';
           }, { everyMs: 200, seconds: 60 });

@@ -10,7 +10,7 @@ use axum::extract::{self, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::response::Response;
 use livekit_protocol as lk;
-use signalbox_protocol::control::Transports;
+use signalbox_protocol::control::{Snapshot, Transports};
 use signalbox_protocol::{ParticipantId, RoomName};
 
 use super::firefox;
@@ -78,7 +78,10 @@ async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> 
     let session = admitted.session.ok_or(ApiError::Internal)?;
     Ok(Start::Joined {
         session,
-        snapshot: admitted.joined.snapshot,
+        snapshot: Snapshot {
+            media: Some(admitted.joined.media),
+            ..admitted.joined.snapshot
+        },
     })
 }
 

@@ -4,6 +4,7 @@
 //! client that does not take its messages holds its own task up; its events then fill the session's bounded queue, and
 //! when that is full the task starts over from a snapshot. What happens when the session's node is lost or hands the room over is in `moving`.
 
+mod addresses;
 mod moving;
 
 use std::ops::ControlFlow;
@@ -18,6 +19,7 @@ use signalbox_protocol::control::{Command, Event, Reply, Snapshot};
 use signalbox_protocol::{Identity, ParticipantId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use self::addresses::Addresses;
 use self::moving::{Moved, Moving};
 use super::events::{self, PING_SECONDS, PING_TIMEOUT_SECONDS, Told};
 use super::firefox;
@@ -80,6 +82,10 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
         Start::Resumed { session, snapshot } => (session, snapshot, true),
         Start::Unknown => return turn_away(wire).await,
     };
+    let mut addresses = Addresses::default();
+    if let Some(media) = &snapshot.media {
+        addresses.go_to(media.socket_addr(), Instant::now());
+    }
     let mut client = Client {
         roster: Roster::new(&snapshot),
         state: state.clone(),
@@ -90,6 +96,7 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
         heard: Instant::now(),
         room_changed: false,
         moves_in_place,
+        addresses,
         is_listening: true,
         moving: None,
         held: Vec::new(),
@@ -141,6 +148,7 @@ struct Client {
     /// Whether the room's numbers have changed since they were last told.
     room_changed: bool,
     moves_in_place: bool,
+    addresses: Addresses,
     /// Whether the session can still tell something.
     is_listening: bool,
     /// Its participant is looked for, or taken up elsewhere.

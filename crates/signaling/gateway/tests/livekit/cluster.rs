@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -142,6 +142,7 @@ struct Inner {
     /// Requests are written down, and not answered.
     is_mute: AtomicBool,
     joins_refused: Mutex<Option<RefusalReason>>,
+    media_port: AtomicU16,
 }
 
 impl Node {
@@ -156,16 +157,24 @@ impl Node {
             kept: Mutex::default(),
             is_mute: AtomicBool::new(false),
             joins_refused: Mutex::default(),
+            media_port: AtomicU16::new(0),
         });
         let links = Arc::clone(&inner);
         let upgrade = any(move |upgrade: WebSocketUpgrade| async move { upgrade.on_upgrade(move |s| links.link(s)) });
         let address = serve(Router::new().route("/v1/control", upgrade)).await;
+        inner.media_port.store(address.port(), Ordering::Relaxed);
         Self {
             address,
             out,
             asked: receiver,
             inner,
         }
+    }
+
+    /// It takes media where the other one does, as one that is started in its place.
+    pub fn takes_the_place_of(&self, other: &Node) {
+        let port = other.inner.media_port.load(Ordering::Relaxed);
+        self.inner.media_port.store(port, Ordering::Relaxed);
     }
 
     /// The next request but joins and attachments.
@@ -286,7 +295,7 @@ impl Inner {
             Request::Expect { participants, .. } => {
                 let expected = participants.iter().map(|one| (one.id.clone(), one.clone()));
                 self.participants.lock().unwrap().extend(expected);
-                Ok(Reply::Opened { media: media() })
+                Ok(Reply::Opened { media: self.media() })
             }
             Request::Administer { .. } => Ok(self.list()),
             Request::Open { .. } => unreachable!("no such request in this dialect"),
@@ -309,6 +318,15 @@ impl Inner {
         Snapshot { resumption, ..snapshot }
     }
 
+    fn media(&self) -> MediaAddress {
+        MediaAddress {
+            ip: [127, 0, 0, 1].into(),
+            port: self.media_port.load(Ordering::Relaxed),
+            node: NodeId::random(),
+            generation: Generation(1),
+        }
+    }
+
     fn join(&self, join: &Join) -> Reply {
         let fresh = ParticipantInfo {
             id: ParticipantId::new(format!("PA_{}", join.identity)),
@@ -329,7 +347,7 @@ impl Inner {
         participants.insert(participant.id.clone(), participant.clone());
         Reply::Joined(Box::new(Joined {
             snapshot: self.resumable(snapshot(&participants, &participant)),
-            media: media(),
+            media: self.media(),
             answer: None,
             counter_offer: None,
             ice_session: None,
@@ -357,15 +375,6 @@ impl Inner {
             },
             _ => Reply::Done,
         })
-    }
-}
-
-fn media() -> MediaAddress {
-    MediaAddress {
-        ip: [127, 0, 0, 1].into(),
-        port: 50_000,
-        node: NodeId::random(),
-        generation: Generation(1),
     }
 }
 

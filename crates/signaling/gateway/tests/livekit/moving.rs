@@ -1,5 +1,7 @@
 //! Clients whose node is lost, or hands their room over.
 
+use std::time::Duration;
+
 use livekit_protocol as lk;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_request::Message as Request;
@@ -9,6 +11,7 @@ use signalbox_protocol::control::{
     Agreed, ChannelInfo, Command, Event, RefusalReason, Resumption, ResumptionChange, SaidTrack, Target, Transports,
 };
 use signalbox_protocol::room::{Kind, PublishTrack, Source};
+use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::cluster::{Cluster, Node, bob, token};
@@ -190,6 +193,44 @@ async fn a_client_that_does_not_offer_is_told_to_resume() {
     assert_eq!(next.asked().await, Command::Detach);
     let mut again = Client::connect(cluster.address, &token("ann"), "&reconnect=1&sid=PA_ann").await;
     assert!(matches!(again.next().await, Response::Reconnect(_)));
+}
+
+#[tokio::test]
+async fn a_client_whose_offer_does_not_bring_its_connection_up_is_told_to_resume() {
+    for is_up in [false, true] {
+        let mut cluster = cluster().await;
+        let mut ann = joined(&mut cluster, "").await;
+        publishes(&cluster);
+        agrees(&mut cluster, &mut ann).await;
+        let mut next = next_node(&cluster).await;
+        cluster.node.hang_up();
+        refreshed(&mut ann).await;
+        asked_to_offer(&mut ann).await;
+        next.joined().await;
+        ann.send(Request::Offer(offer("anew"))).await;
+        assert_eq!(next.asked().await, Command::Offer { sdp: "anew".into() });
+        assert!(matches!(ann.next().await, Response::Answer(_)));
+        if is_up {
+            let target = Target::Publisher;
+            next.tell("PA_ann", Event::Connected { target });
+            assert!(timeout(Duration::from_secs(2), ann.next()).await.is_err());
+        } else {
+            assert_eq!(told_to_leave(&mut ann).await, Action::Resume);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_sent_to_an_address_where_it_was_lately_is_told_to_resume() {
+    let mut cluster = cluster().await;
+    let mut ann = joined(&mut cluster, "").await;
+    publishes(&cluster);
+    agrees(&mut cluster, &mut ann).await;
+    let next = next_node(&cluster).await;
+    next.takes_the_place_of(&cluster.node);
+    cluster.node.hang_up();
+    refreshed(&mut ann).await;
+    assert_eq!(told_to_leave(&mut ann).await, Action::Resume);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //!
 //! | | the client is told |
 //! |---|---|
-//! | it does not offer within [`OFFER_PATIENCE`] | to resume: a new WebSocket, the same peer connections |
+//! | it does not offer within [`OFFER_PATIENCE`]; it has been at that address lately ([`Addresses`](super::addresses::Addresses)); its connection does not come up within [`PUBLISHER_PATIENCE`] | to resume: a new WebSocket, the same peer connections, with ICE begun anew |
 //! | the node says that the client does not begin DTLS anew; it is Firefox; nothing takes its participant up | to reconnect: new peer connections |
 
 use std::ops::ControlFlow;
@@ -34,6 +34,10 @@ use crate::session::Session;
 /// longer. Lower: slow ones are made to open a new WebSocket for nothing.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the publisher's connection may take to come up from the client's offer on. Higher: clients that keep to what they had with another node are
+/// without their own media for longer. Lower: slow ones are made to open a new WebSocket for nothing.
+const PUBLISHER_PATIENCE: Duration = Duration::from_millis(1_500);
+
 /// How long a client's connections may take to come up at the node that took it up after a loss, before that counts as failed. Nothing else
 /// follows from it: a client that the new node hears is told to reconnect much earlier.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
@@ -53,8 +57,8 @@ pub(super) struct Moving {
 pub(super) struct Moved {
     kind: MoveKind,
     leaving: Leaving,
-    /// When the client has to have offered.
-    offer_until: Option<Instant>,
+    /// When the client has to have offered; then, when what it has offered has to be up.
+    publisher_until: Option<Instant>,
 }
 
 impl Moved {
@@ -67,8 +71,8 @@ impl Moved {
 /// What was waited for in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// The client's offer.
-    Offer,
+    /// The client's offer, or the connection that it is for.
+    Publisher,
     /// Its connections.
     Connections,
 }
@@ -86,15 +90,15 @@ pub(super) async fn overdue(moved: &mut Option<Moved>) -> Overdue {
     let Some(moved) = moved else {
         return std::future::pending().await;
     };
-    let offer_until = moved.offer_until;
-    let offer = async {
-        match offer_until {
+    let publisher_until = moved.publisher_until;
+    let publisher = async {
+        match publisher_until {
             Some(until) => sleep_until(until).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        () = offer => Overdue::Offer,
+        () = publisher => Overdue::Publisher,
         () = moved.leaving.ended() => Overdue::Connections,
     }
 }
@@ -110,7 +114,8 @@ impl Client {
         if matches!(asked.command, Command::Offer { .. })
             && let Some(moved) = &mut self.moved
         {
-            moved.offer_until = None;
+            let is_up = !moved.leaving.waits_for(Target::Publisher);
+            moved.publisher_until = (!is_up).then(|| Instant::now() + PUBLISHER_PATIENCE);
         }
         if self.moving.as_ref().is_some_and(|moving| moving.served_until.is_some()) {
             self.session.note(&asked.command);
@@ -247,8 +252,10 @@ impl Client {
             session,
             snapshot,
             connections,
+            media,
             ..
         } = taken;
+        let has_been_there = self.addresses.go_to(media.socket_addr(), Instant::now());
         if let Some(before) = self.moved.take() {
             before.let_go();
         }
@@ -266,12 +273,16 @@ impl Client {
         // They are about the old node's offers; the new one's comes by itself.
         unanswered.retain(|asked| !matches!(asked.command, Command::Answer { .. } | Command::RestartIce));
         let is_offering = |asked: &Asked| matches!(asked.command, Command::Offer { .. });
-        let wants_offer = offers(&self.session, &leaving) && !unanswered.iter().any(is_offering);
+        let has_to_offer = offers(&self.session, &leaving);
+        let wants_offer = has_to_offer && !unanswered.iter().any(is_offering);
         self.moved = Some(Moved {
             kind: moving.kind,
             leaving,
-            offer_until: wants_offer.then(|| Instant::now() + OFFER_PATIENCE),
+            publisher_until: wants_offer.then(|| Instant::now() + OFFER_PATIENCE),
         });
+        if has_to_offer && has_been_there {
+            return self.overdue(Overdue::Publisher);
+        }
         if wants_offer {
             self.send(events::offer_wanted()).await?;
         }
@@ -282,7 +293,7 @@ impl Client {
     /// Something that the move was waiting for did not come.
     pub(super) fn overdue(&mut self, overdue: Overdue) -> Flow {
         match overdue {
-            Overdue::Offer => {
+            Overdue::Publisher => {
                 self.count(MoveOutcome::Resumed);
                 let leave = translate::leave(Reason::ServerShutdown, LeaveAction::Resume);
                 Flow::Break(End::Leave(leave, Ending::Restart))
@@ -298,7 +309,12 @@ impl Client {
     }
 
     fn connected(&mut self, target: Target) {
-        let is_up = self.moved.as_mut().is_some_and(|moved| moved.leaving.connected(target));
+        let is_up = self.moved.as_mut().is_some_and(|moved| {
+            if target == Target::Publisher {
+                moved.publisher_until = None;
+            }
+            moved.leaving.connected(target)
+        });
         if is_up && let Some(moved) = self.moved.take() {
             let after = moved.leaving.since();
             tracing::debug!(participant = %self.session.participant, ?after, "a participant's connections go on at another node");
