@@ -1,6 +1,6 @@
 //! An orchestrator without sockets, for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,9 +24,14 @@ pub const SECRET: &str = "the cluster's secret";
 
 /// What nodes answer when they are asked, by their control listeners.
 #[derive(Default)]
-pub struct Answers(Mutex<BTreeMap<String, EpochHeld>>);
+pub struct Answers(Mutex<BTreeMap<String, EpochHeld>>, Mutex<BTreeSet<String>>);
 
 impl Answers {
+    /// The node's machine stands still: it takes connections, and never answers.
+    pub fn freeze(&self, node: NodeId) {
+        self.1.lock().unwrap().insert(control(node));
+    }
+
     pub fn set(&self, node: NodeId, epoch: Option<Epoch>) {
         self.0.lock().unwrap().insert(control(node), EpochHeld { node, epoch });
     }
@@ -35,7 +40,14 @@ impl Answers {
 impl Ask for Answers {
     fn ask<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<EpochHeld>> + Send + 'a>> {
         let answer = self.0.lock().unwrap().get(control).copied();
-        Box::pin(async move { answer })
+        let is_frozen = self.1.lock().unwrap().contains(control);
+        Box::pin(async move {
+            if is_frozen {
+                std::future::pending().await
+            } else {
+                answer
+            }
+        })
     }
 }
 

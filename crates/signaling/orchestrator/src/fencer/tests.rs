@@ -67,6 +67,24 @@ async fn a_silent_node_is_fenced_soon_after_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_stands_still_is_fenced_soon_after_its_lease_whenever_it_was_heard_last() {
+    let (service, answers) = orchestrator(&[]);
+    settled(&service).await;
+    let mut worst = Duration::ZERO;
+    for n in 1..=20 {
+        tokio::time::sleep(TICK / 2 * n as u32).await;
+        let epoch = register(&service, node(n)).await;
+        answers.set(node(n), Some(epoch));
+        answers.freeze(node(n));
+        let after = fenced_after(&service, n, LEASE * 3).await.expect("it is fenced");
+        assert!(after >= LEASE + GRACE, "{after:?}");
+        worst = worst.max(after);
+    }
+    println!("{worst:?} after it was heard last");
+    assert!(worst <= LEASE + Duration::from_millis(700), "{worst:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_fenced_within_a_lease_of_the_start() {
     let (service, _) = orchestrator(&[]);
     register(&service, node(1)).await;
