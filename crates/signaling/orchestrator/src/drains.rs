@@ -4,23 +4,24 @@
 //! runs out. All that is kept here is when the next room is due and which rooms nobody took: a new carrier begins with neither, and repeats
 //! nothing, since a room that was handed over is the node's no more.
 //!
-//! The hand-off in the map comes first, and is the truth. If the node cannot be told of it, it learns it with its next digest, closes the room,
-//! and the gateways look for it: that is the same as when a node is lost.
+//! The hand-off in the map comes first, and is the truth. A node that was not told of one, since its carrier was killed or could not reach it,
+//! still names the room, and is told by whoever carries the drain on. If nobody does any more, it learns it with its next digest, closes the
+//! room, and the gateways look for it: that is the same as when a node is lost.
 
 mod plan;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use signalbox_protocol::node::{DrainState, HostedRooms, MoveRoom};
 use signalbox_protocol::placement::{CloseRoom, Placement, RoomState, RoomView};
-use signalbox_protocol::{NodeId, RoomName, ticket};
+use signalbox_protocol::{Generation, NodeId, RoomName, ticket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{DrainNote, DrainRecord, Store};
+use crate::store::{Assignment, DrainNote, DrainRecord, Store};
 use crate::{Error, Service};
 use plan::Plan;
 
@@ -64,6 +65,8 @@ struct Carried {
     moved: u64,
     /// When the rooms were last read.
     read_at: Option<Instant>,
+    /// Since when the map has no room on the node.
+    empty_since: Option<Instant>,
 }
 
 /// Carries drains on until `shutdown`.
@@ -83,7 +86,8 @@ pub async fn run<S: Store>(service: &Service<S>, shutdown: CancellationToken) {
                 continue;
             }
         };
-        carried.retain(|node, _| claimed.iter().any(|record| record.drain.node == *node));
+        // A move that has begun is finished, also when its drain was cancelled: a room whose node is not told where it went would be in two places.
+        carried.retain(|node, one| claimed.iter().any(|record| record.drain.node == *node) || one.moves_on());
         for record in claimed {
             let one = carried.entry(record.drain.node).or_default();
             let rounds = one.round(service, &record);
@@ -95,6 +99,12 @@ pub async fn run<S: Store>(service: &Service<S>, shutdown: CancellationToken) {
 }
 
 impl Carried {
+    /// Whether moves are under way.
+    fn moves_on(&mut self) -> bool {
+        while self.moves.try_join_next().is_some() {}
+        !self.moves.is_empty()
+    }
+
     async fn round<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Result<(), Error> {
         let drain = &record.drain;
         while let Some(done) = self.moves.try_join_next() {
@@ -108,9 +118,16 @@ impl Carried {
             return self.note(service, record, Some(DrainState::Expired)).await;
         }
         if drain.rooms_left == 0 && self.moves.is_empty() {
-            // The last ones may still be on their way.
-            let hosted = hosted(service, record).await;
-            let end = hosted.rooms.is_empty().then_some(DrainState::Done);
+            // The last ones may still be on their way; a node that does not say is given as much time as they have.
+            let empty_for = self.empty_since.get_or_insert_with(Instant::now).elapsed();
+            let is_empty = match hosted(service, record).await {
+                Some(hosted) => {
+                    self.tell_of_those_left_behind(service, record, &HashSet::new(), &hosted);
+                    hosted.rooms.is_empty()
+                }
+                None => empty_for >= WITHIN,
+            };
+            let end = is_empty.then_some(DrainState::Done);
             if end.is_some() {
                 tracing::info!(node = %drain.node, rooms = drain.rooms + self.moved, "a node is drained");
             }
@@ -120,8 +137,13 @@ impl Carried {
         if self.plan.wants_rooms(now) || self.read_at.is_none_or(|at| now - at > Duration::from_secs(2)) {
             self.read_at = Some(now);
             let rooms = rooms_of(service, record).await?;
-            let hosted = hosted(service, record).await;
-            self.plan.set_rooms(rooms, &hosted);
+            if let Some(hosted) = hosted(service, record).await {
+                let on_it = rooms.iter().map(|view| view.room.clone()).collect();
+                self.tell_of_those_left_behind(service, record, &on_it, &hosted);
+                self.plan.set_rooms(rooms, &hosted);
+            } else {
+                self.plan.set_rooms(rooms, &HostedRooms::default());
+            }
         }
         let deadline = now + ROUND;
         loop {
@@ -184,6 +206,42 @@ impl Carried {
         Ok(())
     }
 
+    /// Tells the node where rooms are that it hosts and the map has elsewhere: they were handed over, and it was not told. `on_it` was read
+    /// from the map before the node was asked.
+    fn tell_of_those_left_behind<S: Store>(
+        &mut self,
+        service: &Service<S>,
+        record: &DrainRecord,
+        on_it: &HashSet<RoomName>,
+        hosted: &HostedRooms,
+    ) {
+        let Some(service) = service.me() else {
+            return;
+        };
+        for left in hosted.rooms.iter().filter(|room| !room.moving) {
+            let room = &left.room;
+            if self.moves.len() >= AT_A_TIME || on_it.contains(room) || !self.plan.begin(room) {
+                continue;
+            }
+            let (service, control, room, generation) = (
+                Arc::clone(&service),
+                record.control.clone(),
+                room.clone(),
+                left.generation,
+            );
+            self.moves.spawn(async move {
+                let told = match service.store.find(&room).await {
+                    Ok(Some(found)) if found.generation > generation => {
+                        tell(&service, &control, generation, found).await
+                    }
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                (room, told.map(|()| Moved::Gone))
+            });
+        }
+    }
+
     fn start<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord, view: RoomView) {
         let Some(service) = service.me() else {
             return;
@@ -220,9 +278,10 @@ async fn rooms_of<S: Store>(service: &Service<S>, record: &DrainRecord) -> Resul
     Ok(rooms)
 }
 
-async fn hosted<S: Store>(service: &Service<S>, record: &DrainRecord) -> HostedRooms {
+/// None: the node does not say.
+async fn hosted<S: Store>(service: &Service<S>, record: &DrainRecord) -> Option<HostedRooms> {
     let asked = timeout(ANSWER, service.ask.rooms(&record.control)).await;
-    asked.ok().flatten().unwrap_or_default()
+    asked.ok().flatten()
 }
 
 async fn move_room<S: Store>(
@@ -247,11 +306,22 @@ async fn move_room<S: Store>(
     service.known_rooms().closed(room, owner.generation);
     service.known_rooms().insert(assignment.clone(), asked);
     tracing::info!(%room, from = %owner.node, to = %assignment.node, generation = %assignment.generation, "a room is handed to another node");
+    tell(service, control, owner.generation, assignment).await?;
+    Ok(Moved::Yes)
+}
+
+/// Tells a node that a room, which it hosts in this generation, is elsewhere now.
+async fn tell<S: Store>(
+    service: &Arc<Service<S>>,
+    control: &str,
+    generation: Generation,
+    assignment: Assignment,
+) -> Result<(), Error> {
     let ticket = service
         .signer
         .sign(service.cluster()?, &assignment, SystemTime::now())?;
     let order = MoveRoom {
-        generation: owner.generation,
+        generation,
         to: Placement {
             room: assignment.room,
             node: assignment.node,
@@ -265,10 +335,10 @@ async fn move_room<S: Store>(
     };
     for _ in 0..TELL {
         if timeout(ANSWER, service.ask.send_on(control, &order)).await == Ok(true) {
-            return Ok(Moved::Yes);
+            return Ok(());
         }
         tokio::time::sleep(ROUND).await;
     }
-    tracing::warn!(%room, node = %owner.node, "a node could not be told that a room has moved; it learns it from its next list of rooms");
-    Ok(Moved::Yes)
+    tracing::warn!(room = %order.to.room, control, "a node could not be told that a room has moved; it is told again while it is drained");
+    Ok(())
 }

@@ -74,6 +74,11 @@ impl Plan {
         Next::Room(view)
     }
 
+    /// Something else is done about the room; not if anything is under way already. [`Plan::moved`] or [`Plan::stuck`] must follow.
+    pub fn begin(&mut self, room: &RoomName) -> bool {
+        self.under_way.insert(room.clone())
+    }
+
     /// It was not moved for want of a place.
     pub fn put_back(&mut self, view: RoomView) {
         self.under_way.remove(&view.room);

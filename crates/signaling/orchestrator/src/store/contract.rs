@@ -66,6 +66,7 @@ macro_rules! suite {
                 a_room_of_an_ended_epoch_can_still_be_closed,
             }
             drains {
+                a_node_that_was_emptied_and_then_released_is_drained_and_one_with_rooms_is_lost,
                 a_drain_counts_what_is_left_and_what_was_moved,
                 a_drain_is_carried_on_by_one_at_a_time,
                 a_drain_that_ended_is_carried_on_by_nobody,

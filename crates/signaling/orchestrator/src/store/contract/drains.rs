@@ -120,6 +120,7 @@ pub async fn a_cancelled_drains_node_serves_again<S: Store>(store: Arc<S>) {
 
 pub async fn a_lost_nodes_drain_is_lost_and_none_begins<S: Store>(store: Arc<S>) {
     let (node, epoch) = live_node(&*store).await;
+    place_new(&*store, &room("left behind"), node).await;
     store.begin_drain(node, &how(1.0)).await.unwrap();
     assert!(store.release(node, epoch).await.unwrap());
     assert_eq!(store.drain(node).await.unwrap().unwrap().drain.state, DrainState::Lost);
@@ -127,4 +128,23 @@ pub async fn a_lost_nodes_drain_is_lost_and_none_begins<S: Store>(store: Arc<S>)
     assert_eq!(store.begin_drain(NodeId::random(), &how(1.0)).await.unwrap(), None);
     assert_eq!(store.cancel_drain(NodeId::random()).await.unwrap(), None);
     assert_eq!(node_view(&*store, node).await.state, NodeState::Lost);
+}
+
+pub async fn a_node_that_was_emptied_and_then_released_is_drained_and_one_with_rooms_is_lost<S: Store>(store: Arc<S>) {
+    for (is_empty, expected) in [(true, DrainState::Done), (false, DrainState::Lost)] {
+        let (node, epoch) = live_node(&*store).await;
+        let placed = place_new(&*store, &room(&format!("empty: {is_empty}")), node).await;
+        store.begin_drain(node, &how(1.0)).await.unwrap().unwrap();
+        if is_empty {
+            assert!(close(&*store, &placed).await);
+        }
+        assert!(store.release(node, epoch).await.unwrap());
+        let state = async || store.drain(node).await.unwrap().unwrap().drain.state;
+        assert_eq!(state().await, expected);
+        // What becomes of the room, and of the node, changes nothing any more.
+        let (other, _) = live_node(&*store).await;
+        place(&*store, &placed.room, other).await;
+        assert_eq!(state().await, expected);
+        assert!(store.claim_drains("one", CLAIM).await.unwrap().is_empty());
+    }
 }

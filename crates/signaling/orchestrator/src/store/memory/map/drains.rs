@@ -85,6 +85,19 @@ impl Map {
         self.drain(id, now)
     }
 
+    /// The node is about to release its epoch: it is emptied, or not.
+    pub(super) fn end_drain_of_released(&mut self, id: NodeId, epoch: Epoch, now: Instant) {
+        let rooms_left = self.drain(id, now).map_or(0, |record| record.drain.rooms_left);
+        let job = self.drains.get_mut(&id);
+        if let Some(job) = job.filter(|job| job.state == DrainState::Running && job.epoch == epoch) {
+            job.state = if rooms_left == 0 {
+                DrainState::Done
+            } else {
+                DrainState::Lost
+            };
+        }
+    }
+
     pub fn claim_drains(&mut self, orchestrator: &str, time: Duration, now: Instant) -> Vec<DrainRecord> {
         let mut claimed = Vec::new();
         for (node, job) in &mut self.drains {

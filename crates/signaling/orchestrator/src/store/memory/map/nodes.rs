@@ -117,6 +117,7 @@ impl Map {
         if !self.nodes.get(&node).is_some_and(|node| node.is_current(epoch)) {
             return false;
         }
+        self.end_drain_of_released(node, epoch, now);
         self.end(node, epoch, now);
         true
     }

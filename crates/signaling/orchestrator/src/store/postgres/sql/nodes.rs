@@ -56,11 +56,21 @@ pub const CATCH_UP: &str = "
     SELECT max(nextval('node_epoch_seq'))
       FROM generate_series(1, least($1 - (SELECT last_value FROM node_epoch_seq), 10000))";
 
-/// `$1` node, `$2` epoch.
+/// `$1` node, `$2` epoch. A drain of it that runs is done if the node has no room any more, else lost: afterwards that could not be
+/// told any more, since others take its rooms.
 pub const RELEASE: &str = "
-    UPDATE media_node n SET epoch = greatest(nextval('node_epoch_seq'), n.epoch + 1), epoch_since = clock_timestamp(), state = 'lost'
-     WHERE node_id = $1 AND epoch = $2 AND state <> 'lost'
-    RETURNING node_id";
+    WITH released AS (
+        UPDATE media_node n SET epoch = greatest(nextval('node_epoch_seq'), n.epoch + 1), epoch_since = clock_timestamp(), state = 'lost'
+         WHERE node_id = $1 AND epoch = $2 AND state <> 'lost'
+        RETURNING node_id
+    ), ended AS (
+        UPDATE drain d
+           SET ended_at = clock_timestamp(),
+               state = CASE WHEN EXISTS (SELECT 1 FROM room r WHERE r.node_id = $1 AND r.node_epoch = $2 AND r.closed_at IS NULL)
+                            THEN 'lost' ELSE 'done' END
+          FROM released WHERE d.node_id = released.node_id AND d.epoch = $2 AND d.state = 'running'
+    )
+    SELECT node_id FROM released";
 
 /// `$1` node, `$2` state; lost changes nothing.
 pub const SET_STATE: &str = "
