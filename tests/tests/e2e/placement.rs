@@ -73,8 +73,9 @@ async fn a_room_of_a_node_that_goes_is_placed_again() {
         .unwrap()
         .shutdown
         .cancel();
-    ann.until("its participants are told", |view| {
-        view.closed.as_deref() == Some("node_gone")
+    let before = ann.joined.media.node;
+    ann.until("its participants are told where it is", |view| {
+        view.media.as_ref().is_some_and(|media| media.node != before)
     })
     .await;
     let again = cluster.join(&Wish::call("daily", "ann")).await;
