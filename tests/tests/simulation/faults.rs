@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use axum::http::Method;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use signalbox_orchestrator::store::Store;
+use signalbox_protocol::NodeId;
+use signalbox_protocol::node::DrainNode;
 use tokio::time::sleep;
 
 use crate::network::Host;
@@ -19,6 +23,8 @@ pub enum Faults {
     NodesReachOrchestrators,
     /// Processes, and a standby that takes over and has missed the last writes. While the database is away nothing can be sorted out, so it stays.
     LossyFailover,
+    /// Processes, two nodes at once, and the database, while nodes are drained and drains are cancelled.
+    Drains,
 }
 
 /// For how long things break.
@@ -35,6 +41,42 @@ pub async fn run(world: World, faults: Faults) {
     world.note(|| "all is mended".to_owned());
     world.heal();
     world.network.calm();
+    if faults == Faults::Drains {
+        drain_one(world).await;
+    }
+}
+
+/// The node that is drained once all is well: it must come to an end.
+pub const DRAINED: usize = 0;
+
+/// How long after everything was mended it is drained: it may have to register anew first.
+const DRAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Since when that goes on.
+pub const CALM: Duration = TROUBLE.saturating_add(DRAIN_AFTER);
+
+/// Has no node draining, and later one, so that there is a drain that nothing disturbs.
+async fn drain_one(world: World) {
+    for index in 0..world.node_count() {
+        cancel(&world, index).await;
+    }
+    sleep(DRAIN_AFTER).await;
+    let path = format!("/v1/nodes/{}/drain", id(DRAINED));
+    let how = DrainNode {
+        rate: 2.0,
+        deadline_ms: None,
+    };
+    let reply = world.send(Method::PUT, Host::Gateway(0), 0, &path, &how).await;
+    world.note(|| format!("drain of node {DRAINED}: {:?}", reply.status()));
+}
+
+async fn cancel(world: &World, index: usize) {
+    let map = world.database.map();
+    map.cancel_drain(id(index)).await.expect("the map in memory");
+}
+
+fn id(index: usize) -> NodeId {
+    NodeId(uuid::Uuid::from_u128(index as u128 + 1))
 }
 
 fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
@@ -64,6 +106,21 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
             "stop database",
             "fail over",
         ],
+        Faults::Drains => &[
+            "heal",
+            "drain",
+            "drain",
+            "drain",
+            "cancel drain",
+            "cancel drain",
+            "kill node",
+            "kill two nodes",
+            "freeze node",
+            "kill orchestrator",
+            "kill orchestrator",
+            "cut orchestrator and database",
+            "stop database",
+        ],
         Faults::LossyFailover => &[
             "heal",
             "kill node",
@@ -85,6 +142,25 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
                 world.start_node(node);
             });
         }
+        "kill two nodes" => {
+            for node in [node, (node + 1) % world.node_count()] {
+                world.kill_node(node);
+                let again = Duration::from_millis(rng.random_range(10..4000));
+                let world = world.clone();
+                tokio::spawn(async move {
+                    sleep(again).await;
+                    world.start_node(node);
+                });
+            }
+        }
+        "drain" => {
+            let how = DrainNode {
+                rate: f64::from(rng.random_range(1..20)),
+                deadline_ms: rng.random_bool(0.2).then_some(1000),
+            };
+            ask(world, Method::PUT, orchestrator, node, how);
+        }
+        "cancel drain" => ask(world, Method::DELETE, orchestrator, node, DrainNode::default()),
         "freeze node" => world.freeze_node(node, Duration::from_millis(rng.random_range(100..6000))),
         "cut node off" => {
             for index in 0..world.orchestrators() {
@@ -128,6 +204,16 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
         _ => unreachable!("every kind is handled"),
     }
     format!("{kind} (node {node}, orchestrator {orchestrator})")
+}
+
+/// An operator asks about a node's drain.
+fn ask(world: &World, method: Method, orchestrator: usize, node: usize, how: DrainNode) {
+    let world = world.clone();
+    tokio::spawn(async move {
+        let path = format!("/v1/nodes/{}/drain", id(node));
+        let reply = world.send(method, Host::Gateway(0), orchestrator, &path, &how).await;
+        world.note(|| format!("drain of node {node}: {:?}", reply.status()));
+    });
 }
 
 fn both(world: &World, a: Host, b: Host) {

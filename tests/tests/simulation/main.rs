@@ -42,6 +42,11 @@ fn a_failover_that_lost_writes_is_sorted_out_by_the_nodes_digests() {
 }
 
 #[test]
+fn rooms_are_moved_and_none_is_in_two_places_whatever_breaks_while_nodes_are_drained() {
+    seeds(20, |seed| run(seed, Faults::Drains, Promises::One));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..3 {
         let one = run(seed, Faults::All, Promises::All).expect("it holds");

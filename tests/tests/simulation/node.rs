@@ -6,20 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use signalbox_media::lease::Lease;
-use signalbox_media::rooms::Rooms;
+use signalbox_media::rooms::{Rooms, Unmoved};
 use signalbox_media::tenure::{Action, Answer, Ask, Note, Promises, Question, Tenure};
 use signalbox_media::tickets::Tickets;
-use signalbox_protocol::node::{EpochHeld, Heartbeat, NodeLoad, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{
+    EpochHeld, Heartbeat, HostedRoom, HostedRooms, MoveRoom, NodeLoad, RegisterNode, RoomDigest,
+};
 use signalbox_protocol::placement::{CloseRoom, RoomClosed};
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::network::Host;
 use crate::world::World;
 
 /// How long the call may take that closes a room.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How long those in a room that moves wait before they try to enter its next node, again and again.
+const GO: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// One process of a node: another one after a restart. Clones are the same.
 #[derive(Clone)]
@@ -79,6 +84,66 @@ impl Node {
         Ok((generation, claims.epoch))
     }
 
+    /// The rooms that it hosts, by its own account.
+    pub fn hosted(&self) -> HostedRooms {
+        let hosted = self.rooms.list().into_iter().map(|listed| HostedRoom {
+            room: listed.room,
+            generation: listed.generation,
+            participants: 1,
+            moving: listed.moving,
+        });
+        let mut rooms: Vec<HostedRoom> = hosted.collect();
+        rooms.sort_by(|one, other| one.room.cmp(&other.room));
+        HostedRooms { rooms }
+    }
+
+    /// Whether it lets the room's people go, since the room is another node's.
+    pub fn is_moving(&self, room: &RoomName) -> bool {
+        self.rooms
+            .list()
+            .iter()
+            .any(|listed| listed.room == *room && listed.moving)
+    }
+
+    /// A room was handed to another node: whether that is taken in.
+    pub fn send_on(&self, world: &World, order: &MoveRoom) -> bool {
+        let (room, to) = (&order.to.room, order.to.generation);
+        match self.rooms.begin_move(room, order.generation, to, |_| Ok(())) {
+            Ok(()) => drop(tokio::spawn(self.clone().let_go(world.clone(), order.clone()))),
+            Err(Unmoved::NotHosted | Unmoved::Overtaken) => {}
+            Err(Unmoved::Busy) => return false,
+        }
+        world.note(|| format!("node {} lets {room} go to generation {to}", self.index));
+        true
+    }
+
+    /// Those in the room enter its next node; whoever has not done so in time is closed out.
+    async fn let_go(self, world: World, order: MoveRoom) {
+        let target = world.index_of(order.to.node);
+        let going = async {
+            loop {
+                sleep(GO).await;
+                let there_and_back = async {
+                    world.network.carry(Host::Gateway(0), Host::Node(target)).await;
+                    world.awake(target).await;
+                    let node = world.node(target)?;
+                    node.admit(&world, &order.to.room, &order.to.ticket).ok()
+                };
+                if timeout(CLOSE, there_and_back).await.ok().flatten().is_some() {
+                    return;
+                }
+            }
+        };
+        let within = std::time::Duration::from_millis(order.within_ms);
+        let arrived = timeout(within, going).await.is_ok();
+        world.awake(self.index).await;
+        if self.rooms.hosts(&order.to.room, order.generation) {
+            self.shards().remove(&order.to.room);
+            self.rooms.closed(&order.to.room, order.generation, Instant::now());
+        }
+        world.note(|| format!("node {} has let {} go, arrived: {arrived}", self.index, order.to.room));
+    }
+
     pub fn held(&self, world: &World) -> EpochHeld {
         EpochHeld {
             node: self.id,
@@ -136,6 +201,9 @@ impl Node {
             let Some((room, generation)) = shards.iter().nth(choice % count) else {
                 return;
             };
+            if self.is_moving(room) {
+                return;
+            }
             let (room, generation) = (room.clone(), *generation);
             shards.remove(&room);
             (room, generation)

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use signalbox_orchestrator::probe::Ask;
 use signalbox_orchestrator::{Config, Service};
-use signalbox_protocol::node::EpochHeld;
+use signalbox_protocol::node::{EpochHeld, HostedRooms, MoveRoom};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Connection;
@@ -64,6 +64,33 @@ impl Ask for Probe {
             let held = self.world.node(index).map(|node| node.held(&self.world));
             self.world.network.carry(Host::Node(index), self.host).await;
             held
+        })
+    }
+
+    fn rooms<'a>(&'a self, control: &'a str) -> Pin<Box<dyn Future<Output = Option<HostedRooms>> + Send + 'a>> {
+        Box::pin(async move {
+            let index: usize = control.rsplit('-').next()?.parse().ok()?;
+            self.world.network.carry(self.host, Host::Node(index)).await;
+            self.world.awake(index).await;
+            let hosted = self.world.node(index).map(|node| node.hosted());
+            self.world.network.carry(Host::Node(index), self.host).await;
+            hosted
+        })
+    }
+
+    fn send_on<'a>(&'a self, control: &'a str, order: &'a MoveRoom) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            let Some(index) = control.rsplit('-').next().and_then(|index| index.parse().ok()) else {
+                return false;
+            };
+            self.world.network.carry(self.host, Host::Node(index)).await;
+            self.world.awake(index).await;
+            let told = self
+                .world
+                .node(index)
+                .is_some_and(|node| node.send_on(&self.world, order));
+            self.world.network.carry(Host::Node(index), self.host).await;
+            told
         })
     }
 }

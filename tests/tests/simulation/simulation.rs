@@ -111,7 +111,8 @@ async fn simulate(seed: u64, faults: Faults, promises: Promises) -> Result<Summa
     };
     let fails = |world: &World, what: String| format!("at {:?}: {what}", world.elapsed());
     let mut step = Instant::now();
-    while world.elapsed() < TROUBLE + RECOVERED * 2 {
+    let end = TROUBLE + RECOVERED * if faults == Faults::Drains { 3 } else { 2 };
+    while world.elapsed() < end {
         step += STEP;
         sleep_until(step).await;
         if world.take_lost_writes() {
@@ -147,6 +148,12 @@ async fn simulate(seed: u64, faults: Faults, promises: Promises) -> Result<Summa
         .check_histories(&world)
         .await
         .map_err(|what| fails(&world, what))?;
+    if faults == Faults::Drains {
+        invariants
+            .check_drained(&world, faults::DRAINED)
+            .await
+            .map_err(|what| fails(&world, what))?;
+    }
     if summary.joins == 0 {
         return Err("nobody came in".to_owned());
     }

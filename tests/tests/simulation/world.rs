@@ -223,9 +223,21 @@ impl World {
 
     /// One request to an orchestrator. Never ends if it, or the answer, is lost.
     pub async fn post(&self, from: Host, orchestrator: usize, path: &str, body: &impl Serialize) -> Reply {
+        self.send(Method::POST, from, orchestrator, path, body).await
+    }
+
+    /// The same with any method.
+    pub async fn send(
+        &self,
+        method: Method,
+        from: Host,
+        orchestrator: usize,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Reply {
         let to = Host::Orchestrator(orchestrator);
         let request = Request::builder()
-            .method(Method::POST)
+            .method(method)
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {SECRET}"))
             .header(header::CONTENT_TYPE, "application/json")
