@@ -132,7 +132,7 @@ const special = {
       const [node, other] = fleet.nodes;
       try {
         return await times(count, async () => {
-          await fleet.signalbox('drain', other.id, '--wait');
+          await fleet.signalbox('drain', other.id, '--rate', '100', '--wait');
           const rooms = await SmallRooms.open(fleet, ROOMS);
           await fleet.signalbox('undrain', other.id);
           const [begun, said] = [Date.now(), []];

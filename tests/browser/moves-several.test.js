@@ -106,7 +106,7 @@ test('the only node there is loses its worker: the call goes on at the next one,
 test(`${ROOMS} rooms are drained one by one, and it was said how long that takes`, { timeout: 120_000 }, async (t) => {
   const [node, ...others] = fleet.nodes;
   // So that all of them are placed on one.
-  for (const { id } of others) await fleet.signalbox('drain', id, '--wait');
+  for (const { id } of others) await fleet.signalbox('drain', id, '--rate', '100', '--wait');
   const rooms = await SmallRooms.open(fleet, ROOMS);
   for (const { id } of others) await fleet.signalbox('undrain', id);
   try {
@@ -135,7 +135,7 @@ test(`${ROOMS} rooms are drained one by one, and it was said how long that takes
 
 test('a drain that is cancelled half way leaves each room where it is', { timeout: 120_000 }, async () => {
   const [node, ...others] = fleet.nodes;
-  for (const { id } of others) await fleet.signalbox('drain', id, '--wait');
+  for (const { id } of others) await fleet.signalbox('drain', id, '--rate', '100', '--wait');
   const rooms = await SmallRooms.open(fleet, 10);
   for (const { id } of others) await fleet.signalbox('undrain', id);
   try {
