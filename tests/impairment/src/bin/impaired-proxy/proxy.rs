@@ -10,8 +10,8 @@ use impairment::{Counts, Impairment, Link};
 
 use crate::commands::{ClientStatistics, Command, Set, Statistics};
 
-/// Clients at most; datagrams of more are dropped. Each has a socket and a thread.
-const MAX_CLIENTS: usize = 64;
+/// Clients at most; datagrams of more are dropped. Each has a socket and a thread. A browser is another one with each ICE restart.
+const MAX_CLIENTS: usize = 1_024;
 
 /// The largest datagram.
 const MAX_DATAGRAM_BYTES: usize = 65_536;
