@@ -1,8 +1,8 @@
 //! What becomes of rooms whose node is lost, or is about to hand them over.
 //!
-//! A room's state dies with its node, so this gateway keeps what the next node has to be told ([`knowledge`]), notices that a node is gone, asks
+//! A room's state dies with its node, so this gateway keeps what the next node has to be told (`knowledge`), notices that a node is gone, asks
 //! the orchestrators where the room is then ([`recovery`] decides when, and about which room), and has it opened there with everyone who was in
-//! it ([`Request::Expect`]): once for each room, however many sessions wait for it. What each session does then is in [`take_up`] and [`leaving`].
+//! it ([`Request::Expect`]): once for each room, however many sessions wait for it. What each session does then is in `take_up` and `leaving`.
 //!
 //! Nothing gives up while a session wants to know: with the room map away it goes on asking, at most every
 //! [`recovery::LONGEST_PAUSE`] for each node and [`recovery::PATIENT_PAUSE`] for its other rooms.

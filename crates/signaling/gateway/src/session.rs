@@ -35,7 +35,7 @@ pub enum SessionEvent {
     /// The participant may still be there, or be taken up elsewhere: [`crate::rooms::Rooms::recover`] tells.
     Lost,
     /// Nothing has been heard of the node for a second: [`crate::rooms::Rooms::recover`] tells what to do, while this session is served on. Told once,
-    /// until [`Session::trust_again`].
+    /// until `Session::trust_again`.
     Silent,
     /// Another session attached the same participant; this one has no say any more and must not attach again.
     Replaced {
