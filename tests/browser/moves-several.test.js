@@ -52,7 +52,7 @@ test('two nodes are lost together: the call goes on at the third', { timeout: 12
   goesOn(t, await call.watch(() => Promise.all([fleet.killWorker(node), fleet.killWorker(other)])), 6_000);
 });
 
-test('a gateway is lost together with the node: nobody leaves, and all go on', { timeout: 120_000 }, async (t) => {
+test('a gateway is lost together with the node: nobody is disconnected for good, and all are back', { timeout: 120_000 }, async (t) => {
   const room = 'gateway-and-node';
   await begin(room);
   const node = await fleet.nodeOf(room);
