@@ -117,6 +117,8 @@ export async function startTiers({ nodes = 2 } = {}) {
     const control = await freePort();
     await run('signalbox-media', control, [
       '--control-listen', `127.0.0.1:${control}`, '--media-bind', '127.0.0.1:0', '--shards', '1', '--orchestrator', orchestrator,
+      // At the end there is nobody left to take elsewhere, and participants that have just gone are waited for.
+      '--drain-seconds', '3',
     ]);
   }
   await until(`${nodes} nodes are registered`, async () => {
