@@ -1,40 +1,17 @@
 // Several parts of a whole system are lost at once, or many rooms move: what can go on goes on.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Call } from './lib/call.js';
-import { launchChromium } from './lib/chromium.js';
 import { startFleet } from './lib/fleet.js';
-import { serveLivekitPage } from './lib/livekit.js';
 import { SmallRooms } from './lib/small-rooms.js';
 import { until } from './lib/wait.js';
+import { begin, call, callStage, end, fleet } from './lib/call-stage.js';
 
 const ROOMS = 50;
 const RATE = 5;
 
-let fleet;
-let browser;
-let site;
-let call;
-
-before(async () => {
-  [fleet, browser, site] = await Promise.all([startFleet({ nodes: 3 }), launchChromium(), serveLivekitPage()]);
-});
-
-afterEach(async () => {
-  await call?.end();
-  call = undefined;
-  await fleet.repair();
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await fleet?.stop();
-});
-
-const begin = async (room, options) => (call = await Call.begin(fleet, browser, site, room, options));
+callStage({ nodes: 3 });
 
 function goesOn(t, watched, picture) {
   t.diagnostic(watched.line);
@@ -92,13 +69,12 @@ test('the only node there is loses its worker: the call goes on at the next one,
   // Behind a network, so that its port stays the same.
   const alone = await startFleet({ nodes: 1, gateways: 1, orchestrators: 1, seed: 7 });
   try {
-    call = await Call.begin(alone, browser, site, 'alone');
+    await begin('alone', {}, alone);
     const watched = await call.watch(() => alone.killWorker(alone.nodes[0]));
     if (watched.failure) t.diagnostic(`streams\n${watched.table}\n${alone.lines()}`);
     goesOn(t, watched, 7_000);
   } finally {
-    await call?.end();
-    call = undefined;
+    await end();
     await alone.stop();
   }
 });

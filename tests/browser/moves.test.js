@@ -2,38 +2,14 @@
 // `tests/bench moves` has the tight ones.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Call } from './lib/call.js';
-import { launchChromium } from './lib/chromium.js';
-import { startFleet } from './lib/fleet.js';
-import { serveLivekitPage } from './lib/livekit.js';
 import { until } from './lib/wait.js';
+import { begin, call, callStage, fleet } from './lib/call-stage.js';
 
 const LEASE_MS = 2_000;
 
-let fleet;
-let browser;
-let site;
-let call;
-
-before(async () => {
-  [fleet, browser, site] = await Promise.all([startFleet({ seed: 7 }), launchChromium(), serveLivekitPage()]);
-});
-
-afterEach(async () => {
-  await call?.end();
-  call = undefined;
-  await fleet.repair();
-});
-
-after(async () => {
-  await browser?.close();
-  await site?.close();
-  await fleet?.stop();
-});
-
-const begin = async (room, options) => (call = await Call.begin(fleet, browser, site, room, options));
+callStage({ seed: 7 });
 
 /** Nobody was told of anything, no page was left without a picture, and all go on with the peer connections that they had. */
 function unnoticed(t, watched, { picture, sound = Infinity }) {

@@ -133,24 +133,10 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
     let (at_node, at_orchestrator) = (Host::Node(node), Host::Orchestrator(orchestrator));
     match kind {
         "heal" => world.heal(),
-        "kill node" => {
-            world.kill_node(node);
-            let again = Duration::from_millis(rng.random_range(10..4000));
-            let world = world.clone();
-            tokio::spawn(async move {
-                sleep(again).await;
-                world.start_node(node);
-            });
-        }
+        "kill node" => kill_for_a_while(world, rng, node),
         "kill two nodes" => {
             for node in [node, (node + 1) % world.node_count()] {
-                world.kill_node(node);
-                let again = Duration::from_millis(rng.random_range(10..4000));
-                let world = world.clone();
-                tokio::spawn(async move {
-                    sleep(again).await;
-                    world.start_node(node);
-                });
+                kill_for_a_while(world, rng, node);
             }
         }
         "drain" => {
@@ -213,6 +199,16 @@ fn ask(world: &World, method: Method, orchestrator: usize, node: usize, how: Dra
         let path = format!("/v1/nodes/{}/drain", id(node));
         let reply = world.send(method, Host::Gateway(0), orchestrator, &path, &how).await;
         world.note(|| format!("drain of node {node}: {:?}", reply.status()));
+    });
+}
+
+fn kill_for_a_while(world: &World, rng: &mut StdRng, node: usize) {
+    world.kill_node(node);
+    let again = Duration::from_millis(rng.random_range(10..4000));
+    let world = world.clone();
+    tokio::spawn(async move {
+        sleep(again).await;
+        world.start_node(node);
     });
 }
 
