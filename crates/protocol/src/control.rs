@@ -24,6 +24,7 @@ pub use resumption::{Agreed, ChannelInfo, KnownStream, Resume, Resumption, Resum
 
 use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
 use crate::srtp::SrtpSession;
+use crate::tunnel::Tunnel;
 use crate::{Identity, ParticipantId, RoomName};
 
 /// Where a media node's control listener takes the WebSocket.
@@ -169,6 +170,11 @@ pub enum Reply {
     Participant {
         /// As it is now.
         participant: Box<ParticipantInfo>,
+    },
+    /// To [`Command::OpenTunnels`].
+    Tunnels {
+        /// One for each of the participant's connections that can go on.
+        tunnels: Vec<Tunnel>,
     },
     /// To everything else.
     Done,

@@ -13,6 +13,7 @@
 //! | [`ticket`] | what the orchestrator signs and the media node checks |
 //! | [`token`] | what an application signs and the gateway checks |
 //! | [`problem`] | every HTTP error (RFC 9457) |
+//! | [`tunnel`] | media node ↔ media node: datagrams of clients whose room moves; UDP. Its [`tunnel::Tunnel`] is part of `control` |
 //! | [`srtp`] | part of `control`: the streams of clients without a peer connection |
 //! | `openapi` | how the HTTP ones are described to programs (a feature) |
 //! | [`secret`] | none: what signs the above |
@@ -31,6 +32,7 @@ pub mod secret;
 pub mod srtp;
 pub mod ticket;
 pub mod token;
+pub mod tunnel;
 
 pub use id::{ClusterId, Epoch, Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 pub use secret::{Secret, Secrets};

@@ -18,7 +18,7 @@ use signalbox_sfu::{Output, Shard, ShardStats};
 
 use crate::counters::Counters;
 use crate::lease::{Boottime, Lease, Term};
-use crate::link::{Link, LinkId, overloaded};
+use crate::link::{Answer, Link, LinkId, overloaded};
 use crate::moves::Moves;
 use crate::rooms::Rooms;
 use crate::shard_command::{AdmittedRequest, ShardCommand, Work};
@@ -29,12 +29,21 @@ struct Hosted {
     empty: bool,
 }
 
+struct Held {
+    room: RoomName,
+    participant: ParticipantId,
+    answer: Answer,
+    result: Result<Reply, Refusal>,
+}
+
 /// The core with its rooms and links.
 pub struct Host {
     core: Shard,
     rooms: HashMap<RoomName, Hosted>,
     attached: HashMap<ParticipantId, Link>,
     moves: Moves,
+    /// Answers to participants that come over from another node, until all of their rooms do.
+    held: Vec<Held>,
     table: Arc<Rooms>,
     lease: Arc<Lease>,
     counters: Arc<Counters>,
@@ -50,6 +59,7 @@ impl Host {
             rooms: HashMap::new(),
             attached: HashMap::new(),
             moves: Moves::default(),
+            held: Vec::new(),
             table,
             lease,
             counters,
@@ -163,7 +173,9 @@ impl Host {
 
     /// Ends the rooms that everyone has left for another node, and those whose time is over.
     fn end_moved(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
-        for room in self.moves.over(now, |room| self.core.participants(room) == 0) {
+        // Clients that have gone may have yet to find the way there, which leads over this node until then.
+        let is_left = |room: &RoomName| self.core.participants(room) == 0 && !self.core.is_passed_through(room);
+        for room in self.moves.over(now, is_left) {
             let Some(generation) = self.rooms.get(&room).map(|hosted| hosted.generation) else {
                 continue;
             };
@@ -191,9 +203,19 @@ impl Host {
             Work::Participant(room, participant, identity, command) => {
                 let attaches = matches!(command, Command::Attach);
                 let link = answer.link().clone();
+                let offers = matches!(command, Command::Offer { .. });
                 let result = self.participant(now, &room, &participant, &identity, command, &link);
                 let attached = attaches && result.is_ok();
-                answer.send(result);
+                if offers && result.is_ok() && self.core.is_held(&room, &participant) {
+                    self.held.push(Held {
+                        room: room.clone(),
+                        participant: participant.clone(),
+                        answer,
+                        result,
+                    });
+                } else {
+                    answer.send(result);
+                }
                 // Its gateway, or the one before, may have missed it.
                 if attached && let Some(event) = self.moves.event(now, &room) {
                     let to = vec![participant];
@@ -372,8 +394,21 @@ impl Host {
         }
     }
 
+    /// Sends the answers that need not wait any longer.
+    fn release_held(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let core = &self.core;
+        let is_held = |held: &mut Held| !core.is_held(&held.room, &held.participant);
+        for Held { answer, result, .. } in self.held.extract_if(.., is_held) {
+            answer.send(result);
+        }
+    }
+
     /// Takes from the core all that it has to say.
     pub fn drain(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        self.release_held();
         while let Some(output) = self.core.poll_output(now) {
             match output {
                 Output::Datagram { to, bytes } => out(to, &bytes),

@@ -90,6 +90,11 @@ pub fn render(node: &Node) -> String {
         socket.send_refused as f64,
     );
     page.counter(
+        "datagrams_tunneled_total",
+        "Datagrams passed on between clients and the nodes that their rooms have moved to.",
+        core.tunneled,
+    );
+    page.counter(
         "packets_forwarded_total",
         "RTP packets written to subscribers.",
         core.forwarded,

@@ -149,6 +149,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         bytes_in,
         datagrams_out,
         bytes_out,
+        tunneled,
         forwarded,
         resent,
         padding,
@@ -179,6 +180,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.bytes_in += bytes_in;
     core.datagrams_out += datagrams_out;
     core.bytes_out += bytes_out;
+    core.tunneled += tunneled;
     core.forwarded += forwarded;
     core.resent += resent;
     core.padding += padding;

@@ -114,6 +114,8 @@ pub struct ShardStats {
     pub datagrams_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
+    /// Datagrams passed on between clients and the nodes that their rooms have moved to.
+    pub tunneled: u64,
     /// RTP packets written to subscribers.
     pub forwarded: u64,
     /// RTP packets that were sent again since a peer missed them.

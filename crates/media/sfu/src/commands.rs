@@ -11,7 +11,7 @@ use signalbox_protocol::{Identity, ParticipantId, TrackId};
 
 use crate::one_offer::{self, Agreed};
 use crate::participant::{Participant, Presence};
-use crate::publish::{negotiate, no_participant, refused};
+use crate::publish::{Offered, negotiate, no_participant, refused};
 use crate::room::{Context, Room};
 
 impl Room {
@@ -67,14 +67,14 @@ impl Room {
             (Transports::Dual, _) => {
                 let opened = cx
                     .connections
-                    .open(now, &mut cx.ids, self.key, id.clone(), Target::Subscriber);
+                    .open(now, &mut cx.ids, (self.key, id.clone()), Target::Subscriber, None);
                 participant.subscriber = Some(opened.map_err(|fault| refused(&fault))?);
             }
             (Transports::Single, Some(offer)) => {
                 let agreed = match join.one_offer {
                     Some(purpose) => self.agree_once(cx, now, &participant, purpose, offer)?,
                     None => {
-                        let (key, answer) = negotiate(cx, now, self.key, &id, None, offer)?;
+                        let (key, answer) = negotiate(cx, now, self.key, &id, Offered::New(None), offer)?;
                         let offer = offer.clone();
                         Agreed::Answer { key, offer, answer }
                     }
@@ -143,6 +143,7 @@ impl Room {
             counter_offer: countered,
             ice_session,
             srtp,
+            keeps_ice: false,
         })))
     }
 
@@ -223,6 +224,10 @@ impl Room {
                 self.update(cx, now, id, update)?;
             }
             Command::Leave => self.remove(cx, now, id, CloseReason::Left),
+            Command::OpenTunnels => {
+                let tunnels = self.open_tunnels(cx, now, id);
+                return Ok(Reply::Tunnels { tunnels });
+            }
             Command::Moved => self.let_go(cx, id),
         }
         Ok(Reply::Done)

@@ -10,6 +10,7 @@ mod format;
 mod handshake;
 mod ingress;
 mod negotiation;
+mod path;
 mod resumed;
 mod statistics;
 mod words;
@@ -25,7 +26,7 @@ use str0m::channel::{ChannelConfig, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
+use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
 
 use crate::api::ShardStats;
 use crate::clock::Clock;
@@ -41,6 +42,8 @@ use crate::stun;
 
 pub use format::PayloadFormat;
 use handshake::Handshake;
+pub use path::{Former, Session};
+use path::{Path, candidate};
 pub use resumed::SentStream;
 pub use words::{Change, Channel, ConnectionEvent, Fault, NewLine, Polled};
 
@@ -57,6 +60,11 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// The address that clients send to.
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
     /// A new certificate, for connections at this address that tell this time of day.
     pub fn new(public: SocketAddr, clock: Clock) -> Self {
         let crypto = Arc::new(handshake::crypto_provider());
@@ -92,8 +100,14 @@ pub struct Connection {
     handshake: Handshake,
     /// Of how many handshakes the keys were used.
     handshakes: u32,
-    /// Where the stack sends to.
-    destination: Option<SocketAddr>,
+    /// The address of the node over which the client is reached until it has found this one.
+    via: Option<SocketAddr>,
+    /// How many nodes its ICE session has had before this one.
+    moves: u8,
+    /// As its last description said.
+    client_ufrag: Option<String>,
+    /// Where the stack sends to, and by which address.
+    path: Option<Path>,
     /// When the stack has something to do; none: it was changed.
     stack_due: Option<Instant>,
     statistics: statistics::Statistics,
@@ -102,8 +116,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection with these ICE credentials (RFC 8445 section 5.3: a ufrag of at least 4, a password of at least 22 characters).
-    pub fn new(stack: &Stack, now: Instant, ufrag: String, password: String) -> Result<Self, Fault> {
+    /// A connection with this ICE session.
+    pub fn new(stack: &Stack, now: Instant, session: Session) -> Result<Self, Fault> {
+        let Session { ufrag, password, from } = session;
+        let moves = from.map_or(0, |former| former.moves);
+        handshake::make_next(from.is_some());
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .set_ice_lite(true)
@@ -119,8 +136,11 @@ impl Connection {
             .enable_vp9(true)
             .enable_av1(true)
             .build(now);
-        let candidate = Candidate::host(stack.public, "udp").map_err(RtcError::Ice)?;
-        rtc.add_local_candidate(candidate);
+        rtc.add_local_candidate(candidate(stack.public, moves)?);
+        let via = from.map(|former| former.via).filter(|via| *via != stack.public);
+        if let Some(via) = via {
+            rtc.add_local_candidate(candidate(via, moves.saturating_sub(1))?);
+        }
         let ssrc = *rtc.direct_api().new_ssrc();
         Ok(Self {
             rtc,
@@ -132,7 +152,10 @@ impl Connection {
             egress: Egress::new(now, stack.clock, ssrc),
             handshake: Handshake::of_last_made().unwrap_or_default(),
             handshakes: 0,
-            destination: None,
+            via,
+            moves,
+            client_ufrag: None,
+            path: None,
             stack_due: None,
             statistics: statistics::Statistics::default(),
             immediate_timeouts: 0,
@@ -145,17 +168,24 @@ impl Connection {
         self.rtc.direct_api().local_ice_credentials().ufrag
     }
 
-    /// Whether a datagram is from this connection's peer. STUN is checked against the ICE password.
-    pub fn accepts(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> bool {
+    /// Whether a datagram is from this connection's peer; it came to the shard's address or `by` another. STUN is checked against the ICE password.
+    pub fn accepts(&mut self, now: Instant, by: Option<SocketAddr>, source: SocketAddr, datagram: &[u8]) -> bool {
         self.expect_checks(datagram);
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.public, datagram) else {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, by.unwrap_or(self.public), datagram) else {
             return false;
         };
         self.rtc.accepts(&Input::Receive(now, receive))
     }
 
-    /// Takes a datagram. `Ok(false)`: it is none that a connection can take.
-    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<bool, Fault> {
+    /// Takes a datagram that came to the shard's address or `by` another. `Ok(false)`: it is none that a connection can take.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        by: Option<SocketAddr>,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<bool, Fault> {
+        let by = by.unwrap_or(self.public);
         let protocol = stun::classify(datagram);
         if protocol == stun::Protocol::Rtp && rtp::is_rtcp(datagram) {
             self.take_keys();
@@ -165,19 +195,19 @@ impl Connection {
                 Handled::Refused | Handled::InPart => {}
             }
         }
-        let Ok(receive) = Receive::new(Protocol::Udp, source, self.public, datagram) else {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, by, datagram) else {
             return Ok(false);
         };
         self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))?;
-        if protocol == stun::Protocol::Stun && self.destination.is_some_and(|before| before != source) {
-            self.ask_for_destination()?;
+        if protocol == stun::Protocol::Stun && self.path.is_some_and(|path| path != Path { by, to: source }) {
+            self.ask_for_path()?;
         }
         Ok(true)
     }
 
     /// The stack does not tell where it sends to, and a check from elsewhere may have changed it: it is made to send something, of which
     /// the peer takes no notice (RFC 4585 section 6.4: what an application does not know it ignores).
-    fn ask_for_destination(&mut self) -> Result<(), Fault> {
+    fn ask_for_path(&mut self) -> Result<(), Fault> {
         self.guard(|rtc| {
             let mut api = rtc.direct_api();
             let ssrc = api.new_ssrc();
@@ -301,8 +331,8 @@ impl Connection {
             }
             while let Some(bytes) = self.egress.poll() {
                 // Before there is a path, there is nobody to send to.
-                if let Some(to) = self.destination {
-                    return Ok(Polled::Datagram { to, bytes });
+                if let Some(path) = self.path {
+                    return Ok(self.datagram(path, bytes));
                 }
             }
             let due = self.stack_due.into_iter().chain(self.egress.next_due()).min();
@@ -314,13 +344,14 @@ impl Connection {
     fn poll_stack(&mut self, now: Instant) -> Result<Option<Polled>, Fault> {
         match self.guard(Rtc::poll_output)? {
             Output::Transmit(transmit) => {
-                if stun::classify(&transmit.contents) != stun::Protocol::Stun {
-                    self.destination = Some(transmit.destination);
-                }
-                return Ok(Some(Polled::Datagram {
+                let path = Path {
+                    by: transmit.source,
                     to: transmit.destination,
-                    bytes: transmit.contents.into(),
-                }));
+                };
+                if stun::classify(&transmit.contents) != stun::Protocol::Stun {
+                    self.path = Some(path);
+                }
+                return Ok(Some(self.datagram(path, transmit.contents.into())));
             }
             Output::Event(event) => {
                 if self.statistics.observe(&event) {

@@ -4,16 +4,19 @@
 //! connection's ufrag and proves its ICE password, so nothing is sent to, or taken from, an address that has not. RTP from any other
 //! address finds its stream by its SSRC, and is then checked with that stream's key.
 
+mod tunneled;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{Agreed, Target};
+use signalbox_protocol::tunnel::{Token, Tunnel};
 use slab::Slab;
 
 use crate::budget::Budget;
-use crate::connection::{Connection, Fault, Stack};
+use crate::connection::{Connection, Fault, Former, Session, Stack};
 use crate::data::Delivery;
 use crate::ids::Ids;
 use crate::packet::{Mid, OutgoingStream};
@@ -21,6 +24,9 @@ use crate::rtp;
 use crate::srtp::endpoint::{Endpoint, Stream};
 use crate::stun;
 use crate::transport::Transport;
+use crate::tunnels::{Nomination, Tunnels};
+
+pub use tunneled::Via;
 
 /// Addresses that one connection may use at a time (a client checks from each of its interfaces); the oldest is forgotten first.
 const MAX_ADDRESSES: usize = 8;
@@ -52,6 +58,10 @@ pub struct Entry {
     pub last_heard: Option<Instant>,
     /// Its owner was told that the move here does not get on.
     pub is_stalled: bool,
+    /// The way to the client over the node that it was at before; none: there is none.
+    pub via: Option<Via>,
+    /// Where the client was nominated last.
+    nomination: Option<Nomination>,
     ufrag: String,
     addresses: Vec<SocketAddr>,
     packets: Budget,
@@ -99,6 +109,9 @@ pub struct Connections {
     by_ufrag: HashMap<String, Key>,
     by_address: HashMap<SocketAddr, Key>,
     by_ssrc: HashMap<u32, (Key, Stream)>,
+    by_token: HashMap<Token, Key>,
+    /// The ways of clients that have yet to find the next node.
+    pub tunnels: Tunnels,
     dirty: Vec<Key>,
     timers: BTreeSet<(Instant, Key)>,
 }
@@ -113,28 +126,55 @@ impl Connections {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_ssrc: HashMap::new(),
+            by_token: HashMap::new(),
+            tunnels: Tunnels::default(),
             dirty: Vec::new(),
             timers: BTreeSet::new(),
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection, with the ICE session that a tunnel leads to if there is one.
     pub fn open(
         &mut self,
         now: Instant,
         ids: &mut Ids,
-        room: usize,
-        participant: ParticipantId,
+        (room, participant): (usize, ParticipantId),
         target: Target,
+        tunnel: Option<&Tunnel>,
     ) -> Result<Key, Fault> {
-        let mut ufrag = ids.ufrag();
-        while self.by_ufrag.contains_key(&ufrag) {
-            ufrag = ids.ufrag();
-        }
-        let connection = Connection::new(&self.stack, now, ufrag.clone(), ids.password())?;
-        let transport = Transport::Peer(connection);
+        let session = match tunnel.filter(|tunnel| self.can_use(tunnel)) {
+            Some(tunnel) => Session {
+                ufrag: tunnel.ufrag.clone(),
+                password: tunnel.password.clone(),
+                from: Some(Former {
+                    via: tunnel.via,
+                    moves: tunnel.moves,
+                }),
+            },
+            None => {
+                let mut ufrag = ids.ufrag();
+                while self.by_ufrag.contains_key(&ufrag) {
+                    ufrag = ids.ufrag();
+                }
+                Session {
+                    ufrag,
+                    password: ids.password(),
+                    from: None,
+                }
+            }
+        };
+        let (ufrag, is_tunneled) = (session.ufrag.clone(), session.from.is_some());
+        let transport = Transport::Peer(Connection::new(&self.stack, now, session)?);
         let key = self.insert(now, transport, room, participant, target, ufrag.clone());
         self.by_ufrag.insert(ufrag, key);
+        if let (Some(tunnel), Some(entry), true) = (tunnel, self.entries.get_mut(key), is_tunneled) {
+            entry.via = Some(Via {
+                node: tunnel.via,
+                token: tunnel.token,
+                is_open: false,
+            });
+            self.by_token.insert(tunnel.token, key);
+        }
         Ok(key)
     }
 
@@ -144,12 +184,12 @@ impl Connections {
         &mut self,
         now: Instant,
         ids: &mut Ids,
-        room: usize,
-        participant: ParticipantId,
+        owner: (usize, ParticipantId),
         agreed: &Agreed,
         channels: &[(Delivery, u16)],
+        tunnel: Option<&Tunnel>,
     ) -> Result<(Key, String), Fault> {
-        let key = self.open(now, ids, room, participant, Target::Subscriber)?;
+        let key = self.open(now, ids, owner, Target::Subscriber, tunnel)?;
         let taken = match self.change(key).and_then(|entry| entry.transport.peer_mut()) {
             Some(connection) => connection.take_up(agreed, channels),
             None => Err(Fault::Panicked),
@@ -192,6 +232,8 @@ impl Connections {
             first_heard: None,
             last_heard: None,
             is_stalled: false,
+            via: None,
+            nomination: None,
             ufrag,
             addresses: Vec::new(),
             packets: Budget::new(self.packets_per_second, PACKETS_SAVED),
@@ -231,6 +273,10 @@ impl Connections {
             return;
         };
         self.by_ufrag.remove(&entry.ufrag);
+        self.tunnels.let_go(key);
+        if let Some(via) = entry.via {
+            self.by_token.remove(&via.token);
+        }
         for address in entry.addresses {
             self.by_address.remove(&address);
         }
@@ -298,8 +344,17 @@ impl Connections {
             return Route::BadStun;
         };
         let connection = entry.transport.peer_mut();
-        if !connection.is_some_and(|connection| connection.accepts(now, source, datagram)) {
+        if !connection.is_some_and(|connection| connection.accepts(now, None, source, datagram)) {
             return Route::BadStun;
+        }
+        if stun::nominates(datagram) {
+            let nomination = entry.nomination.get_or_insert_with(|| Nomination {
+                client: source,
+                check: Vec::new(),
+            });
+            nomination.client = source;
+            nomination.check.clear();
+            nomination.check.extend_from_slice(datagram);
         }
         if bound != Some(key) {
             if let Some(other) = bound.and_then(|other| self.entries.get_mut(other)) {

@@ -134,6 +134,7 @@ impl Room {
         {
             cx.tell_one(id, Event::Connected { target });
         }
+        self.end_quiet(cx, now);
         // Whoever waited for this publisher's pictures, and the pictures that this subscriber waits for.
         for track in self.tracks.values_mut() {
             let is_source = track.encodings().iter().any(|encoding| encoding.source == key);

@@ -57,6 +57,13 @@ impl Ids {
         bytes
     }
 
+    /// As many as a token has.
+    pub fn secret_bytes(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.0.fill(&mut bytes[..]);
+        bytes
+    }
+
     fn text(&mut self, length: usize) -> String {
         (0..length)
             .map(|_| char::from(ALPHABET[self.0.random_range(0..ALPHABET.len())]))

@@ -13,7 +13,7 @@ use crate::connection::{Change, NewLine};
 use crate::connections::Key;
 use crate::packet::Mid;
 use crate::participant::{Outlet, Participant};
-use crate::publish::{likely_source, negotiate, no_participant, refused};
+use crate::publish::{Offered, likely_source, negotiate, no_participant, refused};
 use crate::room::{Context, Room};
 use crate::sdp::ice::{self, Fragment};
 use crate::sdp::{self, Direction, MediaLine};
@@ -64,7 +64,7 @@ impl Room {
         };
         let one_way = sdp::with_direction(offer, direction);
         let id = &participant.info.id;
-        let (key, answer) = negotiate(cx, now, self.key, id, None, &one_way)?;
+        let (key, answer) = negotiate(cx, now, self.key, id, Offered::New(None), &one_way)?;
         let agreed = match purpose {
             OneOffer::Publish => all_usable(cx, key, &lines),
             OneOffer::Receive if self.reaches(cx, key, &lines) => Ok(()),
@@ -120,7 +120,7 @@ impl Room {
         };
         let key = cx
             .connections
-            .open(now, &mut cx.ids, self.key, id.clone(), Target::Publisher)
+            .open(now, &mut cx.ids, (self.key, id.clone()), Target::Publisher, None)
             .map_err(|fault| refused(&fault))?;
         let connection = cx.connections.change(key).and_then(|entry| entry.transport.peer_mut());
         let (sdp, mids) = match connection.map(|connection| connection.offer(change)) {

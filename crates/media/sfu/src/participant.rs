@@ -8,6 +8,7 @@ use signalbox_protocol::room::{
     ConnectionQuality, Grants, Kind, LayerInfo, ParticipantInfo, PublishTrack, Slot, SlotTrack, Source,
 };
 use signalbox_protocol::srtp::SrtpSession;
+use signalbox_protocol::tunnel::Tunnel;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::allocation::Receiver;
@@ -111,6 +112,8 @@ pub enum Presence {
 /// What a participant had at another node.
 #[derive(Debug, Default)]
 pub struct Kept {
+    /// The way to the client on the connection that it offers.
+    pub tunnel: Option<Tunnel>,
     /// Data channels of the connection that the client offers, by their SCTP streams.
     pub channels: Vec<(Delivery, u16)>,
     /// Streams that the client sends, by m-line.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use signalbox_protocol::control::{Event, Refusal, RefusalReason, Reply, Target, Transports};
 use signalbox_protocol::room::{Kind, LayerInfo, PublishTrack, Source, TrackInfo};
+use signalbox_protocol::tunnel::Tunnel;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -14,6 +15,7 @@ use crate::participant::{MAX_PENDING_TRACKS, Outlet, UnclaimedLine};
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
 use crate::sdp;
+use crate::shard::knock;
 use crate::track::{self, RED, Track};
 
 impl Room {
@@ -28,11 +30,20 @@ impl Room {
         let Some(participant) = self.participants.get_mut(id) else {
             return Err(no_participant());
         };
-        let (key, answer) = negotiate(cx, now, self.key, id, participant.publisher, offer)?;
+        // A client that has begun ICE anew is not to be found where it was.
+        let tunnel = participant.kept.tunnel.take();
+        let client = sdp::ice::credentials(offer);
+        let tunnel = tunnel.filter(|tunnel| client.is_some_and(|client| client.ufrag == tunnel.client_ufrag));
+        let connection = participant
+            .publisher
+            .map_or(Offered::New(tunnel.as_ref()), Offered::Known);
+        let (key, answer) = negotiate(cx, now, self.key, id, connection, offer)?;
         participant.publisher = Some(key);
+        cx.outputs.extend(knock(&cx.connections, key));
         self.recognize(cx, id, key, offer);
         self.apply_offer(cx, now, id, key, offer);
         self.end_unawaited(cx, now, id);
+        self.tend_cut_over(cx, now);
         Ok(self.with_codecs(key, offer, &answer))
     }
 
@@ -312,13 +323,22 @@ impl Room {
     }
 }
 
+/// The connection that an offer is for.
+#[derive(Clone, Copy)]
+pub enum Offered<'a> {
+    /// One that there is.
+    Known(Key),
+    /// A new one; if there is a way to its client over another node, its ICE session goes on.
+    New(Option<&'a Tunnel>),
+}
+
 /// Answers an offer on a client's connection, which is opened if it has none. An offer that cannot be used changes nothing.
 pub fn negotiate(
     cx: &mut Context,
     now: Instant,
     room: usize,
     id: &ParticipantId,
-    existing: Option<Key>,
+    connection: Offered<'_>,
     offer: &str,
 ) -> Result<(Key, String), Refusal> {
     let lines = sdp::count_media_lines(offer);
@@ -329,26 +349,30 @@ pub fn negotiate(
         );
         return Err(Refusal::new(RefusalReason::Sdp, detail));
     }
-    let key = match existing {
-        Some(key) => key,
-        None => cx
+    let key = match connection {
+        Offered::Known(key) => key,
+        Offered::New(tunnel) => cx
             .connections
-            .open(now, &mut cx.ids, room, id.clone(), Target::Publisher)
+            .open(now, &mut cx.ids, (room, id.clone()), Target::Publisher, tunnel)
             .map_err(|fault| refused(&fault))?,
     };
+    let is_new = matches!(connection, Offered::New(_));
     let Some(connection) = cx.connections.change(key).and_then(|entry| entry.transport.peer_mut()) else {
         return Err(Refusal::new(
             RefusalReason::Invalid,
             "An SRTP participant has no peer connection; join with an SDP offer to have one.",
         ));
     };
+    if is_new {
+        connection.hold_if_moved();
+    }
     match connection.accept_offer(offer) {
         Ok(answer) => {
             cx.connections.refresh_ufrag(key);
             Ok((key, answer))
         }
         Err(fault) => {
-            if existing.is_none() {
+            if is_new {
                 cx.connections.close(key);
             }
             Err(refused(&fault))

@@ -1,41 +1,32 @@
-//! Taking participants up from another node, and letting them go to one.
+//! Taking participants up from another node.
 //!
 //! Whoever was in a room that is lost with its node is *expected* first, so that nobody is seen to leave: it is shown with its tracks, of
 //! which nothing comes yet. When its gateway takes it up it is here again, with its wishes and its subscriptions; its tracks carry media again when its client has
 //! offered. One that is not taken up is absent, and leaves as everyone does who is absent for too long.
 
-use std::collections::HashSet;
+mod checks;
+
 use std::time::Instant;
 
 use signalbox_protocol::control::{
-    ChannelInfo, CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, Resumption, SaidTrack,
-    Target, Transports,
+    CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
 };
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
-use crate::administer::{check_metadata, check_texts};
 use crate::codec::Codec;
 use crate::connections::{Key, NONE};
 use crate::data::Delivery;
 use crate::packet::{Mid, Rid};
-use crate::participant::{Kept, MAX_CHANNELS, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
+use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
 use crate::publish::{no_participant, refused};
 use crate::room::{Context, Room};
 use crate::sdp::{self, MediaLine};
+use crate::shard::knock;
 use crate::track::Track;
 
-/// Tracks of one participant that is expected. Higher: a gateway at fault costs more memory.
-const MAX_EXPECTED_TRACKS: usize = 64;
-
-/// Wishes of one participant: there are as many as tracks in its room.
-const MAX_WANTS: usize = 4_096;
-
-/// m-lines that it receives on: one for each track of its room, and those that carry nothing any more.
-const MAX_LINES: usize = 8_192;
-
-/// Streams of one track: a layer each.
-const MAX_STREAMS: usize = 8;
+pub use checks::check;
+use checks::{check_kept, check_participant, invalid};
 
 impl Room {
     /// Expects those who were in the room at another node. Who is here, or has left since, stays as it is; of who is expected already, what is
@@ -130,6 +121,7 @@ impl Room {
             participant: mut info,
             kept,
             slots,
+            tunnels,
         } = resume;
         let id = info.id.clone();
         if info.identity != join.identity {
@@ -162,6 +154,10 @@ impl Room {
                 .collect()
         };
         check_kept(&kept, slots.len(), cx.limits.media_lines)?;
+        let keeps_ice = !tunnels.is_empty() && tunnels.iter().all(|tunnel| cx.connections.can_use(tunnel));
+        let mut tunnels = if keeps_ice { tunnels } else { Vec::new() };
+        let subscribers = tunnels.iter().position(|tunnel| tunnel.target == Target::Subscriber);
+        let subscribers = subscribers.map(|index| tunnels.swap_remove(index));
         // All that can fail comes first.
         let mut streams = None;
         match (kept.transports, &kept.subscriber) {
@@ -171,10 +167,10 @@ impl Room {
                     .take_up(
                         now,
                         &mut cx.ids,
-                        self.key,
-                        id.clone(),
+                        (self.key, id.clone()),
                         agreed,
                         &channels(Target::Subscriber),
+                        subscribers.as_ref(),
                     )
                     .map_err(|fault| refused(&fault))?;
                 participant.subscriber = Some(key);
@@ -185,7 +181,7 @@ impl Room {
             (Transports::Dual, None) => {
                 let opened = cx
                     .connections
-                    .open(now, &mut cx.ids, self.key, id.clone(), Target::Subscriber);
+                    .open(now, &mut cx.ids, (self.key, id.clone()), Target::Subscriber, None);
                 participant.subscriber = Some(opened.map_err(|fault| refused(&fault))?);
             }
             (Transports::Single, _) => {}
@@ -204,6 +200,7 @@ impl Room {
             })
             .collect();
         participant.kept = Kept {
+            tunnel: tunnels.pop(),
             channels: kept
                 .channels
                 .iter()
@@ -253,9 +250,21 @@ impl Room {
         let srtp = streams.map(|streams| self.open_streams(cx, now, &id, streams));
         self.fill_outlets(cx, now, &id);
         self.refresh_everyones_subscriptions(cx, now);
-        let reply = self.resumed(media, &id, join.attach, srtp)?;
+        let reply = self.resumed(media, &id, join.attach, srtp, keeps_ice)?;
+        if let Some(key) = self
+            .participants
+            .get(&id)
+            .and_then(|participant| participant.subscriber)
+        {
+            cx.outputs.extend(knock(&cx.connections, key));
+        }
         // After the reply.
-        self.repeat_offer(cx, &id);
+        if keeps_ice {
+            self.begin_cut_over(cx, now);
+        } else {
+            self.repeat_offer(cx, &id);
+        }
+        self.tend_cut_over(cx, now);
         self.refresh_subscriptions(cx, now, &id);
         Ok(reply)
     }
@@ -286,6 +295,7 @@ impl Room {
         id: &ParticipantId,
         attach: bool,
         srtp: Option<signalbox_protocol::srtp::SrtpSession>,
+        keeps_ice: bool,
     ) -> Result<Reply, Refusal> {
         let participant = self.participants.get_mut(id).ok_or_else(no_participant)?;
         participant.is_attached |= attach;
@@ -297,6 +307,7 @@ impl Room {
             counter_offer: None,
             ice_session: None,
             srtp,
+            keeps_ice,
         })))
     }
 
@@ -315,14 +326,18 @@ impl Room {
         participant.undecodable.clear();
         let srtp = participant.srtp.as_deref().cloned();
         let connections = participant.connections();
-        let reply = self.resumed(media, id, attach, srtp)?;
+        let mut own = participant.connections().filter_map(|key| cx.connections.get(key));
+        let keeps_ice = participant.kept.tunnel.is_some() || own.any(|entry| entry.via.is_some());
+        let reply = self.resumed(media, id, attach, srtp, keeps_ice)?;
         if attach {
             let up = connections.filter_map(|key| cx.connections.get(key).filter(|entry| entry.is_connected));
             for target in up.map(|entry| entry.target).collect::<Vec<_>>() {
                 cx.tell_one(id, Event::Connected { target });
             }
         }
-        self.repeat_offer(cx, id);
+        if !self.is_held(cx, id) {
+            self.repeat_offer(cx, id);
+        }
         self.refresh_subscriptions(cx, now, id);
         self.repeat_allocation(cx, id);
         Ok(reply)
@@ -394,7 +409,8 @@ impl Room {
         for track in self.tracks.values_mut().filter(|track| track.publisher == *id) {
             let streams = participant.kept.streams.iter();
             let own = streams.filter(|(mid, _)| track.encodings().iter().any(|encoding| encoding.mid == *mid));
-            track.told_streams = own.copied().collect();
+            let own = own.copied().collect();
+            track.know_streams(own);
         }
     }
 
@@ -455,29 +471,6 @@ impl Room {
             self.end_encoding(cx, now, &track, NONE, mid);
         }
     }
-
-    /// It is at another node, where the room is moving to. Those who have not gone there yet go on to see it, and receive nothing more of it.
-    pub fn let_go(&mut self, cx: &mut Context, id: &ParticipantId) {
-        let Some(participant) = self.participants.get_mut(id) else {
-            return;
-        };
-        participant.presence = Presence::Gone;
-        participant.is_attached = false;
-        participant.outlets.clear();
-        participant.channels.clear();
-        participant.negotiation.in_flight = None;
-        let connections = [participant.publisher.take(), participant.subscriber.take()];
-        for track in self.tracks.values_mut() {
-            track.unsubscribe(id);
-            if track.publisher == *id {
-                track.lose_source();
-            }
-        }
-        self.speakers.remove(id);
-        for key in connections.into_iter().flatten() {
-            cx.connections.close(key);
-        }
-    }
 }
 
 /// A track of which nothing comes yet.
@@ -518,84 +511,4 @@ fn outlets(cx: &Context, key: Key, offer: &str) -> Vec<Outlet> {
         })
     });
     lines.collect()
-}
-
-/// Refuses what cannot be expected of a room, which is open or not.
-///
-/// # Errors
-/// Ids or texts that are too long, too many tracks, or what belongs to somebody else.
-pub fn check(open: Option<&Room>, room: &RoomInfo, participants: &[ParticipantInfo]) -> Result<(), Refusal> {
-    check_metadata(&room.metadata)?;
-    if !is_id(&room.id) {
-        return Err(invalid(BAD_ID));
-    }
-    let mut ids = HashSet::new();
-    for participant in participants {
-        let is_first = ids.insert(participant.id.as_str());
-        if !is_first || !participant.tracks.iter().all(|track| ids.insert(track.id.as_str())) {
-            return Err(invalid("A participant or a track is named twice."));
-        }
-        match open {
-            Some(open) => check_participant(open, participant)?,
-            None => check_alone(participant)?,
-        }
-    }
-    Ok(())
-}
-
-fn check_participant(room: &Room, info: &ParticipantInfo) -> Result<(), Refusal> {
-    check_alone(info)?;
-    let publisher = |track: &TrackInfo| room.publisher_of(&track.id);
-    let mut publishers = info.tracks.iter().filter_map(publisher);
-    if publishers.any(|publisher| publisher != info.id) {
-        return Err(invalid("A track of the participant is published by somebody else."));
-    }
-    Ok(())
-}
-
-/// Refuses what no node can have told of a participant.
-fn check_kept(kept: &Resumption, slots: usize, max_slots: usize) -> Result<(), Refusal> {
-    let is_channel = |channel: &ChannelInfo| channel.id != u16::MAX;
-    if kept.channels.len() > MAX_CHANNELS || !kept.channels.iter().all(is_channel) {
-        return Err(invalid(
-            "The data channels to resume are too many, or have SCTP streams that they cannot have.",
-        ));
-    }
-    let is_track = |said: &SaidTrack| is_id(said.id.as_str()) && said.streams.len() <= MAX_STREAMS;
-    if kept.tracks.len() > MAX_EXPECTED_TRACKS + MAX_PENDING_TRACKS || !kept.tracks.iter().all(is_track) {
-        return Err(invalid(
-            "The tracks to resume are too many, or have ids or streams that they cannot have.",
-        ));
-    }
-    let lines = kept.subscriber.as_ref().map_or(0, |agreed| {
-        sdp::count_media_lines(&agreed.offer).max(sdp::count_media_lines(&agreed.answer))
-    });
-    if lines > MAX_LINES || kept.wants.len() > MAX_WANTS || slots > max_slots {
-        return Err(invalid(
-            "There are more m-lines or wishes to resume than there can have been.",
-        ));
-    }
-    Ok(())
-}
-
-fn check_alone(info: &ParticipantInfo) -> Result<(), Refusal> {
-    check_texts(info)?;
-    if !is_id(info.id.as_str()) || !info.tracks.iter().all(|track| is_id(track.id.as_str())) {
-        return Err(invalid(BAD_ID));
-    }
-    if info.tracks.len() > MAX_EXPECTED_TRACKS {
-        let detail = format!("A participant has at most {MAX_EXPECTED_TRACKS} tracks.");
-        return Err(invalid(detail));
-    }
-    Ok(())
-}
-
-const BAD_ID: &str = "The ids of rooms, participants and tracks have 1 to 64 bytes.";
-
-fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len())
-}
-
-fn invalid(detail: impl Into<String>) -> Refusal {
-    Refusal::new(RefusalReason::Invalid, detail)
 }

@@ -38,6 +38,8 @@ pub struct Context {
     pub limits: Limits,
     /// The time of day.
     pub clock: Clock,
+    /// When a room has waited long enough for those who come over.
+    pub cut_over_due: Option<Instant>,
 }
 
 impl Context {
@@ -84,6 +86,10 @@ pub struct Room {
     pub empty_since: Option<Instant>,
     /// Whether [`Output::RoomEmpty`] was put out.
     pub is_reported_empty: bool,
+    /// Until when those who come over from another node wait for each other; none: they do not.
+    pub cut_over: Option<Instant>,
+    /// Those who came over so are not all connected yet, and key frames are put off for them.
+    pub is_quiet: bool,
 }
 
 impl Room {
@@ -114,6 +120,8 @@ impl Room {
             departed: VecDeque::new(),
             empty_since: Some(now),
             is_reported_empty: false,
+            cut_over: None,
+            is_quiet: false,
         }
     }
 

@@ -3,6 +3,8 @@
 pub mod ice;
 pub mod resumed;
 
+use std::net::SocketAddr;
+
 use signalbox_protocol::room::Kind;
 
 /// An audio or video m-line.
@@ -175,6 +177,21 @@ pub fn with_codecs_only(offer: &str, media_types: &[&str]) -> String {
 /// Our offer, so that the client's answer leaves us the DTLS client; see [`with_passive_client`].
 pub fn with_active_server(offer: &str) -> String {
     offer.replace("a=setup:actpass", "a=setup:active")
+}
+
+/// A description without one of the addresses that it names.
+pub fn without_candidate(description: &str, address: SocketAddr) -> String {
+    let is_it = |line: &str| {
+        let mut words = line
+            .strip_prefix("a=candidate:")
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .skip(4);
+        let (ip, port) = (words.next(), words.next());
+        ip.and_then(|ip| ip.parse().ok()) == Some(address.ip())
+            && port.and_then(|port| port.parse().ok()) == Some(address.port())
+    };
+    description.split_inclusive('\n').filter(|line| !is_it(line)).collect()
 }
 
 /// Our answer with each m-line's payload types in the offer's order, but with those of the preferred codec first, if `preferred`

@@ -1,32 +1,37 @@
 //! One shard: every room of one UDP port.
 
+mod admission;
+mod tunneled;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::control::{
-    CloseReason, Command, Event, Join, Refusal, RefusalReason, Reply, RoomCommand, Transports,
+    CloseReason, Command, Event, Refusal, RefusalReason, Reply, RoomCommand, Transports,
 };
-use signalbox_protocol::room::{MediaAddress, ParticipantInfo, RoomInfo};
+use signalbox_protocol::room::MediaAddress;
+use signalbox_protocol::tunnel::MARK;
 use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName};
 use slab::Slab;
 
 use crate::allocation;
 use crate::api::{Output, ShardConfig, ShardStats};
 use crate::clock::Clock;
-use crate::connection::{ConnectionEvent, Fault, Polled, Stack};
+use crate::connection::{Connection, ConnectionEvent, Fault, Polled, Stack};
 use crate::connections::{Connections, Key, Route};
 use crate::ids::Ids;
 use crate::participant::Presence;
 use crate::publish::no_participant;
 use crate::quality;
-use crate::resume;
 use crate::room::{Context, Room};
 use crate::speakers;
 use crate::srtp::Refused;
 use crate::srtp::endpoint::Stream;
 use crate::stun::{self, Protocol};
 use crate::transport::Transport;
+pub use tunneled::knock;
+use tunneled::through;
 
 /// The longest datagram that is looked at, in bytes; longer ones are counted and dropped. Higher: a forwarded packet, with what is
 /// added to it, may not fit into a path's MTU of 1500 bytes.
@@ -58,6 +63,7 @@ impl Shard {
             stats: ShardStats::default(),
             limits: config.limits,
             clock,
+            cut_over_due: None,
         };
         Self {
             config,
@@ -76,6 +82,9 @@ impl Shard {
         let stats = &mut self.cx.stats;
         stats.datagrams_in += 1;
         stats.bytes_in += datagram.len() as u64;
+        if datagram.first() == Some(&MARK) {
+            return self.handle_tunneled(now, source, datagram);
+        }
         if datagram.len() > MAX_DATAGRAM_BYTES {
             stats.dropped_oversize += 1;
             return;
@@ -85,6 +94,9 @@ impl Shard {
             stats.dropped_garbage += 1;
             return;
         }
+        if !self.cx.connections.tunnels.is_empty() && self.pass_on(now, source, datagram) {
+            return;
+        }
         let key = match self.cx.connections.route(now, source, datagram, protocol) {
             Route::To(key) => key,
             Route::BadStun => return self.cx.stats.dropped_stun += 1,
@@ -92,8 +104,14 @@ impl Shard {
             Route::UnknownSsrc => return self.cx.stats.dropped_ssrc += 1,
             Route::Stream(key, stream) => return self.handle_srtp(now, source, datagram, key, stream),
         };
+        self.handle_of(now, key, None, source, datagram);
+    }
+
+    /// Takes a datagram of a connection's client, which came to the shard's address or `by` another.
+    fn handle_of(&mut self, now: Instant, key: Key, by: Option<SocketAddr>, source: SocketAddr, datagram: &[u8]) {
         // STUN has been authenticated by now, which is most of what it costs, and keeps the connection up.
-        if protocol != Protocol::Stun && !self.cx.connections.may_send(now, key) {
+        let is_stun = stun::classify(datagram) == Protocol::Stun;
+        if !is_stun && !self.cx.connections.may_send(now, key) {
             return self.cx.stats.dropped_flood += 1;
         }
         if self.cx.connections.take_dirty(key) {
@@ -102,9 +120,11 @@ impl Shard {
         let Some(entry) = self.cx.connections.change(key) else {
             return;
         };
-        entry.first_heard.get_or_insert(now);
+        if !entry.transport.peer().is_some_and(Connection::is_held) {
+            entry.first_heard.get_or_insert(now);
+        }
         entry.last_heard = Some(now);
-        match entry.transport.handle_datagram(now, source, datagram) {
+        match entry.transport.handle_datagram(now, by, source, datagram) {
             Ok(true) => {
                 self.cx.connections.take_dirty(key);
                 self.poll_connection(now, key);
@@ -140,65 +160,6 @@ impl Shard {
             Err(Refused::Replayed) => stats.dropped_replayed += 1,
             Err(Refused::PayloadType) => stats.dropped_payload_type += 1,
         }
-    }
-
-    /// Opens a room in this generation, or finds it open. The caller has checked the ticket.
-    pub fn handle_open(&mut self, now: Instant, room: &RoomName, generation: Generation) -> Result<Reply, Refusal> {
-        self.open(now, room, generation);
-        Ok(Reply::Opened {
-            media: media_address(&self.config, generation),
-        })
-    }
-
-    /// Admits a participant to a room, which is opened in this generation if it is not open. The caller has checked the ticket.
-    pub fn handle_join(&mut self, now: Instant, generation: Generation, join: Join) -> Result<Reply, Refusal> {
-        // Who was expected has its place already.
-        let resumed = join.resume.as_ref().map(|resume| &resume.participant.id);
-        let is_known = resumed.is_some_and(|id| self.rooms.iter().any(|(_, room)| room.participants.contains_key(id)));
-        if self.present() >= self.config.limits.participants && !is_known {
-            return Err(full());
-        }
-        let (now_ms, media) = (self.unix_ms(now), media_address(&self.config, generation));
-        let key = self.open(now, &join.room, generation);
-        match self.rooms.get_mut(key) {
-            Some(room) => room.join(&mut self.cx, now, now_ms, media, join),
-            None => Err(no_participant()),
-        }
-    }
-
-    /// Opens a room that was lost with its node, or finds it open, and expects those who were in it. The caller has checked the ticket.
-    pub fn handle_expect(
-        &mut self,
-        now: Instant,
-        generation: Generation,
-        room: RoomInfo,
-        participants: Vec<ParticipantInfo>,
-    ) -> Result<Reply, Refusal> {
-        let known = self.keys.get(&room.name).and_then(|key| self.rooms.get(*key));
-        let is_new = known.is_none();
-        let mut news = participants.iter();
-        let is_news = |info: &&ParticipantInfo| known.is_none_or(|room| !room.participants.contains_key(&info.id));
-        let news = news.by_ref().filter(is_news).count();
-        if news > 0 && self.present() + news > self.config.limits.participants {
-            return Err(full());
-        }
-        resume::check(known, &room, &participants)?;
-        let key = self.open(now, &room.name, generation);
-        if let Some(opened) = self.rooms.get_mut(key) {
-            if is_new {
-                opened.id.clone_from(&room.id);
-                opened.created_at_ms = room.created_at_ms;
-            }
-            opened.expect(&mut self.cx, now, &room, participants);
-        }
-        Ok(Reply::Opened {
-            media: media_address(&self.config, generation),
-        })
-    }
-
-    /// How many participants are in its rooms.
-    fn present(&self) -> usize {
-        self.rooms.iter().map(|(_, room)| room.present()).sum()
     }
 
     /// Tells everyone in a room whose gateway listens.
@@ -263,6 +224,7 @@ impl Shard {
         for id in ids {
             room.remove(&mut self.cx, now, &id, reason);
         }
+        self.cx.connections.tunnels.close(room.key);
     }
 
     /// Closes every room.
@@ -275,6 +237,12 @@ impl Shard {
 
     /// Does what is due. Call it when [`Shard::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.cx.cut_over_due.is_some_and(|due| due <= now) {
+            for (_, room) in &mut self.rooms {
+                room.tend_cut_over(&mut self.cx, now);
+            }
+            self.cx.cut_over_due = self.rooms.iter().filter_map(|(_, room)| room.cut_over).min();
+        }
         if now >= self.next_allocation {
             self.next_allocation = now + allocation::TICK;
             for (_, room) in &mut self.rooms {
@@ -285,6 +253,7 @@ impl Shard {
             return;
         }
         self.next_tick = now + speakers::INTERVAL;
+        self.cx.connections.tunnels.expire(now);
         let rates_qualities = now >= self.next_rating;
         if rates_qualities {
             self.next_rating = now + quality::INTERVAL;
@@ -338,7 +307,8 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`]; `None`: not before the next `handle_*`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let tick = (!self.rooms.is_empty()).then_some(self.next_tick.min(self.next_allocation));
-        tick.into_iter().chain(self.cx.connections.next_due()).min()
+        let due = tick.into_iter().chain(self.cx.connections.next_due());
+        due.chain(self.cx.cut_over_due).min()
     }
 
     /// Counters and gauges.
@@ -368,6 +338,18 @@ impl Shard {
         room.map_or(0, Room::present)
     }
 
+    /// Whether what a participant's client asked is to be answered when everyone who comes over from another node does.
+    pub fn is_held(&self, room: &RoomName, participant: &ParticipantId) -> bool {
+        let room = self.keys.get(room).and_then(|key| self.rooms.get(*key));
+        room.is_some_and(|room| room.is_held(&self.cx, participant))
+    }
+
+    /// Whether clients of a room that has moved still use the way over this shard.
+    pub fn is_passed_through(&self, room: &RoomName) -> bool {
+        let room = self.keys.get(room);
+        room.is_some_and(|room| self.cx.connections.tunnels.are_used(*room))
+    }
+
     /// Makes a participant's connection panic.
     #[cfg(test)]
     pub(crate) fn panic_in(&mut self, participant: &ParticipantId) {
@@ -384,29 +366,18 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, now: Instant, name: &RoomName, generation: Generation) -> usize {
-        if let Some(key) = self.keys.get(name) {
-            return *key;
-        }
-        if self.rooms.is_empty() {
-            self.next_tick = now;
-            self.next_allocation = now;
-        }
-        let (id, now_ms) = (self.cx.ids.room(), self.unix_ms(now));
-        let entry = self.rooms.vacant_entry();
-        let key = entry.key();
-        let limits = &self.config.limits;
-        entry.insert(Room::new(key, name.clone(), id, generation, now_ms, now, limits));
-        self.keys.insert(name.clone(), key);
-        key
-    }
-
     fn poll_connection(&mut self, now: Instant, key: Key) {
         while let Some(entry) = self.cx.connections.polled(key) {
             let polled = entry.transport.poll(now);
             entry.is_connected |= matches!(polled, Ok(Polled::Event(ConnectionEvent::Connected)));
             match polled {
-                Ok(Polled::Datagram { to, bytes }) => self.cx.outputs.push_back(Output::Datagram { to, bytes }),
+                Ok(Polled::Datagram { by, to, bytes }) => {
+                    let output = match entry.via.filter(|via| by == Some(via.node)) {
+                        Some(via) => through(&via, to, &bytes),
+                        None => Output::Datagram { to, bytes },
+                    };
+                    self.cx.outputs.push_back(output);
+                }
                 Ok(Polled::Event(event)) => {
                     let (room, participant) = (entry.room, entry.participant.clone());
                     if let Some(room) = self.rooms.get_mut(room) {
@@ -451,10 +422,6 @@ fn media_address(config: &ShardConfig, generation: Generation) -> MediaAddress {
         node: config.node,
         generation,
     }
-}
-
-fn full() -> Refusal {
-    Refusal::new(RefusalReason::Full, "This shard takes no more participants.")
 }
 
 /// Removes who has had neither signaling nor media for too long.

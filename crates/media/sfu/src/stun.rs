@@ -28,6 +28,7 @@ pub fn classify(datagram: &[u8]) -> Protocol {
 const STUN_HEADER_BYTES: usize = 20;
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const ATTRIBUTE_USERNAME: u16 = 0x0006;
+const ATTRIBUTE_USE_CANDIDATE: u16 = 0x0025;
 
 /// The receiver's ICE ufrag in a STUN request's USERNAME, `receiver:sender` (RFC 8445 section 7.2.2). `None`: the message is
 /// truncated, not STUN, or has no such attribute.
@@ -40,7 +41,18 @@ pub fn remote_ufrag(datagram: &[u8]) -> Option<&str> {
     ufrags(datagram).map(|(_, remote)| remote)
 }
 
+/// Whether a STUN request nominates the path that it takes (RFC 8445 section 7.1.2).
+pub fn nominates(datagram: &[u8]) -> bool {
+    attribute(datagram, ATTRIBUTE_USE_CANDIDATE).is_some()
+}
+
 fn ufrags(datagram: &[u8]) -> Option<(&str, &str)> {
+    let username = attribute(datagram, ATTRIBUTE_USERNAME)?;
+    std::str::from_utf8(username).ok()?.split_once(':')
+}
+
+/// The first attribute of a type.
+fn attribute(datagram: &[u8], wanted: u16) -> Option<&[u8]> {
     let (header, mut attributes) = datagram.split_at_checked(STUN_HEADER_BYTES)?;
     if header.get(4..8)? != MAGIC_COOKIE {
         return None;
@@ -53,9 +65,8 @@ fn ufrags(datagram: &[u8]) -> Option<(&str, &str)> {
         let kind = u16::from_be_bytes([head[0], head[1]]);
         let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
         let value = rest.get(..length)?;
-        if kind == ATTRIBUTE_USERNAME {
-            let username = std::str::from_utf8(value).ok()?;
-            return username.split_once(':');
+        if kind == wanted {
+            return Some(value);
         }
         attributes = rest.get(length.next_multiple_of(4)..)?;
     }
@@ -86,6 +97,17 @@ mod tests {
         assert_eq!(classify(&message), Protocol::Stun);
         assert_eq!(local_ufrag(&message), Some("server"));
         assert_eq!(remote_ufrag(&message), Some("client"));
+    }
+
+    #[test]
+    fn a_nomination_is_told_from_another_check() {
+        let mut message = request("server:client");
+        assert!(!nominates(&message));
+        message.extend([0, 0x25, 0, 0]);
+        let length = (message.len() - STUN_HEADER_BYTES) as u16;
+        message[2..4].copy_from_slice(&length.to_be_bytes());
+        assert!(nominates(&message));
+        assert!(!nominates(&message[..message.len() - 1]));
     }
 
     #[test]

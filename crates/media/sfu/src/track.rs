@@ -50,6 +50,8 @@ pub struct Track {
     pub backup: Option<Codec>,
     /// The streams that its publisher's gateway was told of last.
     pub told_streams: Vec<(Mid, SentStream)>,
+    /// No key frame is asked for until then.
+    pub quiet_until: Option<Instant>,
     /// Who gets it.
     pub subscriptions: Vec<Subscription>,
     encodings: Vec<Encoding>,
@@ -76,6 +78,7 @@ impl Track {
             is_redundant: false,
             backup: None,
             told_streams: Vec::new(),
+            quiet_until: None,
             subscriptions: Vec::new(),
             encodings,
             is_unsettled: false,
@@ -148,6 +151,19 @@ impl Track {
         self.info.mid = mid.as_str().to_owned();
     }
 
+    /// Its streams are those that came of it at another node: of those a key frame can be asked for before anything has come.
+    pub fn know_streams(&mut self, known: Vec<(Mid, SentStream)>) {
+        for (mid, (rid, ..)) in &known {
+            if let Some(encoding) = self.encodings.iter_mut().find(|encoding| encoding.mid == *mid) {
+                let known = encoding.stream(*rid);
+                if let Some(stream) = known.and_then(|(place, _)| encoding.streams.get_mut(place)) {
+                    stream.is_from_elsewhere = true;
+                }
+            }
+        }
+        self.told_streams = known;
+    }
+
     /// Nothing more comes from its publisher here.
     pub fn lose_source(&mut self) {
         for encoding in &mut self.encodings {
@@ -211,6 +227,7 @@ impl Track {
         let Some((place, is_new)) = encoding.stream(packet.rid) else {
             return 0;
         };
+        let is_first = encoding.streams.len() == 1;
         let Some(stream) = encoding.streams.get_mut(place) else {
             return 0;
         };
@@ -229,6 +246,7 @@ impl Track {
             return 0;
         }
         let frame = stream.reader.read(packet);
+        stream.is_from_elsewhere &= !frame.as_ref().is_some_and(|frame| frame.is_key);
         let is_new_layer = frame
             .as_ref()
             .is_some_and(|frame| stream.measure(now, frame, packet.payload.len()));
@@ -241,7 +259,8 @@ impl Track {
             may_begin: stream.may_begin_at(packet.sequence),
         };
         for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
-            if is_new {
+            // Whoever waits for the first one that comes waits for this.
+            if is_new && !is_first {
                 subscription.shift(place);
             }
             // What the source was before has no more frames to offer.

@@ -154,10 +154,17 @@ impl Transport {
         }
     }
 
-    /// Takes a datagram from an address that is bound to a peer connection. `Ok(false)`: it is none that one can take.
-    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Result<bool, Fault> {
+    /// Takes a datagram from an address that is bound to a peer connection, which came to the shard's address or `by` another.
+    /// `Ok(false)`: it is none that one can take.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        by: Option<SocketAddr>,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<bool, Fault> {
         match self {
-            Self::Peer(connection) => connection.handle_datagram(now, source, datagram),
+            Self::Peer(connection) => connection.handle_datagram(now, by, source, datagram),
             Self::Srtp(_) => Ok(false),
         }
     }

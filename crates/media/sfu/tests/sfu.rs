@@ -11,6 +11,7 @@ mod sfu {
     pub mod screen;
     pub mod srtp_client;
     pub mod srtp_streams;
+    mod tunnels;
     pub mod world;
 
     mod administration;

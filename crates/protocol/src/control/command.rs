@@ -97,6 +97,9 @@ pub enum Command {
     },
     /// Leave the room.
     Leave,
+    /// It is about to be taken up at another node ([`Event::Moving`](super::Event::Moving)): its connections go on to be served here, and whoever has their tunnels
+    /// gets what comes from the client as well. Answered with [`Reply::Tunnels`](super::Reply::Tunnels).
+    OpenTunnels,
     /// It has been taken up at another node ([`Event::Moving`](super::Event::Moving)): forget it here, and tell nobody.
     Moved,
 }

@@ -126,6 +126,9 @@ pub struct Joined {
     /// The answer to [`Join::srtp`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srtp: Option<SrtpSession>,
+    /// To [`Resume::tunnels`](super::Resume::tunnels): all of them are used, so that the client's ICE sessions go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_ice: bool,
 }
 
 /// An offer of the node for a client whose own offer does not fit what is published, to be answered with [`Command::Answer`](super::Command::Answer).

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Preference, Target, Transports};
 use crate::TrackId;
 use crate::room::{ParticipantInfo, PublishTrack, Slot};
+use crate::tunnel::Tunnel;
 
 /// What a gateway keeps of a participant for its next node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +139,9 @@ pub struct Resume {
     /// With [`Transports::Single`], its slots and what they carried.
     #[serde(default)]
     pub slots: Vec<Slot>,
+    /// If the node that it was at is still there: the ways to its client over that node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<Tunnel>,
 }
 
 impl Resumption {

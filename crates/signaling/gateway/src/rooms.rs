@@ -410,6 +410,7 @@ pub(crate) fn unexpected(reply: &Reply) -> ApiError {
         Reply::Room { .. } => "room",
         Reply::Participant { .. } => "participant",
         Reply::IceRestarted { .. } => "ice_restarted",
+        Reply::Tunnels { .. } => "tunnels",
         Reply::Done => "done",
     };
     tracing::error!(reply = kind, "a media node's reply does not fit the request");

@@ -1,8 +1,8 @@
 //! The keys of a DTLS handshake (RFC 5764): the stack uses them for what arrives, and [`crate::egress`] for what is sent, so a copy is kept
 //! of what the handshake exports.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,16 @@ use crate::keys::{MasterKey, Profile};
 /// costs more. Lower: paths with a longer round trip carry needless copies.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
+/// On a connection that goes on from another node the first flight is sent so often as well, until its client answers. That takes no notice of it
+/// before it has our description, and nobody tells us when. Higher: its media stands still for longer. Lower: more datagrams for nothing.
+const COPY_EVERY: Duration = Duration::from_millis(20);
+
+/// How many such copies are sent.
+const COPIES: u32 = 20;
+
+/// How long the stack waits before it asks again whether a handshake may begin.
+const HELD: Duration = Duration::from_millis(5);
+
 /// How often: for 25 seconds in all, as a client may take long to come.
 const RETRIES: usize = 7;
 
@@ -31,6 +41,7 @@ pub struct Handshake(Arc<Slot>);
 struct Slot {
     /// How many handshakes have exported keys.
     count: AtomicU32,
+    is_held: AtomicBool,
     exported: Mutex<Option<(SrtpProfile, Vec<u8>)>>,
 }
 
@@ -51,12 +62,34 @@ pub struct Exported {
 thread_local! {
     /// That of the last instance that was made on this thread: the stack makes one for each connection, and says nothing of it.
     static LAST_MADE: RefCell<Option<Handshake>> = const { RefCell::new(None) };
+    /// Whether the next instance that is made on this thread is for a connection that goes on from another node.
+    static NEXT_IS_MOVED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says what the next connection is that is made on this thread.
+pub fn make_next(is_moved: bool) {
+    NEXT_IS_MOVED.set(is_moved);
 }
 
 impl Handshake {
     /// That of the connection that was just made on this thread.
     pub fn of_last_made() -> Option<Self> {
         LAST_MADE.with(|last| last.borrow_mut().take())
+    }
+
+    /// Nothing is sent of it until [`Handshake::release`]. To be called before it has begun.
+    pub fn hold(&self) {
+        self.0.is_held.store(true, Ordering::Release);
+    }
+
+    /// It begins now, if it was held.
+    pub fn release(&self) {
+        self.0.is_held.store(false, Ordering::Release);
+    }
+
+    /// Whether it is held.
+    pub fn is_held(&self) -> bool {
+        self.0.is_held.load(Ordering::Acquire)
     }
 
     /// How many handshakes have exported keys.
@@ -110,9 +143,16 @@ impl DtlsProvider for Recorder {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let inner = endpoint(certificate, now, version, mtu)?;
+        let copies = NEXT_IS_MOVED.take().then(|| Copies::new(now));
         let handshake = Handshake::default();
         LAST_MADE.with(|last| *last.borrow_mut() = Some(handshake.clone()));
-        Ok(Box::new(Instance { inner, handshake }))
+        Ok(Box::new(Instance {
+            inner,
+            handshake,
+            waits: None,
+            copies,
+            now,
+        }))
     }
 }
 
@@ -145,6 +185,81 @@ fn endpoint(
 struct Instance {
     inner: Dtls,
     handshake: Handshake,
+    /// Its part in the handshake, as long as that is held.
+    waits: Option<bool>,
+    /// The first flight, as long as the peer may not have taken notice of it; none: that is sent as any other.
+    copies: Option<Copies>,
+    now: Instant,
+}
+
+/// A flight that is sent again and again.
+struct Copies {
+    packets: Vec<Vec<u8>>,
+    /// Those are all.
+    is_whole: bool,
+    /// The next one of them to be sent.
+    place: usize,
+    next: Instant,
+    left: u32,
+}
+
+impl Copies {
+    fn new(now: Instant) -> Self {
+        Self {
+            packets: Vec::new(),
+            is_whole: false,
+            place: 0,
+            next: now,
+            left: COPIES,
+        }
+    }
+
+    /// When there is something to send; none: nothing any more, or yet.
+    fn due(&self) -> Option<Instant> {
+        (self.left > 0 && self.is_whole).then_some(self.next)
+    }
+
+    fn sent(&mut self, packet: &[u8], now: Instant) {
+        if !self.is_whole {
+            self.packets.push(packet.to_vec());
+            self.next = now + COPY_EVERY;
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<&[u8]> {
+        let place = self.place;
+        if self.due()? > now {
+            return None;
+        }
+        self.place += 1;
+        if self.place == self.packets.len() {
+            self.place = 0;
+            self.left -= 1;
+            self.next = now + COPY_EVERY;
+        }
+        self.packets.get(place).map(Vec::as_slice)
+    }
+}
+
+/// Whether it is part of a handshake that has just begun: a record of epoch 0 (RFC 6347 section 4.1).
+fn begins(packet: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    packet.first() == Some(&HANDSHAKE) && packet.get(3..5) == Some(&[0, 0])
+}
+
+impl Instance {
+    /// Begins what was held, if it may.
+    fn begin(&mut self) -> Result<(), DtlsImplError> {
+        if let Some(active) = self.waits.take_if(|_| !self.handshake.is_held()) {
+            self.inner.set_active(active);
+            self.inner.handle_timeout(self.now)?;
+            if active {
+                // As the stack does: it makes the first flight.
+                let _ = self.inner.handle_packet(&[]);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for Instance {
@@ -155,22 +270,53 @@ impl std::fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        self.inner.set_active(active);
+        if self.handshake.is_held() {
+            self.waits = Some(active);
+        } else {
+            self.inner.set_active(active);
+        }
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        if self.waits.is_some() {
+            return Ok(());
+        }
+        if begins(packet) {
+            self.copies = None;
+        }
         self.inner.handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        if self.waits.is_some() {
+            return DtlsOutput::Timeout(self.now + HELD);
+        }
+        if let Some(packet) = self.copies.as_mut().and_then(|copies| copies.poll(self.now))
+            && packet.len() <= buffer.len()
+        {
+            let (copy, _) = buffer.split_at_mut(packet.len());
+            copy.copy_from_slice(packet);
+            return DtlsOutput::Packet(copy);
+        }
         let output = self.inner.poll_output(buffer);
-        if let DtlsOutput::KeyingMaterial(material, profile) = &output {
-            self.handshake.exported(material, *profile);
+        match (&output, &mut self.copies) {
+            (DtlsOutput::KeyingMaterial(material, profile), _) => self.handshake.exported(material, *profile),
+            (DtlsOutput::Packet(packet), Some(copies)) => copies.sent(packet, self.now),
+            (DtlsOutput::Timeout(due), Some(copies)) => {
+                copies.is_whole = !copies.packets.is_empty();
+                let due = copies.due().map_or(*due, |copy| copy.min(*due));
+                return DtlsOutput::Timeout(due);
+            }
+            _ => {}
         }
         output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.now = now;
+        if self.waits.is_some() {
+            return self.begin();
+        }
         self.inner.handle_timeout(now)
     }
 

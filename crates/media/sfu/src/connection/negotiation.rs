@@ -31,11 +31,12 @@ impl Connection {
     /// Answers the peer's offer. New ICE credentials in it restart ICE.
     pub fn accept_offer(&mut self, offer: &str) -> Result<String, Fault> {
         self.remember_mids(offer);
+        self.remember_client(offer);
         let offer = SdpOffer::from_sdp_string(&sdp::with_passive_client(offer))
             .map_err(|error| Fault::Sdp(format!("The SDP offer does not parse: {error}.")))?;
         self.negotiate(|rtc| rtc.sdp_api().accept_offer(offer))
             .map_err(not_negotiable)
-            .map(|answer| answer.to_sdp_string())
+            .map(|answer| self.own_candidates(answer.to_sdp_string()))
     }
 
     /// Makes an offer, and the mids of the added m-lines. An offer that is still unanswered is void. `None`: there is nothing to
@@ -67,7 +68,7 @@ impl Connection {
         })?;
         Ok(made.map(|(offer, pending)| {
             self.pending = Some(pending);
-            let offer = sdp::with_active_server(&offer.to_sdp_string());
+            let offer = sdp::with_active_server(&self.own_candidates(offer.to_sdp_string()));
             let offer = match &mut self.origin {
                 Some(origin) => origin.next(&offer),
                 None => offer,
@@ -82,13 +83,22 @@ impl Connection {
         if let Some(taken) = self.accept_first_answer(answer) {
             return taken;
         }
+        let description = answer;
         let answer = SdpAnswer::from_sdp_string(answer)
             .map_err(|error| Fault::Sdp(format!("The SDP answer does not parse: {error}.")))?;
         let Some(pending) = self.pending.take() else {
             return Err(Fault::Sdp("There is no offer to answer.".to_owned()));
         };
+        self.remember_client(description);
         self.negotiate(|rtc| rtc.sdp_api().accept_answer(pending, answer))
             .map_err(not_negotiable)
+    }
+
+    /// The stack does not tell the client's credentials.
+    fn remember_client(&mut self, description: &str) {
+        if let Some(credentials) = sdp::ice::credentials(description) {
+            self.client_ufrag = Some(credentials.ufrag.to_owned());
+        }
     }
 
     /// The stack does not list its m-lines.

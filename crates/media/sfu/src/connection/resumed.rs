@@ -32,12 +32,32 @@ impl Connection {
                 "The offer to go on from does not say its session.".to_owned(),
             ));
         };
+        self.hold_if_moved();
         let answered = self.accept_offer(&as_offer(&agreed.offer, &agreed.answer))?;
         self.adopt_channels(channels)?;
         let offer = origin.next(&answered);
         self.origin = Some(origin);
         self.taken_up = Some(offer.clone());
         Ok(offer)
+    }
+
+    /// Until the client is told of this node it has DTLS with the former one, and takes no notice of ours: that does not begin before
+    /// [`Connection::release`].
+    pub fn hold_if_moved(&mut self) {
+        if self.via.is_some() {
+            self.handshake.hold();
+        }
+    }
+
+    /// The client is told now.
+    pub fn release(&mut self) {
+        self.handshake.release();
+        self.stack_due = None;
+    }
+
+    /// Whether DTLS has yet to begin.
+    pub fn is_held(&self) -> bool {
+        self.handshake.is_held()
     }
 
     /// Takes the answer to the offer of [`Connection::take_up`]; none: that is answered.
@@ -50,7 +70,8 @@ impl Connection {
             ufrag: credentials.ufrag.to_owned(),
             pass: credentials.password.to_owned(),
         };
-        // To the client this was an ICE restart. To the stack it is none, or it would change our credentials once more.
+        self.release();
+        // To the client this was an ICE restart, unless its ICE session goes on. To the stack it is none, or it would change our credentials once more.
         let set = self.guard(|rtc| {
             rtc.direct_api().set_remote_ice_credentials(credentials);
             Ok(())
@@ -61,7 +82,7 @@ impl Connection {
     /// The client checks as soon as it has our offer, with new credentials that we learn by its answer. Until that is here its ufrag is taken from
     /// its checks; what proves them is our own password.
     pub(super) fn expect_checks(&mut self, datagram: &[u8]) {
-        if self.taken_up.is_none() {
+        if self.taken_up.is_none() || self.via.is_some() {
             return;
         }
         if let Some(ufrag) = stun::remote_ufrag(datagram) {

@@ -17,13 +17,12 @@ fn public() -> SocketAddr {
 #[test]
 fn what_panicked_is_not_used_again() {
     let now = Instant::now();
-    let mut connection = Connection::new(
-        &Stack::new(public(), Clock::new(now, 0)),
-        now,
-        "ufrag".into(),
-        "a-password-of-28-characters!".into(),
-    )
-    .unwrap();
+    let session = Session {
+        ufrag: "ufrag".into(),
+        password: "a-password-of-28-characters!".into(),
+        from: None,
+    };
+    let mut connection = Connection::new(&Stack::new(public(), Clock::new(now, 0)), now, session).unwrap();
     connection.panic_now();
     assert!(matches!(connection.poll(now), Err(Fault::Panicked)));
 }

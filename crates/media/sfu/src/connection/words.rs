@@ -28,6 +28,8 @@ pub enum Fault {
 pub enum Polled {
     /// Send this.
     Datagram {
+        /// By which of its addresses; none: the shard's.
+        by: Option<SocketAddr>,
         /// Where to.
         to: SocketAddr,
         /// What.

@@ -51,6 +51,8 @@ pub struct Stream {
     pub source: u32,
     /// When a key frame was asked for last.
     pub last_request: Option<Instant>,
+    /// It came at another node, and has had no key frame here.
+    pub is_from_elsewhere: bool,
     meter: Meter,
     last_packet: Option<Instant>,
     ssrc: Option<u32>,
@@ -199,6 +201,7 @@ impl Stream {
             reader: Reader::default(),
             source: 0,
             last_request: None,
+            is_from_elsewhere: false,
             meter: Meter::default(),
             last_packet: None,
             ssrc: None,

@@ -1,6 +1,6 @@
 //! Which layer each subscriber of a track is to get, and the key frames that it takes to get there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::room::Kind;
@@ -9,6 +9,10 @@ use super::subscription::Wanted;
 use super::{Encoding, KEY_FRAME_INTERVAL, Track};
 use crate::allocator::{Layer, Rung};
 use crate::connections::Connections;
+
+/// The same as [`KEY_FRAME_INTERVAL`] of a picture that came at another node until now: its publisher may have heeded a request of that one a
+/// moment ago, and then heeds no other for a while.
+const IMPATIENT_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Track {
     /// The layers that there are for a subscriber, of the encoding that it gets, ascending.
@@ -101,6 +105,7 @@ impl Track {
         connections: &mut Connections,
     ) {
         let is_muted = self.info.muted || self.info.kind != Kind::Video;
+        let is_muted = is_muted || self.quiet_until.is_some_and(|until| now < until);
         let Some(encoding) = self.encodings.get_mut(encoding).filter(|_| !is_muted) else {
             return;
         };
@@ -108,9 +113,13 @@ impl Track {
         let Some(stream) = encoding.streams.get_mut(stream) else {
             return;
         };
+        let interval = match stream.is_from_elsewhere {
+            true => IMPATIENT_INTERVAL,
+            false => KEY_FRAME_INTERVAL,
+        };
         let is_recent = stream
             .last_request
-            .is_some_and(|last| now.saturating_duration_since(last) < KEY_FRAME_INTERVAL);
+            .is_some_and(|last| now.saturating_duration_since(last) < interval);
         if is_recent {
             return;
         }

@@ -7,8 +7,8 @@ use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{Command, Event, Join, Joined, Reply, Resumption, Transports};
 use signalbox_protocol::room::{Kind, PublishTrack, Source};
 
-use str0m::Rtc;
 use str0m::config::DtlsCert;
+use str0m::{Rtc, RtcConfig};
 
 use crate::sfu::client::Client;
 use crate::sfu::world::{Member, World};
@@ -30,12 +30,24 @@ pub fn request(identity: &str) -> Join {
 
 /// A client with the certificate that all have: a browser that is moved to another node keeps its own.
 pub fn new_client(world: &World) -> Client {
+    Client::with_config(world.now, world.new_client().address, with_certificate())
+}
+
+/// The client of a connection that goes on at another node, at the same address and in the same ICE session.
+pub fn same_client(world: &mut World, member: usize) -> Client {
+    let now = world.now;
+    let client = &mut world.members[member].client;
+    let credentials = client.rtc.direct_api().local_ice_credentials();
+    let config = with_certificate().set_local_ice_credentials(credentials);
+    Client::with_config(now, client.address, config)
+}
+
+fn with_certificate() -> RtcConfig {
     static CERTIFICATE: LazyLock<DtlsCert> = LazyLock::new(|| {
         let provider = str0m::crypto::from_feature_flags().dtls_provider;
         provider.generate_certificate().unwrap()
     });
-    let config = Rtc::builder().set_dtls_cert(CERTIFICATE.clone());
-    Client::with_config(world.now, world.new_client().address, config)
+    Rtc::builder().set_dtls_cert(CERTIFICATE.clone())
 }
 
 /// Joins with a microphone and a camera of these layers, as far as they are wanted, and connects.

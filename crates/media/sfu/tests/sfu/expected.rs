@@ -275,6 +275,7 @@ fn a_client_without_a_connection_goes_on_under_its_id_with_its_streams() {
                 participant: snapshot.participant.clone(),
                 kept: *snapshot.resumption.unwrap(),
                 slots: snapshot.slots,
+                tunnels: Vec::new(),
             })),
             ..World::request("camera")
         })

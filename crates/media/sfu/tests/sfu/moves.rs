@@ -53,6 +53,7 @@ pub fn resume(world: &mut World, member: usize) -> Join {
             participant: snapshot.participant,
             kept: *snapshot.resumption.unwrap(),
             slots: snapshot.slots,
+            tunnels: Vec::new(),
         })),
         ..World::request(&world.members[member].identity.clone())
     }
@@ -153,7 +154,7 @@ fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
 }
 
 /// The m-line of a track in an offer.
-fn mid_of(offer: &str, track: &TrackId) -> Mid {
+pub fn mid_of(offer: &str, track: &TrackId) -> Mid {
     let lines = lines(offer);
     let line = lines.iter().find(|line| {
         line.iter()

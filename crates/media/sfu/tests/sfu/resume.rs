@@ -61,6 +61,7 @@ fn the_subscribers_next_offer_has_the_m_lines_of_the_last_one() {
             participant: snapshot.participant.clone(),
             kept: *snapshot.resumption.unwrap(),
             slots: Vec::new(),
+            tunnels: Vec::new(),
         }));
         let joined = new.admit(join).unwrap();
         assert_eq!(joined.snapshot.participant.id, snapshot.participant.id);

@@ -26,6 +26,9 @@ pub struct World {
     pub offers_answered: Vec<(ParticipantId, u32)>,
     /// Datagrams that the shard sent to an address that no client has.
     pub astray: usize,
+    /// Another node, with its address; [`World::shard`] is at [`World::here`].
+    pub other: Option<(SocketAddr, Box<Shard>)>,
+    pub here: SocketAddr,
     impairment: Impairment,
     seed: u64,
 }
@@ -66,6 +69,11 @@ impl SrtpMember {
 
 pub fn public() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 50_000))
+}
+
+/// Where the other node is.
+pub fn second() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 2], 50_000))
 }
 
 pub fn room() -> RoomName {
@@ -109,6 +117,8 @@ impl World {
             empty_rooms: Vec::new(),
             offers_answered: Vec::new(),
             astray: 0,
+            other: None,
+            here: public(),
             impairment,
             seed,
         }
@@ -124,6 +134,37 @@ impl World {
             limits,
         };
         self.shard = Shard::new(config, self.now);
+    }
+
+    /// A second node, beside the first one: commands go to the second from now on.
+    pub fn add_node(&mut self) {
+        let config = ShardConfig {
+            node: NodeId::random(),
+            public: second(),
+            unix_ms: 2_000_000,
+            seed: [self.seed as u8 ^ 0xff; 32],
+            limits: Limits::default(),
+        };
+        self.other = Some((second(), Box::new(Shard::new(config, self.now))));
+        self.switch();
+    }
+
+    /// Commands go to the other node from now on.
+    pub fn switch(&mut self) {
+        let (at, shard) = self.other.as_mut().unwrap();
+        std::mem::swap(&mut self.shard, shard);
+        std::mem::swap(&mut self.here, at);
+    }
+
+    /// A datagram arrives at a node.
+    fn arrive(&mut self, at: SocketAddr, source: SocketAddr, datagram: &[u8]) {
+        match &mut self.other {
+            Some((other, shard)) if *other == at => shard.handle_datagram(self.now, source, datagram),
+            _ => {
+                assert_eq!(at, self.here);
+                self.shard.handle_datagram(self.now, source, datagram);
+            }
+        }
     }
 
     /// Joins with an offer; the index of the new member.
@@ -345,16 +386,9 @@ impl World {
     }
 
     fn step(&mut self, end: Instant) {
-        for member in &mut self.members {
-            if member.is_gone {
-                continue;
-            }
-            for (to, datagram) in member.client.poll(self.now) {
-                assert_eq!(to, public());
-                if !member.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
-                    member.up.send(self.now, datagram);
-                }
-            }
+        let is_alone = self.other.is_none();
+        for member in self.members.iter_mut().filter(|member| !member.is_gone) {
+            member.send(self.now, is_alone);
         }
         for member in self.srtp.iter_mut().filter(|member| !member.is_gone) {
             for datagram in member.client.poll(self.now) {
@@ -380,23 +414,26 @@ impl World {
             })
             .chain(srtp)
             .chain([self.shard.poll_timeout()])
+            .chain([self.other.as_ref().and_then(|(_, shard)| shard.poll_timeout())])
             .flatten()
             .chain([end])
             .min()
             .unwrap();
         self.now = next.max(self.now + Duration::from_micros(100));
-        for member in &mut self.members {
-            while let Some(datagram) = member.up.receive(self.now).filter(|_| !member.is_gone) {
-                self.shard.handle_datagram(self.now, member.client.address, &datagram);
+        let mut arrived = Vec::new();
+        for member in self.members.iter_mut().filter(|member| !member.is_gone) {
+            while let Some(datagram) = member.up.receive(self.now) {
+                let (at, datagram) = addressed(datagram, is_alone);
+                arrived.push((at, member.client.address, datagram));
             }
-            while let Some(datagram) = member.down.receive(self.now).filter(|_| !member.is_gone) {
-                member.client.receive(self.now, public(), &datagram);
-                for (_, datagram) in member.client.poll(self.now) {
-                    if !member.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
-                        member.up.send(self.now, datagram);
-                    }
-                }
+            while let Some(datagram) = member.down.receive(self.now) {
+                let (from, datagram) = addressed(datagram, is_alone);
+                member.client.receive(self.now, from, &datagram);
+                member.send(self.now, is_alone);
             }
+        }
+        for (at, source, datagram) in arrived {
+            self.arrive(at, source, &datagram);
         }
         for member in self.srtp.iter_mut().filter(|member| !member.is_gone) {
             while let Some(datagram) = member.up.receive(self.now) {
@@ -409,6 +446,9 @@ impl World {
             }
         }
         self.shard.handle_timeout(self.now);
+        if let Some((_, shard)) = &mut self.other {
+            shard.handle_timeout(self.now);
+        }
         self.drain();
     }
 
@@ -418,11 +458,26 @@ impl World {
         self.drain();
     }
 
+    fn next_output(&mut self) -> Option<(SocketAddr, Output)> {
+        if let Some(output) = self.shard.poll_output(self.now) {
+            return Some((self.here, output));
+        }
+        let (at, shard) = self.other.as_mut()?;
+        Some((*at, shard.poll_output(self.now)?))
+    }
+
     pub fn drain(&mut self) {
-        while let Some(output) = self.shard.poll_output(self.now) {
+        while let Some((from, output)) = self.next_output() {
             match output {
-                Output::Datagram { to, bytes } => {
-                    let peer = self.members.iter_mut().find(|member| member.client.address == to);
+                Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
+                    self.arrive(to, from, &bytes);
+                }
+                Output::Datagram { to, mut bytes } => {
+                    if self.other.is_some() {
+                        bytes.push(u8::from(from == second()));
+                    }
+                    // A client that was made anew is at the address of the one before.
+                    let peer = self.members.iter_mut().rfind(|member| member.client.address == to);
                     let srtp = self.srtp.iter_mut().find(|member| member.client.address == to);
                     match (peer, srtp) {
                         (Some(member), _) => member.down.send(self.now, bytes),
@@ -435,4 +490,29 @@ impl World {
             }
         }
     }
+}
+
+impl Member {
+    /// Sends what its client has to say. With two nodes, each datagram says in its last byte which one it is for.
+    fn send(&mut self, now: Instant, is_alone: bool) {
+        for (to, mut datagram) in self.client.poll(now) {
+            if is_alone {
+                assert_eq!(to, public());
+            } else {
+                datagram.push(u8::from(to == second()));
+            }
+            if !self.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
+                self.up.send(now, datagram);
+            }
+        }
+    }
+}
+
+/// The node that a datagram is for, or comes from.
+fn addressed(mut datagram: Vec<u8>, is_alone: bool) -> (SocketAddr, Vec<u8>) {
+    if is_alone {
+        return (public(), datagram);
+    }
+    let is_second = datagram.pop() == Some(1);
+    (if is_second { second() } else { public() }, datagram)
 }

@@ -84,7 +84,7 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
     };
     let mut addresses = Addresses::default();
     if let Some(media) = &snapshot.media {
-        addresses.go_to(media.socket_addr(), Instant::now());
+        addresses.go_to(media.socket_addr(), false, Instant::now());
     }
     let mut client = Client {
         roster: Roster::new(&snapshot),

@@ -132,6 +132,7 @@ impl Kept {
                 participant: own.clone(),
                 kept: kept.clone(),
                 slots: self.slots.clone(),
+                tunnels: Vec::new(),
             })
         });
         let (publish, srtp) = match &self.srtp {

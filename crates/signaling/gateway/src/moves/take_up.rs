@@ -7,6 +7,7 @@ use signalbox_protocol::control::{Command, Joined, RefusalReason, Reply, Request
 use signalbox_protocol::placement::Placement;
 use signalbox_protocol::room::MediaAddress;
 use signalbox_protocol::srtp::SrtpSession;
+use signalbox_protocol::tunnel::Tunnel;
 use signalbox_protocol::{Identity, ParticipantId, RoomName};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,6 +19,9 @@ use crate::session::{Claim, Keeping, Session};
 
 /// How long one try to take a participant up may take at the node.
 const TRY_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long the node that a participant moves away from may take to say how its client is reached.
+const TUNNELS_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How often a node that has the room is asked to take a participant up, when it cannot at the moment.
 const MAX_TRIES: u32 = 5;
@@ -83,6 +87,8 @@ pub struct TakenUp {
     pub snapshot: Snapshot,
     /// Where its media goes.
     pub media: MediaAddress,
+    /// The ICE sessions of its client go on: it has only to be told of another address.
+    pub keeps_ice: bool,
     /// Of a client without a peer connection, its streams.
     pub srtp: Option<SrtpSession>,
     /// Which of its connections have to be up there before the old node may let go.
@@ -147,6 +153,7 @@ impl Rooms {
     async fn find_participant(&self, lost: &Lost, loss: Loss, take_up: bool) -> Recovered {
         let moves = self.moves();
         let mut from = Arc::clone(&lost.at);
+        let is_served = matches!(loss, Loss::HandOver(_));
         let mut tries = 0;
         let mut to = match &loss {
             Loss::HandOver(to) => Some(Arc::clone(to)),
@@ -168,7 +175,7 @@ impl Rooms {
                         return Recovered::Gone(None);
                     }
                     sleep(PAUSE).await;
-                    match self.take_up(lost, &from).await {
+                    match self.take_up(lost, &from, is_served).await {
                         Ok(taken) => return Recovered::Moved(Box::new(taken)),
                         Err(NotTaken::Never) => return Recovered::Gone(None),
                         Err(NotTaken::Elsewhere) => moves.doubt(&lost.shared, &from),
@@ -194,7 +201,7 @@ impl Rooms {
             if !take_up {
                 return Recovered::Gone(Some(media));
             }
-            match self.take_up(lost, &placement).await {
+            match self.take_up(lost, &placement, is_served).await {
                 Ok(taken) => return Recovered::Moved(Box::new(taken)),
                 Err(NotTaken::Never) => return Recovered::Gone(Some(media)),
                 Err(NotTaken::Elsewhere) => {
@@ -224,14 +231,17 @@ impl Rooms {
         session.map(|session| (session, *snapshot)).ok_or(Failure::Broken)
     }
 
-    /// Takes the participant up where its room is expected.
-    async fn take_up(&self, lost: &Lost, at: &Arc<Placement>) -> Result<TakenUp, NotTaken> {
+    /// Takes the participant up where its room is expected. `is_served`: the node that it was at goes on to serve it meanwhile.
+    async fn take_up(&self, lost: &Lost, at: &Arc<Placement>, is_served: bool) -> Result<TakenUp, NotTaken> {
         wait_for_answer(&lost.keeping).await?;
         let (join, connections) = {
             let kept = lost.keeping.kept();
             (kept.join(&lost.room, &at.ticket), kept.connections())
         };
-        let join = join.ok_or(NotTaken::Never)?;
+        let mut join = join.ok_or(NotTaken::Never)?;
+        if is_served && let Some(resume) = &mut join.resume {
+            resume.tunnels = tunnels(lost).await;
+        }
         let deadline = Instant::now() + TRY_DEADLINE;
         let link = self.links().get(&at.control, deadline).await;
         let link = link.map_err(|_| NotTaken::Elsewhere)?;
@@ -250,6 +260,7 @@ impl Rooms {
             mut snapshot,
             media,
             srtp,
+            keeps_ice,
             ..
         } = *joined;
         snapshot.media = Some(media);
@@ -259,6 +270,7 @@ impl Rooms {
             session: session.ok_or(NotTaken::Never)?,
             snapshot,
             media,
+            keeps_ice,
             srtp,
             connections,
         })
@@ -266,6 +278,27 @@ impl Rooms {
 
     fn claim_of(&self, snapshot: &Snapshot, at: &Arc<Placement>) -> Claim {
         Claim::new(at, self.moves().enter(snapshot, at), snapshot)
+    }
+}
+
+/// The ways to the participant's client over the node that it was at; none: that node cannot, or does not answer, and the client is reached once it
+/// has begun ICE anew.
+async fn tunnels(lost: &Lost) -> Vec<Tunnel> {
+    let request = Request::Participant {
+        room: lost.room.clone(),
+        participant: lost.participant.clone(),
+        identity: lost.identity.clone(),
+        command: Command::OpenTunnels,
+    };
+    match lost.link.request(request, Instant::now() + TUNNELS_DEADLINE).await {
+        Ok(answered) => match answered.reply {
+            Reply::Tunnels { tunnels } => tunnels,
+            _ => Vec::new(),
+        },
+        Err(failure) => {
+            tracing::debug!(room = %lost.room, participant = %lost.participant, ?failure, "no tunnels to a participant");
+            Vec::new()
+        }
     }
 }
 

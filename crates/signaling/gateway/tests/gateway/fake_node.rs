@@ -262,6 +262,7 @@ impl FakeNode {
                     }),
                     ice_session: join.one_offer.map(|_| ICE_SESSION.to_owned()),
                     srtp,
+                    keeps_ice: false,
                 }))
             }
             Request::Participant { participant, .. }

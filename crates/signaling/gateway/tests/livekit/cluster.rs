@@ -14,13 +14,14 @@ use signalbox_gateway::Config;
 use signalbox_gateway::state::State;
 use signalbox_protocol::control::{
     Command, Event, Join, Joined, NodeFrame, Outcome, Refusal, RefusalReason, Reply, Request, RequestFrame, Resumption,
-    Snapshot,
+    Snapshot, Target,
 };
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, TrackInfo,
 };
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
+use signalbox_protocol::tunnel::{Token, Tunnel};
 use signalbox_protocol::{Epoch, Generation, NodeId, ParticipantId, TrackId};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
@@ -352,6 +353,7 @@ impl Inner {
             counter_offer: None,
             ice_session: None,
             srtp: None,
+            keeps_ice: false,
         }))
     }
 
@@ -369,6 +371,9 @@ impl Inner {
             Command::Attach => Reply::Snapshot(Box::new(self.resumable(snapshot(&participants, participant)))),
             Command::Offer { sdp } => Reply::Answer {
                 sdp: format!("answer to {sdp}"),
+            },
+            Command::OpenTunnels => Reply::Tunnels {
+                tunnels: vec![tunnel()],
             },
             Command::Publish(track) => Reply::Published {
                 track: Box::new(published(track)),
@@ -420,6 +425,19 @@ fn published(track: &PublishTrack) -> TrackInfo {
         mid: String::new(),
         stream: track.stream.clone(),
         dialect_info: track.dialect_info.clone(),
+    }
+}
+
+/// The way to anyone's client.
+pub fn tunnel() -> Tunnel {
+    Tunnel {
+        target: Target::Publisher,
+        via: "192.0.2.1:5000".parse().unwrap(),
+        token: Token::new([7; 16]),
+        ufrag: "node".into(),
+        password: "the node's password".into(),
+        client_ufrag: "client".into(),
+        moves: 1,
     }
 }
 

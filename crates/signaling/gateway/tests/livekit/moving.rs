@@ -14,7 +14,7 @@ use signalbox_protocol::room::{Kind, PublishTrack, Source};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::cluster::{Cluster, Node, bob, token};
+use crate::cluster::{Cluster, Node, bob, token, tunnel};
 
 fn resumption() -> Resumption {
     Resumption {
@@ -320,9 +320,11 @@ async fn a_room_that_is_handed_over_keeps_its_old_node_until_all_connections_are
     let to = Box::new(cluster.placement());
     let within_ms = 60_000;
     cluster.node.tell("PA_ann", Event::Moving { to, within_ms });
+    assert_eq!(cluster.node.asked().await, Command::OpenTunnels);
     refreshed(&mut ann).await;
     asked_to_offer(&mut ann).await;
-    next.joined().await;
+    let (join, _) = next.joined().await;
+    assert_eq!(join.resume.unwrap().tunnels, [tunnel()]);
     ann.send(Request::Offer(offer("anew"))).await;
     assert!(matches!(next.asked().await, Command::Offer { .. }));
     assert!(matches!(ann.next().await, Response::Answer(_)));

@@ -225,6 +225,7 @@ impl Relay {
             media,
             srtp,
             connections,
+            ..
         } = taken;
         if let Some(before) = self.moved.take() {
             before.leaving.let_go();

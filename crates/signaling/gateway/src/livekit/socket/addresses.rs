@@ -18,23 +18,39 @@ const MAX: usize = 8;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// The last one is in use, the others have been until then.
-    used: Vec<(SocketAddr, Instant)>,
+    /// The last one is in use.
+    used: Vec<Used>,
+    /// Counts the ICE sessions.
+    session: u64,
+}
+
+#[derive(Debug)]
+struct Used {
+    address: SocketAddr,
+    session: u64,
+    /// But for the one in use: when it was left.
+    until: Instant,
 }
 
 impl Addresses {
-    /// It goes there from now on; whether it has been there lately.
-    pub(super) fn go_to(&mut self, address: SocketAddr, now: Instant) -> bool {
-        if let Some((_, until)) = self.used.last_mut() {
-            *until = now;
+    /// It goes there from now on, in the ICE session that it has or in another; whether it has been there lately in another than it has then.
+    pub(super) fn go_to(&mut self, address: SocketAddr, keeps_ice: bool, now: Instant) -> bool {
+        if let Some(last) = self.used.last_mut() {
+            last.until = now;
         }
-        self.used.retain(|(_, until)| now.duration_since(*until) < KEPT);
-        let is_known = self.used.iter().any(|(used, _)| *used == address);
-        self.used.retain(|(used, _)| *used != address);
+        self.session += u64::from(!keeps_ice);
+        self.used.retain(|used| now.duration_since(used.until) < KEPT);
+        let is_known = |used: &Used| used.address == address && used.session != self.session;
+        let is_known = self.used.iter().any(is_known);
+        self.used.retain(|used| used.address != address);
         if self.used.len() == MAX {
             self.used.remove(0);
         }
-        self.used.push((address, now));
+        self.used.push(Used {
+            address,
+            session: self.session,
+            until: now,
+        });
         is_known
     }
 }
@@ -48,13 +64,25 @@ mod tests {
         let [a, b] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
         let begun = Instant::now();
         let mut addresses = Addresses::default();
-        assert!(!addresses.go_to(a, begun));
+        assert!(!addresses.go_to(a, false, begun));
         // However long it was there.
         let later = begun + 3 * KEPT;
-        assert!(addresses.go_to(a, later));
-        assert!(!addresses.go_to(b, later));
-        assert!(addresses.go_to(a, later + KEPT / 2));
-        assert!(!addresses.go_to(b, later + 2 * KEPT));
+        assert!(addresses.go_to(a, false, later));
+        assert!(!addresses.go_to(b, false, later));
+        assert!(addresses.go_to(a, false, later + KEPT / 2));
+        assert!(!addresses.go_to(b, false, later + 2 * KEPT));
+    }
+
+    #[test]
+    fn the_pairs_of_an_ice_session_that_goes_on_are_still_good() {
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let now = Instant::now();
+        let mut addresses = Addresses::default();
+        assert!(!addresses.go_to(a, false, now));
+        assert!(!addresses.go_to(b, true, now));
+        assert!(!addresses.go_to(a, true, now));
+        assert!(addresses.go_to(b, false, now));
+        assert!(addresses.go_to(a, true, now));
     }
 
     #[test]
@@ -63,9 +91,9 @@ mod tests {
         let now = Instant::now();
         let mut addresses = Addresses::default();
         for port in 0..=MAX as u16 {
-            assert!(!addresses.go_to(address(port), now));
+            assert!(!addresses.go_to(address(port), false, now));
         }
-        assert!(addresses.go_to(address(1), now));
-        assert!(!addresses.go_to(address(0), now));
+        assert!(addresses.go_to(address(1), false, now));
+        assert!(!addresses.go_to(address(0), false, now));
     }
 }

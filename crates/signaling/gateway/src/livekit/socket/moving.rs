@@ -253,9 +253,10 @@ impl Client {
             snapshot,
             connections,
             media,
+            keeps_ice,
             ..
         } = taken;
-        let has_been_there = self.addresses.go_to(media.socket_addr(), Instant::now());
+        let has_been_there = self.addresses.go_to(media.socket_addr(), keeps_ice, Instant::now());
         if let Some(before) = self.moved.take() {
             before.let_go();
         }

@@ -1,0 +1,62 @@
+//! Datagrams of clients that have yet to find the node that their room is at: see [`signalbox_protocol::tunnel`].
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use signalbox_protocol::tunnel::{MAX_OVERHEAD, Tunneled};
+
+use super::{MAX_DATAGRAM_BYTES, Shard};
+use crate::api::Output;
+use crate::connections::{Connections, Key, Via};
+
+impl Shard {
+    /// Takes a datagram that another node passes on, or wants passed on.
+    pub(super) fn handle_tunneled(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        if datagram.len() > MAX_DATAGRAM_BYTES + MAX_OVERHEAD {
+            return self.cx.stats.dropped_oversize += 1;
+        }
+        let Some(tunneled) = Tunneled::parse(datagram) else {
+            return self.cx.stats.dropped_garbage += 1;
+        };
+        if let Some(key) = self.cx.connections.route_tunneled(now, source, &tunneled) {
+            return self.handle_of(now, key, Some(source), tunneled.client, tunneled.datagram);
+        }
+        match self.cx.connections.tunnels.take(source, &tunneled) {
+            Some((to, bytes)) => {
+                self.cx.stats.tunneled += 1;
+                self.cx.outputs.push_back(Output::Datagram { to, bytes });
+            }
+            None => self.cx.stats.dropped_unknown += 1,
+        }
+    }
+
+    /// Passes a client's datagram on to the node that its room has moved to, if it has; whether it does not concern this one.
+    pub(super) fn pass_on(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(passed) = self.cx.connections.tunnels.pass_on(now, source, datagram) else {
+            return false;
+        };
+        let (to, bytes) = (passed.to, passed.bytes);
+        self.cx.stats.tunneled += 1;
+        self.cx.outputs.push_back(Output::Datagram { to, bytes });
+        !passed.is_served
+    }
+}
+
+/// A datagram for a client over the node that it was at before.
+pub(super) fn through(via: &Via, client: SocketAddr, datagram: &[u8]) -> Output {
+    let tunneled = Tunneled {
+        token: via.token,
+        client,
+        datagram,
+    };
+    Output::Datagram {
+        to: via.node,
+        bytes: tunneled.to_bytes(),
+    }
+}
+
+/// What shows the client's former node where this one is; none: it has shown itself to be there.
+pub fn knock(connections: &Connections, key: Key) -> Option<Output> {
+    let via = connections.get(key)?.via.filter(|via| !via.is_open)?;
+    Some(through(&via, SocketAddr::from(([0, 0, 0, 0], 0)), &[]))
+}

@@ -1,0 +1,301 @@
+//! Connections whose clients go on sending here while their room is at another node already: what comes from them is passed on to that node, and what
+//! comes from it to them (see [`signalbox_protocol::tunnel`]).
+//!
+//! As long as the connection is served here as well, its datagrams go both ways; each side takes what it has the keys for. After that the tunnel lasts
+//! until the client has not used it for a while. Datagrams go to addresses alone that the client has proven to the connection, and to the
+//! node that showed the token first.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use signalbox_protocol::tunnel::{Token, Tunneled};
+
+use crate::budget::Budget;
+use crate::connections::Key;
+
+/// A client that has sent nothing here for so long has found the next node: one that uses a path checks it twice a second (RFC 8445 section 14 allows
+/// less often, browsers do not). Higher: a drained node ends later. Lower: a client that lost a few datagrams is cut off.
+const UNUSED: Duration = Duration::from_secs(1);
+
+/// How long a tunnel lasts at most. Higher: a client that never finds the next node keeps the old one up for longer. Lower: a slow one is cut off.
+const LONGEST: Duration = Duration::from_secs(15);
+
+/// How long what a client may send can be saved up.
+const PACKETS_SAVED: Duration = Duration::from_secs(1);
+
+/// Where a client was nominated last (RFC 8445 section 8.1.1), with the check that did it. It is authentic, so that the next node takes
+/// it as well, and need not wait for the client's next one.
+#[derive(Debug, Clone)]
+pub struct Nomination {
+    /// Where the check came from.
+    pub client: SocketAddr,
+    /// The check.
+    pub check: Vec<u8>,
+}
+
+struct Leaving {
+    token: Token,
+    room: usize,
+    /// The connection; none: it is not served here any more.
+    key: Option<Key>,
+    clients: Vec<SocketAddr>,
+    nomination: Nomination,
+    /// Where the next node is; none: it has not shown itself.
+    next: Option<SocketAddr>,
+    packets: Budget,
+    used: Instant,
+    until: Instant,
+}
+
+/// What is to be done with a client's datagram.
+pub struct Passed {
+    /// Where the next node is.
+    pub to: SocketAddr,
+    /// What to send there.
+    pub bytes: Vec<u8>,
+    /// The connection is served here as well.
+    pub is_served: bool,
+}
+
+/// All tunnels that begin at this shard.
+#[derive(Default)]
+pub struct Tunnels {
+    leaving: HashMap<Token, Leaving>,
+    by_client: HashMap<SocketAddr, Token>,
+}
+
+impl Tunnels {
+    /// A connection may go on at another node. Again: it may already.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        (room, key): (usize, Key),
+        clients: Vec<SocketAddr>,
+        nomination: Nomination,
+        packets_per_second: u64,
+        token: Token,
+    ) -> Token {
+        if let Some(open) = self.leaving.values().find(|open| open.key == Some(key)) {
+            return open.token;
+        }
+        for client in &clients {
+            self.by_client.insert(*client, token);
+        }
+        let leaving = Leaving {
+            token,
+            room,
+            key: Some(key),
+            clients,
+            nomination,
+            next: None,
+            packets: Budget::new(packets_per_second, PACKETS_SAVED),
+            used: now,
+            until: now + LONGEST,
+        };
+        self.leaving.insert(token, leaving);
+        token
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.leaving.is_empty()
+    }
+
+    /// A client's datagram; none: it concerns no other node.
+    pub fn pass_on(&mut self, now: Instant, client: SocketAddr, datagram: &[u8]) -> Option<Passed> {
+        let leaving = self.leaving.get_mut(self.by_client.get(&client)?)?;
+        let is_served = leaving.key.is_some();
+        let to = leaving.next?;
+        leaving.used = now;
+        if !leaving.packets.take(now, 1) {
+            return None;
+        }
+        let tunneled = Tunneled {
+            token: leaving.token,
+            client,
+            datagram,
+        };
+        Some(Passed {
+            to,
+            bytes: tunneled.to_bytes(),
+            is_served,
+        })
+    }
+
+    /// What is to be sent, and where to, when this comes from another node; none: nothing is, as it has no right to.
+    pub fn take(&mut self, source: SocketAddr, tunneled: &Tunneled<'_>) -> Option<(SocketAddr, Vec<u8>)> {
+        let leaving = self.leaving.get_mut(&tunneled.token)?;
+        if *leaving.next.get_or_insert(source) != source {
+            return None;
+        }
+        if tunneled.datagram.is_empty() {
+            let nominated = Tunneled {
+                token: leaving.token,
+                client: leaving.nomination.client,
+                datagram: &leaving.nomination.check,
+            };
+            return Some((source, nominated.to_bytes()));
+        }
+        let is_known = leaving.clients.contains(&tunneled.client);
+        is_known.then(|| (tunneled.client, tunneled.datagram.to_vec()))
+    }
+
+    /// A connection is not served here any more.
+    pub fn let_go(&mut self, key: Key) {
+        for leaving in self.leaving.values_mut().filter(|leaving| leaving.key == Some(key)) {
+            leaving.key = None;
+        }
+    }
+
+    /// Whether clients of a room still use theirs.
+    pub fn are_used(&self, room: usize) -> bool {
+        let mut of_room = self.leaving.values().filter(|leaving| leaving.room == room);
+        of_room.any(|leaving| leaving.next.is_some())
+    }
+
+    /// Ends those that are of no more use.
+    pub fn expire(&mut self, now: Instant) {
+        self.end(|leaving| {
+            let is_unused = leaving.key.is_none() && now.saturating_duration_since(leaving.used) >= UNUSED;
+            now >= leaving.until || is_unused
+        });
+    }
+
+    /// The room is closed.
+    pub fn close(&mut self, room: usize) {
+        self.end(|leaving| leaving.room == room);
+    }
+
+    fn end(&mut self, is_over: impl Fn(&Leaving) -> bool) {
+        let by_client = &mut self.by_client;
+        self.leaving.retain(|token, leaving| {
+            let is_over = is_over(leaving);
+            if is_over {
+                for client in &leaving.clients {
+                    if by_client.get(client) == Some(token) {
+                        by_client.remove(client);
+                    }
+                }
+            }
+            !is_over
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECK: &[u8] = b"check";
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn token(byte: u8) -> Token {
+        Token::new([byte; 16])
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    fn opened() -> (Tunnels, Instant) {
+        let (mut tunnels, now) = (Tunnels::default(), Instant::now());
+        let nomination = Nomination {
+            client: at(1),
+            check: CHECK.to_vec(),
+        };
+        tunnels.open(now, (0, 5), vec![at(1), at(2)], nomination, 100, token(7));
+        (tunnels, now)
+    }
+
+    fn from_next(token: Token, client: u16, datagram: &[u8]) -> Tunneled<'_> {
+        Tunneled {
+            token,
+            client: at(client),
+            datagram,
+        }
+    }
+
+    fn enter(tunnels: &mut Tunnels) {
+        let (to, bytes) = tunnels.take(at(99), &from_next(token(7), 0, b"")).unwrap();
+        assert_eq!(to, at(99));
+        assert_eq!(Tunneled::parse(&bytes), Some(from_next(token(7), 1, CHECK)));
+    }
+
+    #[test]
+    fn the_next_node_shows_itself_and_gets_the_clients_last_nomination_and_what_follows() {
+        let (mut tunnels, now) = opened();
+        assert!(tunnels.pass_on(now, at(1), b"media").is_none());
+        enter(&mut tunnels);
+        for client in [1, 2] {
+            let passed = tunnels.pass_on(now, at(client), b"media").unwrap();
+            assert!(passed.is_served && passed.to == at(99));
+            let expected = from_next(token(7), client, b"media");
+            assert_eq!(Tunneled::parse(&passed.bytes), Some(expected));
+        }
+        assert!(tunnels.pass_on(now, at(3), b"media").is_none());
+        let sent = tunnels.take(at(99), &from_next(token(7), 2, b"answer"));
+        assert_eq!(sent, Some((at(2), b"answer".to_vec())));
+    }
+
+    #[test]
+    fn nothing_goes_to_an_address_that_is_not_the_clients_nor_comes_from_another_node() {
+        let (mut tunnels, _) = opened();
+        enter(&mut tunnels);
+        assert_eq!(tunnels.take(at(99), &from_next(token(7), 3, b"flood")), None);
+        assert_eq!(tunnels.take(at(98), &from_next(token(7), 1, b"other")), None);
+        assert_eq!(tunnels.take(at(98), &from_next(token(7), 1, b"")), None);
+        assert_eq!(tunnels.take(at(99), &from_next(token(8), 1, b"guess")), None);
+    }
+
+    #[test]
+    fn a_tunnel_lasts_while_it_is_used_but_not_for_ever() {
+        let (mut tunnels, mut now) = opened();
+        enter(&mut tunnels);
+        let begun = now;
+        now += 2 * UNUSED;
+        tunnels.expire(now);
+        assert!(tunnels.are_used(0), "its connection is served here");
+        tunnels.pass_on(now, at(1), b"media").unwrap();
+        tunnels.let_go(5);
+        while now < begun + LONGEST - UNUSED {
+            now += UNUSED / 2;
+            tunnels.expire(now);
+            assert!(!tunnels.pass_on(now, at(1), b"media").unwrap().is_served);
+        }
+        assert!(tunnels.are_used(0));
+        tunnels.expire(begun + LONGEST);
+        assert!(!tunnels.are_used(0) && tunnels.is_empty() && tunnels.by_client.is_empty());
+
+        let (mut tunnels, now) = opened();
+        enter(&mut tunnels);
+        tunnels.let_go(5);
+        tunnels.expire(now + UNUSED);
+        assert!(tunnels.is_empty());
+    }
+
+    #[test]
+    fn a_client_passes_on_no_more_than_it_may_send() {
+        let (mut tunnels, now) = opened();
+        enter(&mut tunnels);
+        let passed = (0..1_000).filter(|_| tunnels.pass_on(now, at(1), b"media").is_some());
+        assert_eq!(passed.count(), 100);
+    }
+
+    #[test]
+    fn who_asks_again_gets_the_same_tunnel() {
+        let (mut tunnels, now) = opened();
+        let nomination = Nomination {
+            client: at(1),
+            check: Vec::new(),
+        };
+        assert_eq!(
+            tunnels.open(now, (0, 5), vec![at(1)], nomination, 0, token(9)),
+            token(7)
+        );
+        tunnels.close(1);
+        assert!(!tunnels.is_empty());
+        tunnels.close(0);
+        assert!(tunnels.is_empty());
+    }
+}
