@@ -400,7 +400,7 @@ export class Call extends EventTarget {
    * The room goes on at another node, which has taken us up: the same peer connection is led there. The snapshot before has told the rest.
    * What cannot be moved joins anew, in place of the stay that the others see.
    */
-  async #follow({ media, location }) {
+  async #follow({ media, location, keeps_ice: keepsIce }) {
     const pc = this.#pc;
     this.#moves += 1;
     const move = this.#moves;
@@ -409,7 +409,7 @@ export class Call extends EventTarget {
     const isOver = () => pc !== this.#pc || move !== this.#moves || this.#phase === 'ended';
     try {
       if (!CAN_MOVE) throw new RequestError(404, 'This browser cannot move a connection.');
-      await this.#negotiate(true);
+      await this.#negotiate(!keepsIce);
       await new Promise((resolve) => { setTimeout(resolve, MOVE_TIMEOUT_MS); });
       if (!isOver() && !this.#hasMedia) throw new RequestError(404, 'The connection does not get through to the other node.');
     } catch (error) {

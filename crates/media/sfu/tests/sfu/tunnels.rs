@@ -201,6 +201,22 @@ fn a_client_that_has_found_the_next_node_needs_the_one_that_it_was_at_no_longer(
 }
 
 #[test]
+fn nodes_that_do_not_reach_each_other_only_take_longer() {
+    let mut moving = Moving::new(509);
+    moving.world.is_parted = true;
+    let ann = moving.come(0, of_both);
+    let bob = moving.come(1, of_both);
+    moving.accept(0, &ann, of_both);
+    let on = moving.accept(1, &bob, of_both);
+    moving
+        .world
+        .run_until(SECONDS(5), "Bob sees Ann at the next node", |world| {
+            let received = world.members.last().unwrap().client.received.get(&on);
+            received.is_some_and(|packets| packets.len() > 100)
+        });
+}
+
+#[test]
 fn the_ice_session_goes_on_and_the_next_nodes_address_looks_better() {
     let mut moving = Moving::new(503);
     let tunnels = kept(&mut moving.joins[0]).tunnels.clone();

@@ -29,6 +29,8 @@ pub struct World {
     /// Another node, with its address; [`World::shard`] is at [`World::here`].
     pub other: Option<(SocketAddr, Box<Shard>)>,
     pub here: SocketAddr,
+    /// The nodes do not reach each other.
+    pub is_parted: bool,
     impairment: Impairment,
     seed: u64,
 }
@@ -119,6 +121,7 @@ impl World {
             astray: 0,
             other: None,
             here: public(),
+            is_parted: false,
             impairment,
             seed,
         }
@@ -470,7 +473,9 @@ impl World {
         while let Some((from, output)) = self.next_output() {
             match output {
                 Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
-                    self.arrive(to, from, &bytes);
+                    if !self.is_parted {
+                        self.arrive(to, from, &bytes);
+                    }
                 }
                 Output::Datagram { to, mut bytes } => {
                     if self.other.is_some() {

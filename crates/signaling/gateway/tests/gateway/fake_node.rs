@@ -13,12 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalbox_protocol::control::{
     Command, CounterOffer, Event, Joined, NodeFrame, Outcome, PATH, ParticipantLimits, Refusal, RefusalReason, Reply,
-    Request, RequestFrame, Resumption, RoomCommand, Snapshot,
+    Request, RequestFrame, Resumption, RoomCommand, Snapshot, Target,
 };
 use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
 };
 use signalbox_protocol::srtp::{SrtpKey, SrtpProof, SrtpRequest, SrtpSession, SrtpStream};
+use signalbox_protocol::tunnel::{Token, Tunnel};
 use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast, watch};
@@ -251,6 +252,8 @@ impl FakeNode {
                 if join.one_offer.is_some() {
                     self.0.sessions.lock().unwrap().insert(id.clone(), false);
                 }
+                let resumed = join.resume.as_ref();
+                let is_tunneled = resumed.is_some_and(|resume| resume.tunnels == [tunnel()]);
                 let is_unfit = join.one_offer.is_some() && join.offer.as_deref() == Some(UNFIT);
                 Reply::Joined(Box::new(Joined {
                     snapshot: self.resumable(snapshot(join.room, join.identity, id, join.name)),
@@ -262,7 +265,7 @@ impl FakeNode {
                     }),
                     ice_session: join.one_offer.map(|_| ICE_SESSION.to_owned()),
                     srtp,
-                    keeps_ice: false,
+                    keeps_ice: is_tunneled,
                 }))
             }
             Request::Participant { participant, .. }
@@ -291,6 +294,9 @@ impl FakeNode {
                 }
                 Command::Offer { .. } => Reply::Answer {
                     sdp: "v=0 again".into(),
+                },
+                Command::OpenTunnels => Reply::Tunnels {
+                    tunnels: vec![tunnel()],
                 },
                 Command::PatchIce { sessions, .. } if sessions.is_empty() => Reply::IceRestarted {
                     session: "second".into(),
@@ -486,5 +492,18 @@ async fn serve(node: FakeNode, mut socket: WebSocket, mut pushed: broadcast::Rec
                 }
             }
         }
+    }
+}
+
+/// The way to anyone's client.
+pub fn tunnel() -> Tunnel {
+    Tunnel {
+        target: Target::Publisher,
+        via: "192.0.2.1:5000".parse().unwrap(),
+        token: Token::new([7; 16]),
+        ufrag: "node".into(),
+        password: "the node's password".into(),
+        client_ufrag: "client".into(),
+        moves: 1,
     }
 }

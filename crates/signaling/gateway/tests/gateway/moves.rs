@@ -117,7 +117,7 @@ async fn a_room_whose_node_is_lost_goes_on_at_the_next_with_everyone_who_was_in_
 
     let next = next_node(&cluster).await;
     cluster.node.cut();
-    told_to_move(&mut ann).await;
+    assert_eq!(told_to_move(&mut ann).await.get("keeps_ice"), None);
     told_to_move(&mut too).await;
     assert_eq!(expected(&next), [["PA_1", "PA_2", "PA_bob"]], "once, and all of them");
     let mut joins = joins(&next);
@@ -205,7 +205,7 @@ async fn a_room_that_is_handed_over_is_served_by_its_old_node_until_its_clients_
     let to = Box::new(cluster.orchestrator.placement("daily"));
     let within_ms = 60_000;
     cluster.node.push("PA_1", Event::Moving { to, within_ms });
-    told_to_move(&mut ann).await;
+    assert_eq!(told_to_move(&mut ann).await["keeps_ice"], true);
     let [join] = <[Join; 1]>::try_from(joins(&next)).unwrap();
     assert_eq!(join.ticket, "ticket of the hand-over");
     // The node before tells what the next one tells as well.

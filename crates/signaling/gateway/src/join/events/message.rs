@@ -130,8 +130,8 @@ pub(super) enum Told {
         room: RoomInfo,
     },
     /// The room has moved: media goes to another address from now on. The `snapshot` before it says how all is there; nobody has left. A client
-    /// with a peer connection keeps it, and at once posts another offer with an ICE restart to the participant's `/offer`; where the
-    /// browser makes no new DTLS handshake on it (Firefox), it joins anew, which takes the place of its former stay. Of a client without a peer
+    /// with a peer connection keeps it, and at once posts another offer to the participant's `/offer`, with an ICE restart unless
+    /// `keeps_ice` is set; where the browser makes no new DTLS handshake on it (Firefox), it joins anew, which takes the place of its former stay. Of a client without a peer
     /// connection, its streams are there already. If `closed` follows, the client has to join there anew.
     Moved {
         /// There.
@@ -139,6 +139,9 @@ pub(super) enum Told {
         /// The participant's address from now on, whose `/events` this stream is.
         #[serde(skip_serializing_if = "Option::is_none")]
         location: Option<String>,
+        /// The ICE session goes on: the client is reached where it is until it has found the other address, and misses less.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        keeps_ice: bool,
         /// What it sends: with the same SSRCs and keys as before, so that it only has to send elsewhere.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         publish: Vec<SrtpStream>,
@@ -183,6 +186,7 @@ impl Told {
         Self::Moved {
             media,
             location: None,
+            keeps_ice: false,
             publish: Vec::new(),
             receive: Vec::new(),
         }

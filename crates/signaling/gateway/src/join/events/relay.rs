@@ -225,7 +225,7 @@ impl Relay {
             media,
             srtp,
             connections,
-            ..
+            keeps_ice,
         } = taken;
         if let Some(before) = self.moved.take() {
             before.leaving.let_go();
@@ -249,6 +249,7 @@ impl Relay {
         self.feed.tell(&Told::Moved {
             media,
             location,
+            keeps_ice,
             publish: streams.publish,
             receive: streams.receive,
         });
