@@ -313,6 +313,8 @@ impl Connections {
                 self.by_ufrag.remove(&entry.ufrag);
                 self.by_ufrag.insert(ufrag.clone(), key);
                 entry.ufrag = ufrag;
+                // It was of the ICE session before.
+                entry.nomination = None;
             }
         }
     }

@@ -28,6 +28,8 @@ const COUNTERS = {
 };
 // After these the room, or a successor of it, takes the participant again.
 const REJOIN_AFTER = new Set(['timed_out', 'node_gone', 'failed']);
+const addressOf = ({ ip, port }) => `${ip}:${port}`;
+
 export class Call extends EventTarget {
   #options;
   #token;
@@ -49,6 +51,8 @@ export class Call extends EventTarget {
   #wake = () => {};
   #recoveredAt = -Infinity;
   #moves = 0;
+  /** Where the peer connection's media has gone. */
+  #addresses = new Set();
 
   /** `token` is an access token; `renewToken()` resolves to another one for the same identity, or rejects. */
   constructor({ room, name, token, renewToken }) {
@@ -186,6 +190,7 @@ export class Call extends EventTarget {
       this.#paths = { self, events: joined.events };
       this.#gone = false;
       this.media = joined.media;
+      this.#addresses = new Set([addressOf(joined.media)]);
       this.#preferences.clear();
       this.#apply(joined);
       await pc.setRemoteDescription({ type: 'answer', sdp: joined.answer });
@@ -409,9 +414,14 @@ export class Call extends EventTarget {
     const isOver = () => pc !== this.#pc || move !== this.#moves || this.#phase === 'ended';
     try {
       if (!CAN_MOVE) throw new RequestError(404, 'This browser cannot move a connection.');
+      // A browser keeps to what it knows of an address for half a minute: of one that it has been at, it learns anew by beginning ICE anew. Where
+      // the node before still serves, nothing stands still for that once the new one is connected.
+      const hasBeenThere = this.#addresses.has(addressOf(media));
+      this.#addresses.add(addressOf(media));
       await this.#negotiate(!keepsIce);
       await new Promise((resolve) => { setTimeout(resolve, MOVE_TIMEOUT_MS); });
       if (!isOver() && !this.#hasMedia) throw new RequestError(404, 'The connection does not get through to the other node.');
+      if (!isOver() && keepsIce && hasBeenThere) await this.#negotiate(true);
     } catch (error) {
       if (isOver()) return;
       if (error.status === 404) this.#gone = true;

@@ -84,7 +84,7 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
     };
     let mut addresses = Addresses::default();
     if let Some(media) = &snapshot.media {
-        addresses.go_to(media.socket_addr(), false, Instant::now());
+        addresses.go_to(media.socket_addr(), Instant::now());
     }
     let mut client = Client {
         roster: Roster::new(&snapshot),
@@ -278,7 +278,7 @@ impl Client {
             // The client has resumed on another connection and no longer listens on this one.
             SessionEvent::Replaced { .. } => return Flow::Break(End::Close(Ending::Done)),
         };
-        let Some(event) = self.move_on(event)? else {
+        let Some(event) = self.move_on(event).await? else {
             return Flow::Continue(());
         };
         self.room_changed |= matches!(

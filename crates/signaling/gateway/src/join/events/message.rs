@@ -139,7 +139,8 @@ pub(super) enum Told {
         /// The participant's address from now on, whose `/events` this stream is.
         #[serde(skip_serializing_if = "Option::is_none")]
         location: Option<String>,
-        /// The ICE session goes on: the client is reached where it is until it has found the other address, and misses less.
+        /// The ICE session goes on: the client is reached where it is until it has found the other address, and misses less. One that has been at
+        /// that address before finds it only with an ICE restart, for which it has 15 seconds from when it is connected.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         keeps_ice: bool,
         /// What it sends: with the same SSRCs and keys as before, so that it only has to send elsewhere.

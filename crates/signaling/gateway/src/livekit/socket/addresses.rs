@@ -1,7 +1,8 @@
 //! Where the media of a client's peer connections has gone lately.
 //!
 //! A browser that is sent back to an address which it still has a candidate pair with goes on to check that pair with the credentials of then (seen in
-//! Chromium 149), which whoever is there now does not know. It gets there only once it has begun ICE anew on its side, from other ports.
+//! Chromium 149), which whoever is there now does not know; and where its ICE session goes on, it prefers that pair no more than when it
+//! was left. It gets there only once it has begun ICE anew on its side, from other ports.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,39 +19,23 @@ const MAX: usize = 8;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// The last one is in use.
-    used: Vec<Used>,
-    /// Counts the ICE sessions.
-    session: u64,
-}
-
-#[derive(Debug)]
-struct Used {
-    address: SocketAddr,
-    session: u64,
-    /// But for the one in use: when it was left.
-    until: Instant,
+    /// The last one is in use, the others have been until then.
+    used: Vec<(SocketAddr, Instant)>,
 }
 
 impl Addresses {
-    /// It goes there from now on, in the ICE session that it has or in another; whether it has been there lately in another than it has then.
-    pub(super) fn go_to(&mut self, address: SocketAddr, keeps_ice: bool, now: Instant) -> bool {
-        if let Some(last) = self.used.last_mut() {
-            last.until = now;
+    /// It goes there from now on; whether it has been there lately.
+    pub(super) fn go_to(&mut self, address: SocketAddr, now: Instant) -> bool {
+        if let Some((_, until)) = self.used.last_mut() {
+            *until = now;
         }
-        self.session += u64::from(!keeps_ice);
-        self.used.retain(|used| now.duration_since(used.until) < KEPT);
-        let is_known = |used: &Used| used.address == address && used.session != self.session;
-        let is_known = self.used.iter().any(is_known);
-        self.used.retain(|used| used.address != address);
+        self.used.retain(|(_, until)| now.duration_since(*until) < KEPT);
+        let is_known = self.used.iter().any(|(used, _)| *used == address);
+        self.used.retain(|(used, _)| *used != address);
         if self.used.len() == MAX {
             self.used.remove(0);
         }
-        self.used.push(Used {
-            address,
-            session: self.session,
-            until: now,
-        });
+        self.used.push((address, now));
         is_known
     }
 }
@@ -64,25 +49,13 @@ mod tests {
         let [a, b] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
         let begun = Instant::now();
         let mut addresses = Addresses::default();
-        assert!(!addresses.go_to(a, false, begun));
+        assert!(!addresses.go_to(a, begun));
         // However long it was there.
         let later = begun + 3 * KEPT;
-        assert!(addresses.go_to(a, false, later));
-        assert!(!addresses.go_to(b, false, later));
-        assert!(addresses.go_to(a, false, later + KEPT / 2));
-        assert!(!addresses.go_to(b, false, later + 2 * KEPT));
-    }
-
-    #[test]
-    fn the_pairs_of_an_ice_session_that_goes_on_are_still_good() {
-        let [a, b] = [1, 2].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
-        let now = Instant::now();
-        let mut addresses = Addresses::default();
-        assert!(!addresses.go_to(a, false, now));
-        assert!(!addresses.go_to(b, true, now));
-        assert!(!addresses.go_to(a, true, now));
-        assert!(addresses.go_to(b, false, now));
-        assert!(addresses.go_to(a, true, now));
+        assert!(addresses.go_to(a, later));
+        assert!(!addresses.go_to(b, later));
+        assert!(addresses.go_to(a, later + KEPT / 2));
+        assert!(!addresses.go_to(b, later + 2 * KEPT));
     }
 
     #[test]
@@ -91,9 +64,9 @@ mod tests {
         let now = Instant::now();
         let mut addresses = Addresses::default();
         for port in 0..=MAX as u16 {
-            assert!(!addresses.go_to(address(port), false, now));
+            assert!(!addresses.go_to(address(port), now));
         }
-        assert!(addresses.go_to(address(1), false, now));
-        assert!(!addresses.go_to(address(0), false, now));
+        assert!(addresses.go_to(address(1), now));
+        assert!(!addresses.go_to(address(0), now));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! | | the client is told |
 //! |---|---|
-//! | it does not offer within [`OFFER_PATIENCE`]; it has been at that address lately ([`Addresses`](super::addresses::Addresses)); its connection does not come up within [`PUBLISHER_PATIENCE`] | to resume: a new WebSocket, the same peer connections, with ICE begun anew |
+//! | it does not offer within [`OFFER_PATIENCE`]; it has been at that address lately ([`Addresses`](super::addresses::Addresses)), as soon as it is served there if it can be reached over the old node; its connection does not come up within [`PUBLISHER_PATIENCE`] | to resume: a new WebSocket, the same peer connections, with ICE begun anew |
 //! | the node says that the client does not begin DTLS anew; it is Firefox; nothing takes its participant up | to reconnect: new peer connections |
 
 use std::ops::ControlFlow;
@@ -59,6 +59,8 @@ pub(super) struct Moved {
     leaving: Leaving,
     /// When the client has to have offered; then, when what it has offered has to be up.
     publisher_until: Option<Instant>,
+    /// It is reached over the node that it was at before, and finds this one only when it begins ICE anew.
+    needs_new_ice: bool,
 }
 
 impl Moved {
@@ -157,10 +159,10 @@ impl Client {
     }
 
     /// Takes note of an event that has to do with a move; gives back what the client is to be told.
-    pub(super) fn move_on(&mut self, event: Event) -> ControlFlow<End, Option<Event>> {
+    pub(super) async fn move_on(&mut self, event: Event) -> ControlFlow<End, Option<Event>> {
         match event {
             Event::Moving { to, within_ms } => self.hand_over(to.into(), within_ms)?,
-            Event::Connected { target } => self.connected(target),
+            Event::Connected { target } => self.connected(target).await?,
             Event::MoveStalled { .. } => {
                 self.count(MoveOutcome::Rejoined);
                 return ControlFlow::Break(rejoin(Reason::MediaFailure));
@@ -256,7 +258,7 @@ impl Client {
             keeps_ice,
             ..
         } = taken;
-        let has_been_there = self.addresses.go_to(media.socket_addr(), keeps_ice, Instant::now());
+        let has_been_there = self.addresses.go_to(media.socket_addr(), Instant::now());
         if let Some(before) = self.moved.take() {
             before.let_go();
         }
@@ -280,8 +282,9 @@ impl Client {
             kind: moving.kind,
             leaving,
             publisher_until: wants_offer.then(|| Instant::now() + OFFER_PATIENCE),
+            needs_new_ice: has_been_there && keeps_ice,
         });
-        if has_to_offer && has_been_there {
+        if has_to_offer && has_been_there && !keeps_ice {
             return self.overdue(Overdue::Publisher);
         }
         if wants_offer {
@@ -309,7 +312,7 @@ impl Client {
         }
     }
 
-    fn connected(&mut self, target: Target) {
+    async fn connected(&mut self, target: Target) -> Flow {
         let is_up = self.moved.as_mut().is_some_and(|moved| {
             if target == Target::Publisher {
                 moved.publisher_until = None;
@@ -320,8 +323,18 @@ impl Client {
             let after = moved.leaving.since();
             tracing::debug!(participant = %self.session.participant, ?after, "a participant's connections go on at another node");
             self.state.metrics().moved(moved.kind, MoveOutcome::InPlace);
+            let needs_new_ice = moved.needs_new_ice;
             moved.let_go();
+            if needs_new_ice && self.session.offers() {
+                // Nothing stands still meanwhile.
+                let leave = translate::leave(Reason::ServerShutdown, LeaveAction::Resume);
+                return Flow::Break(End::Leave(leave, Ending::Restart));
+            }
+            if needs_new_ice {
+                self.ask(restart_subscriber()).await;
+            }
         }
+        Flow::Continue(())
     }
 
     fn count(&mut self, outcome: MoveOutcome) {
