@@ -109,6 +109,35 @@ test(`${ROOMS} rooms are drained one by one, and it was said how long that takes
   }
 });
 
+test('orchestrators that are killed one after the other do not stop a drain: another one carries it on', { timeout: 120_000 }, async (t) => {
+  const [node, ...others] = fleet.nodes;
+  for (const { id } of others) await fleet.signalbox('drain', id, '--rate', '100', '--wait');
+  const rooms = await SmallRooms.open(fleet, 12);
+  for (const { id } of others) await fleet.signalbox('undrain', id);
+  const left = async () => (await fleet.drainOf(node)).rooms_left;
+  try {
+    await fleet.signalbox('drain', node.id, '--rate', '2');
+    // It goes on while only one of them runs, so that this one carries it, and is the next that is killed.
+    for (const orchestrator of fleet.orchestrators) {
+      const before = await until('the drain goes on', async () => {
+        const count = await left();
+        return count < rooms.all.length && count;
+      }, { everyMs: 50 });
+      assert.ok(before > 3, `${before} are left`);
+      const killed = Date.now();
+      orchestrator.process.kill();
+      await until('it is carried on', async () => await left() < before - 1, { everyMs: 50 });
+      t.diagnostic(`carried on after ${Date.now() - killed} ms, ${before} were left`);
+      assert.equal((await fleet.drainOf(node)).state, 'running');
+      await fleet.startAgain(orchestrator);
+    }
+    await until('it is done', async () => (await fleet.drainOf(node)).state === 'done');
+    await rooms.areWhole(node);
+  } finally {
+    await rooms.close();
+  }
+});
+
 test('a drain that is cancelled half way leaves each room where it is', { timeout: 120_000 }, async () => {
   const [node, ...others] = fleet.nodes;
   for (const { id } of others) await fleet.signalbox('drain', id, '--rate', '100', '--wait');

@@ -13,6 +13,7 @@ mod livekit;
 mod operators;
 mod orchestrators;
 mod outage;
+mod outage_and_loss;
 mod placement;
 mod processes;
 mod rotation;

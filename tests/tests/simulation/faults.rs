@@ -90,6 +90,7 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
             "cut node off",
             "cut node and orchestrator",
             "kill orchestrator",
+            "kill gateway",
             "cut orchestrator and database",
             "cut gateway and orchestrator",
             "stop database",
@@ -118,6 +119,7 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
             "freeze node",
             "kill orchestrator",
             "kill orchestrator",
+            "kill gateway",
             "cut orchestrator and database",
             "stop database",
         ],
@@ -161,6 +163,16 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
             tokio::spawn(async move {
                 sleep(again).await;
                 world.start_orchestrator(orchestrator);
+            });
+        }
+        "kill gateway" => {
+            let gateway = rng.random_range(0..crate::GATEWAYS);
+            world.kill_gateway(gateway);
+            let again = Duration::from_millis(rng.random_range(10..4000));
+            let world = world.clone();
+            tokio::spawn(async move {
+                sleep(again).await;
+                world.start_gateway(gateway);
             });
         }
         "cut orchestrator and database" => some(world, rng, at_orchestrator, Host::Database),

@@ -1,6 +1,6 @@
-//! A gateway of the simulation: the real choice among orchestrators, around joins.
+//! A gateway of the simulation: the real choice among orchestrators, around joins. What becomes of those who have joined is in `sessions`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +9,13 @@ use rand::rngs::StdRng;
 use signalbox_gateway::upstreams::{Outcome, Upstreams};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::network::Host;
-use crate::node::Refused;
+use crate::node::{Person, Refused};
+use crate::sessions::Sessions;
 use crate::world::World;
 
 /// How long one request may take, and one join altogether.
@@ -28,15 +31,22 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// A gateway. Clones are the same one.
 #[derive(Clone)]
 pub struct Gateway {
-    index: usize,
+    pub index: usize,
     state: Arc<Mutex<State>>,
+    /// Its sessions may have something to do.
+    pub woken: Arc<Notify>,
+    killed: CancellationToken,
 }
 
-struct State {
+pub struct State {
     upstreams: Upstreams,
-    rng: StdRng,
+    pub rng: StdRng,
     /// Placements remembered; only hints.
-    known: BTreeMap<RoomName, Placement>,
+    pub known: BTreeMap<RoomName, Placement>,
+    pub sessions: Sessions,
+    people: u64,
+    /// How often it has asked for a room.
+    pub asked: u64,
 }
 
 /// Where somebody came in.
@@ -56,19 +66,36 @@ impl Gateway {
                 upstreams: Upstreams::new(orchestrators),
                 rng: StdRng::seed_from_u64(seed),
                 known: BTreeMap::new(),
+                sessions: Sessions::default(),
+                people: 0,
+                asked: 0,
             })),
+            woken: Arc::default(),
+            killed: CancellationToken::new(),
         }
+    }
+
+    /// Its process has ended, and with it all that was under way.
+    pub fn killed(&self) {
+        self.killed.cancel();
     }
 
     /// Brings somebody into the room; none: that did not work.
     pub async fn join(&self, world: &World, room: RoomName) -> Option<Joined> {
-        timeout(JOIN, self.try_join(world, &room)).await.ok().flatten()
+        let join = timeout(JOIN, self.try_join(world, &room));
+        self.killed.run_until_cancelled(join).await?.ok().flatten()
     }
 
     async fn try_join(&self, world: &World, room: &RoomName) -> Option<Joined> {
+        let person = {
+            let mut state = self.state();
+            state.people += 1;
+            (self.index, state.people)
+        };
         for _ in 0..TRIES {
             let placement = self.find(world, room).await?;
-            if let Some(joined) = self.enter(world, &placement).await {
+            if let Some(joined) = self.enter(world, &placement, &BTreeSet::from([person])).await {
+                self.state().sessions.enter(&placement, person);
                 return Some(joined);
             }
             self.state().known.remove(room);
@@ -81,13 +108,14 @@ impl Gateway {
         if let Some(known) = self.state().known.get(room) {
             return Some(known.clone());
         }
-        let placement = self.ask(world, room).await?;
+        let placement = self.ask(world, &PlaceRoom::new(room.clone())).await?;
         self.state().known.insert(room.clone(), placement.clone());
         Some(placement)
     }
 
-    async fn ask(&self, world: &World, room: &RoomName) -> Option<Placement> {
-        let request = PlaceRoom::new(room.clone());
+    /// Asks one orchestrator after the other.
+    pub async fn ask(&self, world: &World, request: &PlaceRoom) -> Option<Placement> {
+        self.state().asked += 1;
         let mut tried = Vec::new();
         loop {
             let attempt = {
@@ -102,12 +130,7 @@ impl Gateway {
                 }
             };
             tried.push(attempt.upstream());
-            let call = world.post(
-                Host::Gateway(self.index),
-                attempt.upstream(),
-                "/v1/placements",
-                &request,
-            );
+            let call = world.post(Host::Gateway(self.index), attempt.upstream(), "/v1/placements", request);
             let reply = timeout(REQUEST, call).await.ok();
             let placement = reply.as_ref().and_then(|reply| reply.ok::<Placement>());
             let outcome = if placement.is_some() {
@@ -122,14 +145,15 @@ impl Gateway {
         }
     }
 
-    async fn enter(&self, world: &World, placement: &Placement) -> Option<Joined> {
+    /// Brings people to where the room is.
+    pub async fn enter(&self, world: &World, placement: &Placement, people: &BTreeSet<Person>) -> Option<Joined> {
         let (from, index) = (Host::Gateway(self.index), world.index_of(placement.node));
         let round_trip = async {
             world.network.carry(from, Host::Node(index)).await;
             world.awake(index).await;
             let admitted = world
                 .node(index)
-                .map(|node| node.admit(world, &placement.room, &placement.ticket));
+                .map(|node| node.admit(world, &placement.room, &placement.ticket, people));
             world.network.carry(Host::Node(index), from).await;
             admitted
         };
@@ -153,7 +177,7 @@ impl Gateway {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

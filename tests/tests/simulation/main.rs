@@ -2,7 +2,7 @@
 //! network that loses, delays and splits, while processes are killed and machines stand still.
 //!
 //! What decides is the real code: the orchestrator's router, placer and fencer, the node's tenure, lease, tickets and admission, the gateway's choice among
-//! orchestrators. What carries is simulated.
+//! orchestrators and its search for rooms whose node is lost. What carries is simulated.
 //!
 //! `SIGNALBOX_SIMULATION_SEEDS` says how many seeds each test tries; `SIGNALBOX_SIMULATION_SEED` replays one, and prints what happens.
 
@@ -13,6 +13,9 @@ mod invariants;
 mod network;
 mod node;
 mod orchestrator;
+mod scenarios;
+mod scene;
+mod sessions;
 mod simulation;
 mod world;
 

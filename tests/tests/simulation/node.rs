@@ -1,7 +1,7 @@
 //! A media node of the simulation: the real tenure, lease, tickets and admission, around a list of rooms that have people in them, instead
 //! of shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -23,8 +23,26 @@ use crate::world::World;
 /// How long the call may take that closes a room.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// How long those in a room that moves wait before they try to enter its next node, again and again.
-const GO: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often it looks whether all have gone from a room that moves.
+const GONE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Somebody in a room: the gateway, and a number of its own.
+pub type Person = (usize, u64);
+
+/// A room that has people in it.
+#[derive(Debug, Clone)]
+struct Open {
+    generation: Generation,
+    people: BTreeSet<Person>,
+}
+
+/// What a gateway that has a link to a node knows of it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub rooms: BTreeMap<RoomName, Generation>,
+    /// Rooms that are another node's, whose people are to go there.
+    pub moving: BTreeMap<RoomName, MoveRoom>,
+}
 
 /// One process of a node: another one after a restart. Clones are the same.
 #[derive(Clone)]
@@ -35,7 +53,8 @@ pub struct Node {
     tickets: Arc<Tickets>,
     rooms: Arc<Rooms>,
     /// What the shards would host: rooms with participants.
-    shards: Arc<Mutex<BTreeMap<RoomName, Generation>>>,
+    shards: Arc<Mutex<BTreeMap<RoomName, Open>>>,
+    moving: Arc<Mutex<BTreeMap<RoomName, MoveRoom>>>,
 }
 
 /// Why a join was refused.
@@ -52,6 +71,7 @@ impl Node {
             tickets: Arc::new(Tickets::new(&world.secrets(), id)),
             rooms: Arc::new(Rooms::new(1, 1000)),
             shards: Arc::default(),
+            moving: Arc::default(),
         }
     }
 
@@ -63,19 +83,53 @@ impl Node {
         let shards = self.shards();
         shards
             .iter()
-            .map(|(room, generation)| (room.clone(), *generation, epoch))
+            .map(|(room, open)| (room.clone(), open.generation, epoch))
             .collect()
     }
 
-    /// Lets somebody in, as the real admission does.
-    pub fn admit(&self, world: &World, room: &RoomName, ticket: &str) -> Result<(Generation, Epoch), Refused> {
+    /// Who is in a room, and in which generation of it, if it is served.
+    pub fn people(&self, world: &World, room: &RoomName) -> Option<(Generation, BTreeSet<Person>)> {
+        self.lease.epoch(world.boottime())?;
+        let shards = self.shards();
+        shards.get(room).map(|open| (open.generation, open.people.clone()))
+    }
+
+    /// What it tells the gateways that have a link to it.
+    pub fn seen(&self) -> Seen {
+        let shards = self.shards();
+        Seen {
+            rooms: shards
+                .iter()
+                .map(|(room, open)| (room.clone(), open.generation))
+                .collect(),
+            moving: self.moving().clone(),
+        }
+    }
+
+    /// Lets people in, as the real admission does: one who joins, or all who were in the room at another node.
+    pub fn admit(
+        &self,
+        world: &World,
+        room: &RoomName,
+        ticket: &str,
+        people: &BTreeSet<Person>,
+    ) -> Result<(Generation, Epoch), Refused> {
         let claims = self
             .tickets
             .check(ticket, room, self.lease.held(world.boottime()))
             .map_err(|refusal| Refused(refusal.detail))?;
         let generation = claims.generation;
         let hand_over = |_| {
-            self.shards().insert(room.clone(), generation);
+            let mut shards = self.shards();
+            let fresh = || Open {
+                generation,
+                people: BTreeSet::new(),
+            };
+            let open = shards.entry(room.clone()).or_insert_with(fresh);
+            if open.generation != generation {
+                *open = fresh();
+            }
+            open.people.extend(people);
             Ok(())
         };
         self.rooms
@@ -109,7 +163,10 @@ impl Node {
     pub fn send_on(&self, world: &World, order: &MoveRoom) -> bool {
         let (room, to) = (&order.to.room, order.to.generation);
         match self.rooms.begin_move(room, order.generation, to, |_| Ok(())) {
-            Ok(()) => drop(tokio::spawn(self.clone().let_go(world.clone(), order.clone()))),
+            Ok(()) => {
+                self.moving().insert(room.clone(), order.clone());
+                tokio::spawn(self.clone().let_go(world.clone(), order.clone()));
+            }
             Err(Unmoved::NotHosted | Unmoved::Overtaken) => {}
             Err(Unmoved::Busy) => return false,
         }
@@ -117,31 +174,37 @@ impl Node {
         true
     }
 
-    /// Those in the room enter its next node; whoever has not done so in time is closed out.
+    /// Serves a room that moves until its people have gone; whoever has not done so in time is closed out.
     async fn let_go(self, world: World, order: MoveRoom) {
-        let target = world.index_of(order.to.node);
-        let going = async {
-            loop {
-                sleep(GO).await;
-                let there_and_back = async {
-                    world.network.carry(Host::Gateway(0), Host::Node(target)).await;
-                    world.awake(target).await;
-                    let node = world.node(target)?;
-                    node.admit(&world, &order.to.room, &order.to.ticket).ok()
-                };
-                if timeout(CLOSE, there_and_back).await.ok().flatten().is_some() {
-                    return;
-                }
+        let (room, generation) = (&order.to.room, order.generation);
+        let is_full = || {
+            let shards = self.shards();
+            shards
+                .get(room)
+                .is_some_and(|open| open.generation == generation && !open.people.is_empty())
+        };
+        let gone = async {
+            while is_full() {
+                sleep(GONE).await;
             }
         };
         let within = std::time::Duration::from_millis(order.within_ms);
-        let arrived = timeout(within, going).await.is_ok();
+        let are_gone = timeout(within, gone).await.is_ok();
         world.awake(self.index).await;
-        if self.rooms.hosts(&order.to.room, order.generation) {
-            self.shards().remove(&order.to.room);
-            self.rooms.closed(&order.to.room, order.generation, Instant::now());
+        if self.rooms.hosts(room, generation) {
+            self.shards().remove(room);
+            self.rooms.closed(room, generation, Instant::now());
         }
-        world.note(|| format!("node {} has let {} go, arrived: {arrived}", self.index, order.to.room));
+        self.moving()
+            .retain(|_, known| known.to.room != *room || known.generation != generation);
+        world.note(|| format!("node {} has let {room} go, all gone: {are_gone}", self.index));
+    }
+
+    /// People of a gateway have gone from this generation of a room.
+    pub fn release(&self, room: &RoomName, generation: Generation, people: &BTreeSet<Person>) {
+        if let Some(open) = self.shards().get_mut(room).filter(|open| open.generation == generation) {
+            open.people.retain(|person| !people.contains(person));
+        }
     }
 
     pub fn held(&self, world: &World) -> EpochHeld {
@@ -168,8 +231,10 @@ impl Node {
                         calls.spawn(call);
                     }
                     Action::Fence { .. } => {
+                        world.note(|| format!("node {} is fenced", self.index));
                         self.rooms.fence();
                         self.shards().clear();
+                        self.moving().clear();
                     }
                     Action::Close(stale) => self.close_stale(&stale),
                     Action::GiveUp(why) => panic!("node {} is refused: {why}", self.index),
@@ -198,16 +263,17 @@ impl Node {
         let (room, generation) = {
             let mut shards = self.shards();
             let count = shards.len().max(1);
-            let Some((room, generation)) = shards.iter().nth(choice % count) else {
+            let Some((room, open)) = shards.iter().nth(choice % count) else {
                 return;
             };
             if self.is_moving(room) {
                 return;
             }
-            let (room, generation) = (room.clone(), *generation);
+            let (room, generation) = (room.clone(), open.generation);
             shards.remove(&room);
             (room, generation)
         };
+        world.all_leave(&room);
         self.rooms.mark_empty(&room, generation);
         let owner = CloseRoom {
             node: self.id,
@@ -309,7 +375,11 @@ impl Node {
         (ask, answer.unwrap_or(Answer::Failed(String::new())))
     }
 
-    fn shards(&self) -> MutexGuard<'_, BTreeMap<RoomName, Generation>> {
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<RoomName, Open>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moving(&self) -> MutexGuard<'_, BTreeMap<RoomName, MoveRoom>> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,15 +12,17 @@ use serde::de::DeserializeOwned;
 use signalbox_media::lease::Boottime;
 use signalbox_media::tenure::Promises;
 use signalbox_protocol::problem::Problem;
-use signalbox_protocol::{NodeId, Secrets};
+use signalbox_protocol::{NodeId, RoomName, Secrets};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 
 use crate::database::Database;
+use crate::gateway::Gateway;
 use crate::network::{Host, Network};
 use crate::node::Node;
 use crate::orchestrator;
+use crate::{NODES, ORCHESTRATORS};
 
 const SECRET: &str = "the cluster's secret";
 
@@ -39,6 +41,7 @@ pub struct World {
 struct Processes {
     orchestrators: Vec<Option<Orchestrator>>,
     nodes: Vec<Option<(Node, AbortHandle)>>,
+    gateways: Vec<Option<(Gateway, AbortHandle)>>,
     /// Until when a node's machine stands still.
     asleep: BTreeMap<usize, Instant>,
     /// Counts starts, so that each has other random numbers.
@@ -85,7 +88,7 @@ impl Reply {
 }
 
 impl World {
-    pub fn new(seed: u64, orchestrators: usize, nodes: usize, promises: Promises) -> Self {
+    pub fn new(seed: u64, promises: Promises, gateways: usize) -> Self {
         let world = Self {
             network: Network::new(seed),
             database: Database::new(),
@@ -94,20 +97,16 @@ impl World {
             replay: std::env::var_os("SIGNALBOX_SIMULATION_SEED").is_some(),
             start: Instant::now(),
             processes: Arc::new(Mutex::new(Processes {
-                orchestrators: (0..orchestrators).map(|_| None).collect(),
-                nodes: (0..nodes).map(|_| None).collect(),
+                orchestrators: (0..ORCHESTRATORS).map(|_| None).collect(),
+                nodes: (0..NODES).map(|_| None).collect(),
+                gateways: (0..gateways).map(|_| None).collect(),
                 asleep: BTreeMap::new(),
                 starts: 0,
                 lost_writes: false,
                 trace: 0,
             })),
         };
-        for index in 0..orchestrators {
-            world.start_orchestrator(index);
-        }
-        for index in 0..nodes {
-            world.start_node(index);
-        }
+        world.start_all();
         world
     }
 
@@ -132,11 +131,15 @@ impl World {
     }
 
     pub fn orchestrators(&self) -> usize {
-        self.processes().orchestrators.len()
+        ORCHESTRATORS
     }
 
     pub fn node_count(&self) -> usize {
-        self.processes().nodes.len()
+        NODES
+    }
+
+    pub fn gateways(&self) -> usize {
+        self.processes().gateways.len()
     }
 
     pub fn node(&self, index: usize) -> Option<Node> {
@@ -208,16 +211,56 @@ impl World {
         self.processes().orchestrators[index] = Some(Orchestrator { router, run, task });
     }
 
+    pub fn gateway(&self, index: usize) -> Option<Gateway> {
+        let processes = self.processes();
+        let (gateway, _) = processes.gateways.get(index)?.as_ref()?;
+        Some(gateway.clone())
+    }
+
+    /// The gateway's process is killed: nobody knows any more what it knew.
+    pub fn kill_gateway(&self, index: usize) {
+        if let Some((gateway, task)) = self.processes().gateways[index].take() {
+            gateway.killed();
+            task.abort();
+        }
+    }
+
+    /// The gateway's process is started, if it does not run.
+    pub fn start_gateway(&self, index: usize) {
+        if self.gateway(index).is_some() {
+            return;
+        }
+        let gateway = Gateway::new(index, ORCHESTRATORS, self.next_seed());
+        let task = tokio::spawn(gateway.clone().watch_over(self.clone())).abort_handle();
+        self.processes().gateways[index] = Some((gateway, task));
+    }
+
+    /// Everybody leaves the room, and no gateway has anything to do with it any more.
+    pub fn all_leave(&self, room: &RoomName) {
+        for index in 0..self.gateways() {
+            if let Some(gateway) = self.gateway(index) {
+                gateway.all_leave(room);
+            }
+        }
+    }
+
     /// Mends and starts everything.
     pub fn heal(&self) {
         self.network.heal();
         self.database.heal();
         self.processes().asleep.clear();
-        for index in 0..self.orchestrators() {
+        self.start_all();
+    }
+
+    fn start_all(&self) {
+        for index in 0..ORCHESTRATORS {
             self.start_orchestrator(index);
         }
-        for index in 0..self.node_count() {
+        for index in 0..NODES {
             self.start_node(index);
+        }
+        for index in 0..self.gateways() {
+            self.start_gateway(index);
         }
     }
 

@@ -7,7 +7,7 @@
 //! Nothing here gives up: a room is asked for until it is found, or nobody is left who wants to know ([`Recovery::forget`]).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use signalbox_protocol::placement::Placement;
@@ -97,7 +97,8 @@ struct Group {
 /// [`Recovery::poll_timeout`]. Times are since any fixed moment.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    rooms: HashMap<RoomName, Lost>,
+    /// Ordered, so that the same lost rooms are always asked for in the same order.
+    rooms: BTreeMap<RoomName, Lost>,
     groups: HashMap<(NodeId, Epoch), Group>,
     waiting: BTreeSet<(Duration, RoomName)>,
     ready: BTreeSet<(Reverse<usize>, RoomName)>,
