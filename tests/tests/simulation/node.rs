@@ -20,6 +20,9 @@ use tokio::time::{sleep, timeout};
 use crate::network::Host;
 use crate::world::World;
 
+/// How long a stale room may turn out to be one that moves.
+const MAY_MOVE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// How long the call may take that closes a room.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -222,7 +225,9 @@ impl Node {
     async fn stay_registered(&self, world: &World, promises: Promises, seed: u64) {
         let mut tenure = Tenure::new(Arc::clone(&self.lease), world.orchestrators(), promises, seed);
         let mut calls = JoinSet::new();
+        let mut closings = JoinSet::new();
         loop {
+            while closings.try_join_next().is_some() {}
             world.awake(self.index).await;
             while let Some(action) = tenure.poll_action(world.boottime()) {
                 match action {
@@ -236,7 +241,18 @@ impl Node {
                         self.shards().clear();
                         self.moving().clear();
                     }
-                    Action::Close(stale) => self.close_stale(&stale),
+                    Action::Close(stale) => {
+                        // As in the real node: one that turns out to move does not end.
+                        let marked: Vec<RoomDigest> = stale
+                            .into_iter()
+                            .filter(|digest| self.rooms.mark_stale(&digest.room, digest.generation).is_some())
+                            .collect();
+                        let own = self.clone();
+                        closings.spawn(async move {
+                            sleep(MAY_MOVE).await;
+                            own.close_stale(&marked);
+                        });
+                    }
                     Action::GiveUp(why) => panic!("node {} is refused: {why}", self.index),
                     Action::Note(Note::Registered(held)) => self.rooms.set_cluster(held.cluster),
                     Action::Note(_) => {}
@@ -325,7 +341,7 @@ impl Node {
 
     fn close_stale(&self, stale: &[RoomDigest]) {
         for digest in stale {
-            if self.rooms.mark_stale(&digest.room, digest.generation).is_some() {
+            if self.rooms.is_stale(&digest.room, digest.generation) {
                 self.shards().remove(&digest.room);
                 self.rooms.closed(&digest.room, digest.generation, Instant::now());
             }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::http::Method;
 use rand::RngExt;
 use signalbox_gateway::moves::recovery::{LONGEST_PAUSE, PATIENT_PAUSE};
-use signalbox_orchestrator::digests::SETTLED;
 use signalbox_protocol::RoomName;
 use signalbox_protocol::node::{DrainNode, DrainState};
 use signalbox_protocol::placement::PlaceRoom;
@@ -25,10 +24,6 @@ const TOGETHER: Duration = LONGEST_PAUSE.saturating_add(Duration::from_millis(15
 
 /// How soon rooms are placed once the database is back: for one lease nobody is fenced, then as above.
 const PLACED: Duration = Duration::from_secs(4);
-
-/// After how long no node's rooms are compared with the map for a while. One that is compared after a hand-off, and before it is told of it, ends the
-/// room as stale: its people are then found elsewhere, as those of a lost one.
-const COMPARED: Duration = SETTLED.saturating_add(Duration::from_secs(1));
 
 /// How long all is watched when it should be over.
 const AFTER: Duration = Duration::from_secs(3);
@@ -121,7 +116,6 @@ fn a_moves_target_dies_during_the_move_and_nobody_is_let_go_before_being_at_a_th
 
 async fn target_dies(seed: u64) -> Result<Summary, String> {
     let mut scene = Scene::begin(seed).await?;
-    sleep(COMPARED).await;
     let left = scene.doomed;
     let rooms = scene.rooms_of(left);
     let id = scene.world.node(left).ok_or("it runs")?.id;

@@ -12,7 +12,8 @@
 //! earlier one did is all the same. If none comes at all, the lease ends, and all rooms with it.
 //!
 //! A room that the orchestrator calls stale is the other way round: the map has it elsewhere, or in another generation, so there is
-//! nothing to agree on. It ends at once, whoever is in it ([`close_stale`]).
+//! nothing to agree on. Nobody enters it any more, and it ends soon, whoever is in it ([`close_stale`]), unless it turns out to have been handed over: the map
+//! knows that before the node does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use signalbox_protocol::node::RoomDigest;
 use signalbox_protocol::placement::{CloseRoom, RoomClosed};
 use signalbox_protocol::{Generation, RoomName};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +40,10 @@ const AT_A_TIME: usize = 16;
 
 /// How long one call may take. Higher: slow answers are waited for. Lower: a dead orchestrator is left sooner.
 const CALL: Duration = Duration::from_secs(2);
+
+/// How long a stale room may still turn out to be one that moves. Higher: those in one that does not are among themselves for longer. Lower: an order to
+/// move that is late ends calls instead.
+const MAY_MOVE: Duration = Duration::from_secs(1);
 
 /// Closes what becomes empty, until `stop`.
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
@@ -86,12 +92,19 @@ async fn close_again(node: &Node) {
     }
 }
 
-/// Closes those of these rooms that the node hosts in exactly these generations.
+/// Closes those of these rooms that the node hosts in exactly these generations, and that do not move.
 pub async fn close_stale(node: &Node, stale: &[RoomDigest]) {
-    for RoomDigest { room, generation } in stale {
-        let Some(shard) = node.rooms.mark_stale(room, *generation) else {
+    let stale: Vec<(&RoomDigest, usize)> = stale
+        .iter()
+        .filter_map(|digest| Some((digest, node.rooms.mark_stale(&digest.room, digest.generation)?)))
+        .collect();
+    if !stale.is_empty() {
+        sleep(MAY_MOVE).await;
+    }
+    for (RoomDigest { room, generation }, shard) in stale {
+        if !node.rooms.is_stale(room, *generation) {
             continue;
-        };
+        }
         // As when the node is lost: its clients shall join again, and find the room where it is now.
         end(node, room, *generation, shard, CloseReason::NodeGone).await;
         Counters::add(&node.counters.rooms_stale);
@@ -172,6 +185,6 @@ async fn agree(node: &Node, emptied: &Emptied) -> bool {
             Err(_) => {}
         }
         let pause = backoff.next(&mut rand::rng());
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
     }
 }

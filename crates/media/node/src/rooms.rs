@@ -294,6 +294,13 @@ impl Rooms {
         Some(hosted.shard)
     }
 
+    /// Whether it was called stale, and has neither ended nor begun to move since.
+    pub fn is_stale(&self, room: &RoomName, generation: Generation) -> bool {
+        let table = self.table();
+        let hosted = table.hosted.get(room);
+        hosted.is_some_and(|hosted| hosted.generation == generation && hosted.state == State::Stale)
+    }
+
     /// The room is another node's from now on, in generation `to`: nobody enters it here any more. `hand_over` tells its shard, without
     /// waiting; when that fails, nothing has changed. Of a room that moves already this changes where to.
     ///
@@ -308,7 +315,7 @@ impl Rooms {
     ) -> Result<(), Unmoved> {
         let mut table = self.table();
         let hosted = table.hosted.get_mut(room).ok_or(Unmoved::NotHosted)?;
-        if hosted.generation != generation || hosted.state == State::Stale {
+        if hosted.generation != generation {
             return Err(Unmoved::NotHosted);
         }
         if matches!(hosted.state, State::Moving(known) if known > to) {
@@ -673,6 +680,17 @@ mod tests {
         rooms.closed(&name("a"), Generation(2), now);
         rooms.until_empty().await;
         assert_eq!(enter(&rooms, "a", 2, now), Err(RefusalReason::Ticket));
+    }
+
+    #[test]
+    fn a_room_that_is_called_stale_before_its_order_to_move_comes_moves() {
+        let rooms = Rooms::new(1, 100);
+        let now = Instant::now();
+        enter(&rooms, "a", 1, now).unwrap();
+        assert_eq!(rooms.mark_stale(&name("a"), Generation(1)), Some(0));
+        assert!(rooms.is_stale(&name("a"), Generation(1)));
+        let moved = rooms.begin_move(&name("a"), Generation(1), Generation(2), |_| Ok(()));
+        assert_eq!((moved, rooms.is_stale(&name("a"), Generation(1))), (Ok(()), false));
     }
 
     #[test]

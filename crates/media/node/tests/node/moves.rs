@@ -140,6 +140,29 @@ async fn a_moving_room_sends_its_participants_on_admits_nobody_and_ends_with_the
 }
 
 #[tokio::test]
+async fn a_room_that_is_called_stale_a_moment_before_it_is_to_move_moves() {
+    let orchestrator = Orchestrator::start(LEASE).await;
+    let node = Node::start(&orchestrator, &["--shards=1"]).await;
+    let mut gateway = node.gateway().await;
+    gateway.join(&node, "daily", 1, "ann").await;
+    gateway.join(&node, "weekly", 1, "bob").await;
+    orchestrator.answer_once(false, &[("daily", 1), ("weekly", 1)]);
+    let is_marked = async { while matches!(gateway.ask(node.join("daily", 1, "late")).await, Outcome::Ok(_)) {} };
+    tokio::time::timeout(LEASE, is_marked).await.unwrap();
+    assert_eq!(begin(&node, &order("daily", 1, 2, LONG_MS)).await, 204);
+    gateway.event(is_moving).await;
+    // The one that does not move ends.
+    node.metric("signalbox_media_stale_rooms_closed_total", |count| count == 1.0)
+        .await;
+    assert!(
+        hosted(&node)
+            .await
+            .iter()
+            .all(|hosted| hosted.room.as_str() == "daily" && hosted.moving)
+    );
+}
+
+#[tokio::test]
 async fn who_does_not_go_in_time_is_told_that_the_node_is_gone() {
     let orchestrator = Orchestrator::start(LEASE).await;
     let node = Node::start(&orchestrator, &["--shards=1"]).await;
