@@ -208,7 +208,8 @@ fn line(progress: &Progress) -> String {
 }
 
 fn eta(progress: &Progress) -> String {
-    let left = progress.eta_ms.filter(|_| progress.rooms_left > 0);
+    // It takes longer than was thought: how long, nobody knows.
+    let left = progress.eta_ms.filter(|ms| *ms > 0);
     left.map_or_else(String::new, |ms| format!(", {} left", short(Duration::from_millis(ms))))
 }
 
@@ -250,6 +251,20 @@ mod tests {
             told.ends_with("12 of 50 rooms, 7.6s left, 2 that no other node takes"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn the_time_until_the_last_rooms_have_left_is_told_as_well() {
+        let leaving = |eta_ms| Progress {
+            eta_ms,
+            ..progress(50, 0, 0)
+        };
+        let told = line(&leaving(Some(2_100)));
+        assert!(told.ends_with("50 of 50 rooms, 2.1s left"), "{told}");
+        for unknown in [Some(0), None] {
+            let told = line(&leaving(unknown));
+            assert!(told.ends_with("50 of 50 rooms"), "{told}");
+        }
     }
 
     #[test]

@@ -263,7 +263,8 @@ pub struct Drain {
     pub stuck: u64,
     /// See [`DrainNode::rate`].
     pub rate: f64,
-    /// How long it will go on, in milliseconds, as far as can be told.
+    /// How long it will go on until the node hosts nothing, in milliseconds, as far as can be told. None: it does not go on, or nobody takes what
+    /// is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<u64>,
     /// How long it may still go on, in milliseconds.

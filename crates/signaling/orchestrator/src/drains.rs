@@ -8,7 +8,11 @@
 //! still names the room, and is told by whoever carries the drain on. If nobody does any more, it learns it with its next digest, closes the
 //! room, and the gateways look for it: that is the same as when a node is lost.
 
+pub mod eta;
+mod leaving;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Assignment, DrainNote, DrainRecord, Store};
 use crate::{Error, Service};
+use leaving::Leaving;
 use plan::Plan;
 
 /// How often claims are renewed and drains looked at. Higher: fewer statements. Lower: a drain begins, and is taken over, sooner.
@@ -43,13 +48,22 @@ const TELL: u32 = 3;
 /// Rooms of a node that are read from the map at a time.
 const PAGE: usize = 1_000;
 
+/// How often the rooms of a node are read from the map while there is enough to do.
+const READ: Duration = Duration::from_secs(2);
+
+/// How often a node is asked which rooms have left. Higher: less work for the node. Lower: it is better known how long that takes.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// By how much the time that rooms take to leave must change to be noted.
+const CHANGED: Duration = Duration::from_millis(50);
+
 /// Moves of one drain that are under way at a time. Higher: one that waits for a node holds up no other. Lower: less work at once.
 const AT_A_TIME: usize = 16;
 
 /// What became of handing one room over.
 enum Moved {
-    /// It is at another node.
-    Yes,
+    /// It is at another node, since then.
+    Yes(Instant),
     /// Nobody takes it at present.
     Stuck,
     /// It was closed, or somebody else has moved it.
@@ -60,11 +74,14 @@ enum Moved {
 #[derive(Default)]
 struct Carried {
     plan: Plan,
+    leaving: Leaving,
     moves: JoinSet<(RoomName, Result<Moved, Error>)>,
     /// Rooms that were moved and not noted yet.
     moved: u64,
     /// When the rooms were last read.
     read_at: Option<Instant>,
+    /// When the node was last asked.
+    looked_at: Option<Instant>,
     /// Since when the map has no room on the node.
     empty_since: Option<Instant>,
 }
@@ -107,6 +124,7 @@ impl Carried {
 
     async fn round<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Result<(), Error> {
         let drain = &record.drain;
+        self.leaving.handle_known(record.leaving);
         while let Some(done) = self.moves.try_join_next() {
             self.done(done);
         }
@@ -120,7 +138,7 @@ impl Carried {
         if drain.rooms_left == 0 && self.moves.is_empty() {
             // The last ones may still be on their way; a node that does not say is given as much time as they have.
             let empty_for = self.empty_since.get_or_insert_with(Instant::now).elapsed();
-            let is_empty = match hosted(service, record).await {
+            let is_empty = match self.look(service, record).await {
                 Some(hosted) => {
                     self.tell_of_those_left_behind(service, record, &HashSet::new(), &hosted);
                     hosted.rooms.is_empty()
@@ -134,16 +152,19 @@ impl Carried {
             return self.note(service, record, end).await;
         }
         let now = Instant::now();
-        if self.plan.wants_rooms(now) || self.read_at.is_none_or(|at| now - at > Duration::from_secs(2)) {
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|last| now - last >= every);
+        if self.plan.wants_rooms(now) || is_due(self.read_at, READ) {
             self.read_at = Some(now);
             let rooms = rooms_of(service, record).await?;
-            if let Some(hosted) = hosted(service, record).await {
+            if let Some(hosted) = self.look(service, record).await {
                 let on_it = rooms.iter().map(|view| view.room.clone()).collect();
                 self.tell_of_those_left_behind(service, record, &on_it, &hosted);
                 self.plan.set_rooms(rooms, &hosted);
             } else {
                 self.plan.set_rooms(rooms, &HostedRooms::default());
             }
+        } else if self.leaving.is_waiting() && is_due(self.looked_at, LOOK) {
+            self.look(service, record).await;
         }
         let deadline = now + ROUND;
         loop {
@@ -166,10 +187,21 @@ impl Carried {
         self.note(service, record, None).await
     }
 
+    /// What the node says it hosts; none: it does not say.
+    async fn look<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Option<HostedRooms> {
+        let asked = Instant::now();
+        self.looked_at = Some(asked);
+        let answer = timeout(ANSWER, service.ask.rooms(&record.control)).await;
+        let hosted = answer.ok().flatten()?;
+        self.leaving.handle_hosted(&hosted, asked);
+        Some(hosted)
+    }
+
     fn done(&mut self, done: Result<(RoomName, Result<Moved, Error>), tokio::task::JoinError>) {
         match done {
-            Ok((room, Ok(Moved::Yes))) => {
+            Ok((room, Ok(Moved::Yes(at)))) => {
                 self.plan.moved(&room);
+                self.leaving.handle_handed(&room, at);
                 self.moved += 1;
             }
             Ok((room, Ok(Moved::Gone))) => self.plan.moved(&room),
@@ -189,7 +221,9 @@ impl Carried {
         end: Option<DrainState>,
     ) -> Result<(), Error> {
         let stuck = self.plan.stuck_rooms();
-        if end.is_none() && self.moved == 0 && stuck == record.drain.stuck {
+        let takes = self.leaving.takes();
+        let leaving = takes.filter(|takes| record.leaving.is_none_or(|known| known.abs_diff(*takes) >= CHANGED));
+        if end.is_none() && self.moved == 0 && stuck == record.drain.stuck && leaving.is_none() {
             return Ok(());
         }
         let note = DrainNote {
@@ -198,6 +232,7 @@ impl Carried {
             by: &service.name,
             moved: self.moved,
             stuck,
+            leaving,
             end,
         };
         if service.store.note_drain(&note).await? {
@@ -278,12 +313,6 @@ async fn rooms_of<S: Store>(service: &Service<S>, record: &DrainRecord) -> Resul
     Ok(rooms)
 }
 
-/// None: the node does not say.
-async fn hosted<S: Store>(service: &Service<S>, record: &DrainRecord) -> Option<HostedRooms> {
-    let asked = timeout(ANSWER, service.ask.rooms(&record.control)).await;
-    asked.ok().flatten()
-}
-
 async fn move_room<S: Store>(
     service: &Arc<Service<S>>,
     control: &str,
@@ -306,8 +335,9 @@ async fn move_room<S: Store>(
     service.known_rooms().closed(room, owner.generation);
     service.known_rooms().insert(assignment.clone(), asked);
     tracing::info!(%room, from = %owner.node, to = %assignment.node, generation = %assignment.generation, "a room is handed to another node");
+    let at = Instant::now();
     tell(service, control, owner.generation, assignment).await?;
-    Ok(Moved::Yes)
+    Ok(Moved::Yes(at))
 }
 
 /// Tells a node that a room, which it hosts in this generation, is elsewhere now.

@@ -166,6 +166,10 @@ pub struct DrainRecord {
     pub drain: Drain,
     /// The node's control listener.
     pub control: String,
+    /// See [`DrainNote::leaving`]; the last that was noted.
+    pub leaving: Option<Duration>,
+    /// How long ago it was last noted that a room was moved; none: none was.
+    pub moved_ago: Option<Duration>,
 }
 
 /// What [`Store::note_drain`] is told.
@@ -181,6 +185,8 @@ pub struct DrainNote<'a> {
     pub moved: u64,
     /// Rooms that nobody takes at present.
     pub stuck: u64,
+    /// How long a room takes from being moved until the node has closed it; none: as was noted before.
+    pub leaving: Option<Duration>,
     /// How it ends; none: it goes on.
     pub end: Option<DrainState>,
 }

@@ -148,7 +148,7 @@ impl Store for MemoryStore {
     }
 
     async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
-        Ok(self.lock().note_drain(note))
+        Ok(self.lock().note_drain(note, Instant::now()))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

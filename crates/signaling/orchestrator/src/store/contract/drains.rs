@@ -21,6 +21,7 @@ fn note<'a>(node: NodeId, epoch: Epoch, by: &'a str) -> DrainNote<'a> {
         by,
         moved: 0,
         stuck: 0,
+        leaving: None,
         end: None,
     }
 }
@@ -53,6 +54,7 @@ pub async fn a_drain_counts_what_is_left_and_what_was_moved<S: Store>(store: Arc
         stuck: 1,
         ..note(node, epoch, "one")
     };
+    assert_eq!((claimed.leaving, claimed.moved_ago), (None, None));
     assert!(store.note_drain(&moved).await.unwrap());
     let drain = store.drain(node).await.unwrap().unwrap().drain;
     assert_eq!((drain.rooms, drain.rooms_left, drain.stuck), (2, 1, 1));
@@ -66,6 +68,34 @@ pub async fn a_drain_counts_what_is_left_and_what_was_moved<S: Store>(store: Arc
     let drain = store.begin_drain(node, &again).await.unwrap().unwrap().drain;
     assert_eq!((drain.rooms, drain.rate, drain.by.as_str()), (2, 9.0, "one"));
     assert!(drain.deadline_ms.is_some_and(|ms| ms > 500_000 && ms <= 600_000));
+}
+
+pub async fn what_was_measured_of_a_drain_is_kept_for_whoever_asks_until_it_ends<S: Store>(store: Arc<S>) {
+    let (node, epoch) = live_node(&*store).await;
+    store.begin_drain(node, &how(1.0)).await.unwrap();
+    store.claim_drains("one", CLAIM).await.unwrap();
+    let measured = Some(Duration::from_millis(2250));
+    let note = |moved, leaving| DrainNote {
+        moved,
+        leaving,
+        ..note(node, epoch, "one")
+    };
+    let told = async || store.drain(node).await.unwrap().unwrap();
+    assert!(store.note_drain(&note(0, measured)).await.unwrap());
+    assert_eq!((told().await.leaving, told().await.moved_ago), (measured, None));
+    assert!(store.note_drain(&note(1, None)).await.unwrap());
+    assert_eq!(told().await.leaving, measured);
+    let ago = told().await.moved_ago.expect("a room was moved");
+    until("time passes", async || told().await.moved_ago.unwrap() > ago).await;
+    // That nothing was moved since changes nothing, nor does it that the drain is asked for again.
+    assert!(store.note_drain(&note(0, None)).await.unwrap());
+    store.begin_drain(node, &how(2.0)).await.unwrap();
+    assert!(told().await.moved_ago > Some(ago));
+    assert_eq!(told().await.leaving, measured);
+
+    store.cancel_drain(node).await.unwrap();
+    store.begin_drain(node, &how(1.0)).await.unwrap();
+    assert_eq!((told().await.leaving, told().await.moved_ago), (None, None));
 }
 
 pub async fn a_drain_is_carried_on_by_one_at_a_time<S: Store>(store: Arc<S>) {

@@ -17,6 +17,8 @@ pub(super) struct Job {
     state: DrainState,
     moved: u64,
     stuck: u64,
+    leaving: Option<Duration>,
+    moved_at: Option<Instant>,
     began_at: Instant,
     claim: Option<(String, Instant)>,
 }
@@ -38,6 +40,8 @@ impl Map {
                 state: DrainState::Running,
                 moved: 0,
                 stuck: 0,
+                leaving: None,
+                moved_at: None,
                 began_at: now,
                 claim: None,
             })
@@ -68,6 +72,8 @@ impl Map {
                 by: job.claim.as_ref().map(|(by, _)| by.clone()).unwrap_or_default(),
             },
             control: node.about.control.clone(),
+            leaving: job.leaving,
+            moved_ago: job.moved_at.map(|at| age(at, now)),
         })
     }
 
@@ -110,7 +116,7 @@ impl Map {
         claimed.into_iter().filter_map(|node| self.drain(node, now)).collect()
     }
 
-    pub fn note_drain(&mut self, note: &DrainNote<'_>) -> bool {
+    pub fn note_drain(&mut self, note: &DrainNote<'_>, now: Instant) -> bool {
         let Some(job) = self.drains.get_mut(&note.node) else {
             return false;
         };
@@ -119,7 +125,9 @@ impl Map {
             return false;
         }
         job.moved += note.moved;
+        job.moved_at = if note.moved > 0 { Some(now) } else { job.moved_at };
         job.stuck = note.stuck;
+        job.leaving = note.leaving.or(job.leaving);
         job.state = note.end.unwrap_or(job.state);
         true
     }
