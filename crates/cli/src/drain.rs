@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::Method;
 use signalbox_protocol::NodeId;
-use signalbox_protocol::node::{Drain as Progress, DrainNode, DrainState, NodeState, NodeView};
+use signalbox_protocol::node::{Asker, Drain as Progress, DrainNode, DrainState, NodeState, NodeView};
 
 use crate::exit::Usage;
 use crate::nodes;
@@ -71,6 +71,7 @@ impl Drain {
         let how = DrainNode {
             rate: self.rate,
             deadline_ms: deadline.transpose().context("--deadline is too long")?,
+            asked_by: Asker::Operator,
         };
         let body = serde_json::to_value(how)?;
         let begun: Option<Progress> = orchestrators

@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use signalbox_protocol::history::Drained;
 use signalbox_protocol::node::{DrainState, HostedRooms, MoveRoom};
 use signalbox_protocol::placement::{CloseRoom, Placement, RoomState, RoomView};
 use signalbox_protocol::{Generation, NodeId, RoomName, ticket};
@@ -287,8 +288,13 @@ impl Carried {
             epoch: record.drain.epoch,
             generation: view.generation,
         };
+        let drained = Drained {
+            node: record.drain.node,
+            asked_by: record.asked_by,
+            began_at_ms: record.began_at_ms,
+        };
         self.moves.spawn(async move {
-            let moved = move_room(&service, &control, &view.room, &owner).await;
+            let moved = move_room(&service, &control, &view.room, &owner, drained).await;
             (view.room, moved)
         });
     }
@@ -318,12 +324,13 @@ async fn move_room<S: Store>(
     control: &str,
     room: &RoomName,
     owner: &CloseRoom,
+    drained: Drained,
 ) -> Result<Moved, Error> {
     let orchestrators = service.sight().borrow().orchestrators.max(1);
     let asked = service.uptime();
     let handed = service
         .placer
-        .hand_off(&service.store, room, owner, orchestrators)
+        .hand_off(&service.store, room, owner, drained, orchestrators)
         .await?;
     let Some(assignment) = handed else {
         let still = service.store.find(room).await?;

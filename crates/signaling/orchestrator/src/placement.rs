@@ -215,6 +215,7 @@ impl Chooser {
                 panic: filters.panic(),
                 candidates,
                 omitted,
+                drained: None,
             },
         }
     }

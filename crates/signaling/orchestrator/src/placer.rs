@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use signalbox_protocol::history::{Drained, Reasons};
 use signalbox_protocol::placement::{CloseRoom, PlaceRoom};
 use signalbox_protocol::{NodeId, RoomName};
 use tokio::time::Instant;
@@ -113,12 +114,14 @@ impl Placer {
         Ok(None)
     }
 
-    /// Hands a room on to another node than its owner, which must be draining. None: no node can take it, or it is the owner's no more.
+    /// Hands a room on to another node than its owner, whose drain goes into the room's history. None: no node can take it, or it is the owner's
+    /// no more.
     pub async fn hand_off<S: Store>(
         &self,
         store: &S,
         room: &RoomName,
         owner: &CloseRoom,
+        drained: Drained,
         orchestrators: usize,
     ) -> Result<Option<Assignment>, Error> {
         let request = PlaceRoom::new(room.clone());
@@ -146,7 +149,10 @@ impl Placer {
                 group: None,
                 avoid: Vec::new(),
                 by: self.name.clone(),
-                reasons: choice.reasons,
+                reasons: Reasons {
+                    drained: Some(drained),
+                    ..choice.reasons
+                },
             };
             if let Some(assignment) = store.hand_off(owner, proposal, self.margin).await? {
                 self.note(assignment.node);

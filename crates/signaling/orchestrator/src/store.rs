@@ -22,7 +22,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use signalbox_protocol::history::{HistoryEntry, Reasons};
-use signalbox_protocol::node::{Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{
+    Asker, Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest,
+};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
@@ -166,6 +168,10 @@ pub struct DrainRecord {
     pub drain: Drain,
     /// The node's control listener.
     pub control: String,
+    /// Who asked for it first.
+    pub asked_by: Asker,
+    /// When it began, in milliseconds since 1970 by the store's clock.
+    pub began_at_ms: u64,
     /// See [`DrainNote::leaving`]; the last that was noted.
     pub leaving: Option<Duration>,
     /// How long ago it was last noted that a room was moved; none: none was.

@@ -33,7 +33,7 @@ pub fn of(record: &DrainRecord) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use signalbox_protocol::node::Drain;
+    use signalbox_protocol::node::{Asker, Drain};
     use signalbox_protocol::{Epoch, NodeId};
 
     use super::*;
@@ -54,6 +54,8 @@ mod tests {
                 by: String::new(),
             },
             control: String::new(),
+            asked_by: Asker::Operator,
+            began_at_ms: 0,
             leaving: leaving_ms.map(Duration::from_millis),
             moved_ago: moved_ago_ms.map(Duration::from_millis),
         }

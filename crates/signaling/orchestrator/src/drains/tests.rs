@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Mutex;
 
 use signalbox_protocol::Generation;
-use signalbox_protocol::node::{DrainNode, EpochHeld, HostedRoom, MoveRoom, RegisterNode};
+use signalbox_protocol::history::RoomEvent;
+use signalbox_protocol::node::{Asker, DrainNode, EpochHeld, HostedRoom, MoveRoom, RegisterNode};
 use signalbox_protocol::placement::PlaceRoom;
 
 use super::*;
@@ -154,4 +155,35 @@ async fn when_a_drain_will_be_over_is_told_as_soon_as_the_first_room_has_left() 
     // Until then it is a guess.
     let guessed = leaving::FIRST_GUESS.abs_diff(Duration::from_secs(4)) + Duration::from_millis(500);
     assert!(told.iter().all(|one| off(one) < guessed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_was_handed_over_says_by_which_drain() {
+    let stage = Stage::new().await;
+    let full = stage.register(1).await.node;
+    stage.place("room", 1).await;
+    let empty = stage.register(2).await.node;
+    let how = DrainNode {
+        asked_by: Asker::Node,
+        ..DrainNode::default()
+    };
+    let begun = stage.service.store.begin_drain(full, &how).await.unwrap().unwrap();
+    stage.watch(full).await;
+    let history = stage
+        .service
+        .store
+        .history(&"room 0".parse().unwrap(), 1)
+        .await
+        .unwrap();
+    let (_, entries) = history.expect("it was placed");
+    assert_eq!((entries[0].event, entries[0].node), (RoomEvent::HandedOff, empty));
+    let expected = Drained {
+        node: full,
+        asked_by: Asker::Node,
+        began_at_ms: begun.began_at_ms,
+    };
+    assert_eq!(
+        entries[0].reasons.as_ref().and_then(|reasons| reasons.drained),
+        Some(expected)
+    );
 }

@@ -68,6 +68,7 @@ macro_rules! suite {
             drains {
                 a_node_that_was_emptied_and_then_released_is_drained_and_one_with_rooms_is_lost,
                 a_drain_counts_what_is_left_and_what_was_moved,
+                a_drain_keeps_who_asked_for_it_first_and_when,
                 a_drain_is_carried_on_by_one_at_a_time,
                 what_was_measured_of_a_drain_is_kept_for_whoever_asks_until_it_ends,
                 a_drain_that_ended_is_carried_on_by_nobody,
@@ -247,6 +248,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
             panic: false,
             candidates: Vec::new(),
             omitted: 0,
+            drained: None,
         },
     }
 }

@@ -1,7 +1,9 @@
 //! Emptying nodes: one job for each, which one orchestrator at a time carries on.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::*;
-use signalbox_protocol::node::{DrainNode, DrainState, NodeState};
+use signalbox_protocol::node::{Asker, DrainNode, DrainState, NodeState};
 
 use crate::store::DrainNote;
 
@@ -10,7 +12,7 @@ const CLAIM: Duration = LONG;
 fn how(rate: f64) -> DrainNode {
     DrainNode {
         rate,
-        deadline_ms: None,
+        ..DrainNode::default()
     }
 }
 
@@ -64,6 +66,7 @@ pub async fn a_drain_counts_what_is_left_and_what_was_moved<S: Store>(store: Arc
     let again = DrainNode {
         rate: 9.0,
         deadline_ms: Some(600_000),
+        ..DrainNode::default()
     };
     let drain = store.begin_drain(node, &again).await.unwrap().unwrap().drain;
     assert_eq!((drain.rooms, drain.rate, drain.by.as_str()), (2, 9.0, "one"));
@@ -96,6 +99,33 @@ pub async fn what_was_measured_of_a_drain_is_kept_for_whoever_asks_until_it_ends
     store.cancel_drain(node).await.unwrap();
     store.begin_drain(node, &how(1.0)).await.unwrap();
     assert_eq!((told().await.leaving, told().await.moved_ago), (None, None));
+}
+
+pub async fn a_drain_keeps_who_asked_for_it_first_and_when<S: Store>(store: Arc<S>) {
+    let (node, _) = live_node(&*store).await;
+    let by = |asked_by| DrainNode {
+        asked_by,
+        ..DrainNode::default()
+    };
+    let operators = store.begin_drain(node, &by(Asker::Operator)).await.unwrap().unwrap();
+    assert_eq!(operators.asked_by, Asker::Operator);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    assert!(now_ms.abs_diff(operators.began_at_ms.into()) < 24 * 3_600_000);
+    let again = store.begin_drain(node, &by(Asker::Node)).await.unwrap().unwrap();
+    assert_eq!(
+        (again.asked_by, again.began_at_ms),
+        (Asker::Operator, operators.began_at_ms)
+    );
+    // The next one is another drain.
+    store.cancel_drain(node).await.unwrap();
+    until("time passes", async || {
+        let nodes = store.begin_drain(node, &by(Asker::Node)).await.unwrap().unwrap();
+        assert_eq!(nodes.asked_by, Asker::Node);
+        let is_later = nodes.began_at_ms > operators.began_at_ms;
+        store.cancel_drain(node).await.unwrap();
+        is_later
+    })
+    .await;
 }
 
 pub async fn a_drain_is_carried_on_by_one_at_a_time<S: Store>(store: Arc<S>) {

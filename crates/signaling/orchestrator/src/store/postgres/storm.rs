@@ -260,6 +260,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
             panic: false,
             candidates: Vec::new(),
             omitted: 0,
+            drained: None,
         },
     }
 }

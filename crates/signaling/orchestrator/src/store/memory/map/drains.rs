@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::node::{Drain, DrainNode, DrainState, NodeState};
+use signalbox_protocol::node::{Asker, Drain, DrainNode, DrainState, NodeState};
 use signalbox_protocol::{Epoch, NodeId};
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::store::{DrainNote, DrainRecord};
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     epoch: Epoch,
+    asked_by: Asker,
     rate: f64,
     deadline: Option<Instant>,
     state: DrainState,
@@ -35,6 +36,7 @@ impl Map {
             deadline: how.deadline_ms.map(|ms| now + Duration::from_millis(ms)),
             ..before.unwrap_or(Job {
                 epoch,
+                asked_by: how.asked_by,
                 rate: how.rate,
                 deadline: None,
                 state: DrainState::Running,
@@ -72,6 +74,8 @@ impl Map {
                 by: job.claim.as_ref().map(|(by, _)| by.clone()).unwrap_or_default(),
             },
             control: node.about.control.clone(),
+            asked_by: job.asked_by,
+            began_at_ms: self.unix_ms(job.began_at),
             leaving: job.leaving,
             moved_ago: job.moved_at.map(|at| age(at, now)),
         })
