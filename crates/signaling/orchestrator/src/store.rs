@@ -30,7 +30,7 @@ use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
 use crate::Error;
 use crate::brake::Brake;
-use crate::placement::Candidate;
+use crate::placement::{Candidate, Wish};
 
 /// Where a room is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,23 @@ pub struct Proposal {
     pub group: Option<String>,
     /// The groups whose rooms may not be on the same node.
     pub avoid: Vec<String>,
+    /// What the room asks of its node, for when it is moved.
+    pub wish: Wish,
     /// Who proposes, for the history.
     pub by: String,
     /// Why, for the history.
     pub reasons: Reasons,
+}
+
+/// What a room was placed with: [`Store::wanted`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// See [`Proposal::group`].
+    pub group: Option<String>,
+    /// See [`Proposal::avoid`].
+    pub avoid: Vec<String>,
+    /// See [`Proposal::wish`].
+    pub wish: Wish,
 }
 
 /// What came of [`Store::place`].
@@ -224,7 +237,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Moves the room from a live owner to the proposal's candidate, if node, epoch and generation are exactly those of
     /// its assignment and that assignment is open and not dead; the candidate must be as for [`Store::place`], and
-    /// another node. The group and what it avoids stay as they were, whatever the proposal says. The generation grows
+    /// another node. The group, what it avoids and its wish stay as they were, whatever the proposal says. The generation grows
     /// by one. None: nothing was changed. Of any number of concurrent calls, closes among them, at most one succeeds.
     fn hand_off(
         &self,
@@ -232,6 +245,9 @@ pub trait Store: Send + Sync + 'static {
         proposal: Proposal,
         margin: Duration,
     ) -> impl Future<Output = Result<Option<Assignment>, Error>> + Send;
+
+    /// What the room was placed with, if it is open and node, epoch and generation are exactly those of its assignment.
+    fn wanted(&self, room: &RoomName, owner: &CloseRoom) -> impl Future<Output = Result<Option<Wanted>, Error>> + Send;
 
     /// Closes the room if it is open and node, epoch and generation are exactly those of its assignment, and says
     /// whether this call did. Of any number of concurrent calls at most one closes. The generation is kept. `by` is for
