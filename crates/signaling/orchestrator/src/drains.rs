@@ -10,25 +10,30 @@
 
 pub mod eta;
 mod leaving;
+mod moving;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use signalbox_protocol::history::Drained;
-use signalbox_protocol::node::{DrainState, HostedRooms, MoveRoom};
-use signalbox_protocol::placement::{CloseRoom, Placement, RoomState, RoomView};
-use signalbox_protocol::{Generation, NodeId, RoomName, ticket};
+use signalbox_protocol::node::{DrainState, HostedRooms};
+use signalbox_protocol::placement::{CloseRoom, RoomState, RoomView};
+use signalbox_protocol::{NodeId, RoomName};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Assignment, DrainNote, DrainRecord, Store};
+use crate::store::{DrainNote, DrainRecord, Store};
 use crate::{Error, Service};
 use leaving::Leaving;
+use moving::{ANSWER, Moved, WITHIN, move_room, tell};
 use plan::Plan;
 
 /// How often claims are renewed and drains looked at. Higher: fewer statements. Lower: a drain begins, and is taken over, sooner.
@@ -36,15 +41,6 @@ const ROUND: Duration = Duration::from_millis(250);
 
 /// How long a claim holds. Higher: an orchestrator may stall for longer. Lower: the drains of one that was killed go on sooner.
 const CLAIM: Duration = Duration::from_secs(3);
-
-/// How long those in a room that moves are still served at the old node. Higher: slow gateways have more time. Lower: a node is empty sooner.
-const WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a node may take to say which rooms it has, and to take in that one moves.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// How often a node is told that a room moves.
-const TELL: u32 = 3;
 
 /// Rooms of a node that are read from the map at a time.
 const PAGE: usize = 1_000;
@@ -58,18 +54,12 @@ const LOOK: Duration = Duration::from_millis(500);
 /// By how much the time that rooms take to leave must change to be noted.
 const CHANGED: Duration = Duration::from_millis(50);
 
+/// Drains that are looked at at the same time; others wait for their turn. Higher: a node that does not answer holds up no other drain. Lower:
+/// less work at once.
+const ROUNDS_AT_A_TIME: usize = 16;
+
 /// Moves of one drain that are under way at a time. Higher: one that waits for a node holds up no other. Lower: less work at once.
 const AT_A_TIME: usize = 16;
-
-/// What became of handing one room over.
-enum Moved {
-    /// It is at another node, since then.
-    Yes(Instant),
-    /// Nobody takes it at present.
-    Stuck,
-    /// It was closed, or somebody else has moved it.
-    Gone,
-}
 
 /// One drain that this orchestrator carries on.
 #[derive(Default)]
@@ -89,31 +79,80 @@ struct Carried {
 
 /// Carries drains on until `shutdown`.
 pub async fn run<S: Store>(service: &Service<S>, shutdown: CancellationToken) {
-    let mut rounds = tokio::time::interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut carried: HashMap<NodeId, Carried> = HashMap::new();
+    // Side by side: a claim that waits for the map, or a round that waits for a node, must not hold the others up.
+    let (claims, claimed) = mpsc::channel(1);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = claim(service, claims) => {}
+        () = carry_on(service, claimed) => {}
+    }
+}
+
+/// Claims the drains every so often.
+async fn claim<S: Store>(service: &Service<S>, claims: mpsc::Sender<Vec<DrainRecord>>) {
+    let mut ticks = tokio::time::interval(ROUND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = rounds.tick() => {}
-        }
-        let claimed = match service.store.claim_drains(&service.name, CLAIM).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::debug!(%error, "drains cannot be carried on");
-                continue;
+        ticks.tick().await;
+        match service.store.claim_drains(&service.name, CLAIM).await {
+            Ok(claimed) => {
+                if claims.send(claimed).await.is_err() {
+                    return;
+                }
             }
-        };
-        // A move that has begun is finished, also when its drain was cancelled: a room whose node is not told where it went would be in two places.
-        carried.retain(|node, one| claimed.iter().any(|record| record.drain.node == *node) || one.moves_on());
-        for record in claimed {
-            let one = carried.entry(record.drain.node).or_default();
-            let rounds = one.round(service, &record);
-            if let Err(error) = shutdown.run_until_cancelled(rounds).await.unwrap_or(Ok(())) {
-                tracing::warn!(node = %record.drain.node, %error, "a drain does not get on");
-            }
+            Err(error) => tracing::debug!(%error, "drains cannot be carried on"),
         }
     }
+}
+
+/// Goes on with each of the drains once for each time that they were claimed, or less often if that takes longer.
+async fn carry_on<S: Store>(service: &Service<S>, mut claims: mpsc::Receiver<Vec<DrainRecord>>) {
+    // Those that are in none of the rounds.
+    let mut carried: HashMap<NodeId, Carried> = HashMap::new();
+    let mut rounds = FuturesUnordered::new();
+    let mut in_round: HashSet<NodeId> = HashSet::new();
+    let mut due: VecDeque<DrainRecord> = VecDeque::new();
+    loop {
+        tokio::select! {
+            Some((node, one)) = rounds.next() => {
+                in_round.remove(&node);
+                carried.insert(node, one);
+            }
+            claimed = claims.recv() => {
+                let Some(claimed) = claimed else { return };
+                // A move that has begun is finished, also when its drain was cancelled: a room whose node is not told where it went would be in
+                // two places.
+                let is_claimed = |node: &NodeId| claimed.iter().any(|record| record.drain.node == *node);
+                carried.retain(|node, one| is_claimed(node) || one.moves_on());
+                line_up(&mut due, claimed);
+            }
+        }
+        while rounds.len() < ROUNDS_AT_A_TIME {
+            let next = due.iter().position(|record| !in_round.contains(&record.drain.node));
+            let Some(record) = next.and_then(|next| due.remove(next)) else {
+                break;
+            };
+            let node = record.drain.node;
+            let mut one = carried.remove(&node).unwrap_or_default();
+            in_round.insert(node);
+            rounds.push(async move {
+                if let Err(error) = one.round(service, &record).await {
+                    tracing::warn!(%node, %error, "a drain does not get on");
+                }
+                (node, one)
+            });
+        }
+    }
+}
+
+/// As the drains stand now; those that have waited for their turn keep their places.
+fn line_up(due: &mut VecDeque<DrainRecord>, mut claimed: Vec<DrainRecord>) {
+    let waited = |record: &DrainRecord| {
+        let place = due.iter().position(|waiting| waiting.drain.node == record.drain.node);
+        place.unwrap_or(usize::MAX)
+    };
+    claimed.sort_by_key(waited);
+    *due = claimed.into();
 }
 
 impl Carried {
@@ -317,65 +356,4 @@ async fn rooms_of<S: Store>(service: &Service<S>, record: &DrainRecord) -> Resul
     }
     rooms.retain(|view| view.state == RoomState::Open && view.epoch == record.drain.epoch);
     Ok(rooms)
-}
-
-async fn move_room<S: Store>(
-    service: &Arc<Service<S>>,
-    control: &str,
-    room: &RoomName,
-    owner: &CloseRoom,
-    drained: Drained,
-) -> Result<Moved, Error> {
-    let orchestrators = service.sight().borrow().orchestrators.max(1);
-    let asked = service.uptime();
-    let handed = service
-        .placer
-        .hand_off(&service.store, room, owner, drained, orchestrators)
-        .await?;
-    let Some(assignment) = handed else {
-        let still = service.store.find(room).await?;
-        let is_owners = still.is_some_and(|found| {
-            (found.node, found.epoch, found.generation) == (owner.node, owner.epoch, owner.generation)
-        });
-        return Ok(if is_owners { Moved::Stuck } else { Moved::Gone });
-    };
-    service.known_rooms().closed(room, owner.generation);
-    service.known_rooms().insert(assignment.clone(), asked);
-    tracing::info!(%room, from = %owner.node, to = %assignment.node, generation = %assignment.generation, "a room is handed to another node");
-    let at = Instant::now();
-    tell(service, control, owner.generation, assignment).await?;
-    Ok(Moved::Yes(at))
-}
-
-/// Tells a node that a room, which it hosts in this generation, is elsewhere now.
-async fn tell<S: Store>(
-    service: &Arc<Service<S>>,
-    control: &str,
-    generation: Generation,
-    assignment: Assignment,
-) -> Result<(), Error> {
-    let ticket = service
-        .signer
-        .sign(service.cluster()?, &assignment, SystemTime::now())?;
-    let order = MoveRoom {
-        generation,
-        to: Placement {
-            room: assignment.room,
-            node: assignment.node,
-            control: assignment.control,
-            epoch: assignment.epoch,
-            generation: assignment.generation,
-            ticket,
-            ticket_seconds: ticket::LIFETIME_SECONDS,
-        },
-        within_ms: u64::try_from(WITHIN.as_millis()).unwrap_or(u64::MAX),
-    };
-    for _ in 0..TELL {
-        if timeout(ANSWER, service.ask.send_on(control, &order)).await == Ok(true) {
-            return Ok(());
-        }
-        tokio::time::sleep(ROUND).await;
-    }
-    tracing::warn!(room = %order.to.room, control, "a node could not be told that a room has moved; it is told again while it is drained");
-    Ok(())
 }

@@ -187,3 +187,57 @@ async fn a_room_that_was_handed_over_says_by_which_drain() {
         Some(expected)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_answer_holds_up_no_other_drain() {
+    let stage = Stage::new().await;
+    for n in 1..=4 {
+        stage.register(n).await;
+    }
+    stage.place("room", 60).await;
+    stage.register(9).await;
+    let of_silent: Vec<String> = (1..=3).map(|n| registration(node(n)).control).collect();
+    *stage.nodes.silent.lock().unwrap() = of_silent;
+    let begun = Instant::now();
+    for n in 1..=4 {
+        stage.begin(node(n), 100.0).await;
+    }
+    let (_, over) = stage.watch(node(4)).await;
+    assert!(over - begun < ANSWER, "{:?}", over - begun);
+    for n in 1..=3 {
+        assert_eq!(stage.drain(node(n)).await.drain.state, DrainState::Running);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_drains_than_are_looked_at_at_a_time_all_come_to_their_end() {
+    let drains = ROUNDS_AT_A_TIME as u128 + 4;
+    let stage = Stage::new().await;
+    for n in 1..=drains {
+        stage.register(n).await;
+    }
+    stage.place("room", 100).await;
+    stage.register(99).await;
+    for n in 1..=drains {
+        stage.begin(node(n), 10.0).await;
+    }
+    for n in 1..=drains {
+        let (told, _) = stage.watch(node(n)).await;
+        assert!(told.len() < 200, "node {n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_waited_longest_for_their_turn_come_first() {
+    let stage = Stage::new().await;
+    let mut records = Vec::new();
+    for n in 1..=3 {
+        stage.register(n).await;
+        stage.begin(node(n), 1.0).await;
+        records.push(stage.drain(node(n)).await);
+    }
+    let mut due = VecDeque::from([records[2].clone(), records[1].clone()]);
+    line_up(&mut due, records);
+    let order: Vec<NodeId> = due.iter().map(|record| record.drain.node).collect();
+    assert_eq!(order, [node(3), node(2), node(1)]);
+}
