@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::Method;
 use signalbox_protocol::NodeId;
-use signalbox_protocol::node::{Drain as Progress, DrainNode, DrainState, NodeState, NodeView};
+use signalbox_protocol::node::{Asker, Drain as Progress, DrainNode, DrainState, NodeState, NodeView};
 
 use crate::exit::Usage;
 use crate::nodes;
@@ -71,6 +71,7 @@ impl Drain {
         let how = DrainNode {
             rate: self.rate,
             deadline_ms: deadline.transpose().context("--deadline is too long")?,
+            asked_by: Asker::Operator,
         };
         let body = serde_json::to_value(how)?;
         let begun: Option<Progress> = orchestrators
@@ -208,7 +209,8 @@ fn line(progress: &Progress) -> String {
 }
 
 fn eta(progress: &Progress) -> String {
-    let left = progress.eta_ms.filter(|_| progress.rooms_left > 0);
+    // It takes longer than was thought: how long, nobody knows.
+    let left = progress.eta_ms.filter(|ms| *ms > 0);
     left.map_or_else(String::new, |ms| format!(", {} left", short(Duration::from_millis(ms))))
 }
 
@@ -250,6 +252,20 @@ mod tests {
             told.ends_with("12 of 50 rooms, 7.6s left, 2 that no other node takes"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn the_time_until_the_last_rooms_have_left_is_told_as_well() {
+        let leaving = |eta_ms| Progress {
+            eta_ms,
+            ..progress(50, 0, 0)
+        };
+        let told = line(&leaving(Some(2_100)));
+        assert!(told.ends_with("50 of 50 rooms, 2.1s left"), "{told}");
+        for unknown in [Some(0), None] {
+            let told = line(&leaving(unknown));
+            assert!(told.ends_with("50 of 50 rooms"), "{told}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub const DEV_SECRET: &str = "devsecret-devsecret-devsecret-123";
 #[command(after_help = "Examples:\n  \
     signalbox token --room daily --identity ann\n  \
     signalbox token --room daily --identity tv --ttl 30m --can-publish false --hidden\n  \
+    signalbox token --room daily --identity host --room-admin\n  \
     SIGNALBOX_KEYS=mykey:mysecret-mysecret signalbox token --room daily --identity ann --ttl 7d")]
 pub struct Token {
     /// The room that the token is for.
@@ -79,9 +80,9 @@ pub struct Token {
     /// The highest quality that it may receive of any track.
     #[arg(long, value_name = "QUALITY", value_parser = parse_quality)]
     max_receive_quality: Option<Quality>,
-    /// Let it manage the room.
-    #[arg(long)]
-    admin: bool,
+    /// Let it manage the room: see, change, mute and remove its participants, and set its metadata (`video.roomAdmin`).
+    #[arg(long, visible_alias = "admin")]
+    room_admin: bool,
     /// The API key to sign with.
     #[arg(long, requires = "secret")]
     key: Option<String>,
@@ -115,7 +116,7 @@ impl Token {
             video: VideoGrant {
                 room_join: true,
                 room: self.room.into(),
-                room_admin: self.admin,
+                room_admin: self.room_admin,
                 can_publish: allowed(self.can_publish),
                 can_subscribe: allowed(self.can_subscribe),
                 can_publish_data: allowed(self.can_publish_data),
@@ -294,6 +295,25 @@ mod tests {
         assert_eq!(claims.name, "I");
         assert_eq!(claims.attributes.get("a").map(String::as_str), Some("b"));
         assert_eq!(claims.video.can_publish_sources, ["camera", "microphone"]);
+    }
+
+    #[test]
+    fn the_right_to_manage_the_room_is_livekits_claim() {
+        let args = ["token", "--room", "daily", "--identity", "ann"];
+        for flag in ["--room-admin", "--admin"] {
+            let line = Line::try_parse_from([&args[..], &[flag]].concat()).unwrap();
+            let token = line.token.sign(SystemTime::now()).unwrap();
+            let key = DecodingKey::from_secret(DEV_SECRET.as_bytes());
+            let claims = jsonwebtoken::decode::<serde_json::Value>(&token, &key, &Validation::default()).unwrap();
+            let video = &claims.claims["video"];
+            assert_eq!(video["roomAdmin"], true, "{video}");
+            assert_eq!((&video["roomJoin"], &video["room"]), (&true.into(), &"daily".into()));
+        }
+        let help = <Line as clap::CommandFactory>::command().render_long_help().to_string();
+        assert!(
+            help.contains("--room-admin") && help.contains("video.roomAdmin"),
+            "{help}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::node::Asker;
 use crate::placement::{Policy, RoomView, Track};
 use crate::{Epoch, Generation, NodeId};
 
@@ -84,6 +85,21 @@ pub struct Reasons {
     /// How many more there were.
     #[serde(default)]
     pub omitted: u32,
+    /// The drain by which the room was handed over; none: it was not, or a version before this one did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
+}
+
+/// The drain of a node that a room was on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Drained {
+    /// The node.
+    pub node: NodeId,
+    /// Who asked for it first.
+    pub asked_by: Asker,
+    /// When it began, in milliseconds since 1970 by the store's clock.
+    pub began_at_ms: u64,
 }
 
 /// A node that could have had the room.

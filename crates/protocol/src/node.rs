@@ -230,6 +230,27 @@ pub struct DrainNode {
     /// For how long to go on, in milliseconds; what is left then stays where it is. None: until it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Whose wish it is, for the history of the rooms.
+    #[serde(default, skip_serializing_if = "Asker::is_operator")]
+    pub asked_by: Asker,
+}
+
+/// Who wants a node to be emptied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Asker {
+    /// An operator.
+    #[default]
+    Operator,
+    /// The node itself, which was told to end.
+    Node,
+}
+
+impl Asker {
+    fn is_operator(&self) -> bool {
+        *self == Self::Operator
+    }
 }
 
 fn default_drain_rate() -> f64 {
@@ -241,6 +262,7 @@ impl Default for DrainNode {
         Self {
             rate: default_drain_rate(),
             deadline_ms: None,
+            asked_by: Asker::Operator,
         }
     }
 }
@@ -263,7 +285,8 @@ pub struct Drain {
     pub stuck: u64,
     /// See [`DrainNode::rate`].
     pub rate: f64,
-    /// How long it will go on, in milliseconds, as far as can be told.
+    /// How long it will go on until the node hosts nothing, in milliseconds, as far as can be told. None: it does not go on, or nobody takes what
+    /// is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<u64>,
     /// How long it may still go on, in milliseconds.
@@ -354,6 +377,21 @@ pub enum NodeState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wish_for_a_drain_keeps_its_json() {
+        let of_an_operator: DrainNode = serde_json::from_str("{}").unwrap();
+        assert_eq!(of_an_operator, DrainNode::default());
+        assert_eq!(serde_json::to_string(&of_an_operator).unwrap(), r#"{"rate":5.0}"#);
+        let of_the_node = DrainNode {
+            asked_by: Asker::Node,
+            deadline_ms: Some(30_000),
+            ..of_an_operator
+        };
+        let json = r#"{"rate":5.0,"deadline_ms":30000,"asked_by":"node"}"#;
+        assert_eq!(serde_json::to_string(&of_the_node).unwrap(), json);
+        assert_eq!(serde_json::from_str::<DrainNode>(json).unwrap(), of_the_node);
+    }
 
     #[test]
     fn a_heartbeat_keeps_its_json() {

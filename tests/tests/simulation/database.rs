@@ -11,7 +11,7 @@ use signalbox_orchestrator::placement::Candidate;
 use signalbox_orchestrator::store::memory::MemoryStore;
 use signalbox_orchestrator::store::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
-    Retention, Store,
+    Retention, Store, Wanted,
 };
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
@@ -148,6 +148,10 @@ impl Store for Connection {
         margin: Duration,
     ) -> Result<Option<Assignment>, Error> {
         statement!(self, store => store.hand_off(owner, proposal, margin))
+    }
+
+    async fn wanted(&self, room: &RoomName, owner: &CloseRoom) -> Result<Option<Wanted>, Error> {
+        statement!(self, store => store.wanted(room, owner))
     }
 
     async fn close(&self, room: &RoomName, owner: &CloseRoom, by: &str) -> Result<bool, Error> {

@@ -64,7 +64,7 @@ async fn drain_one(world: World) {
     let path = format!("/v1/nodes/{}/drain", id(DRAINED));
     let how = DrainNode {
         rate: 2.0,
-        deadline_ms: None,
+        ..DrainNode::default()
     };
     let reply = world.send(Method::PUT, Host::Gateway(0), 0, &path, &how).await;
     world.note(|| format!("drain of node {DRAINED}: {:?}", reply.status()));
@@ -145,6 +145,7 @@ fn one(world: &World, faults: Faults, rng: &mut StdRng) -> String {
             let how = DrainNode {
                 rate: f64::from(rng.random_range(1..20)),
                 deadline_ms: rng.random_bool(0.2).then_some(1000),
+                ..DrainNode::default()
             };
             ask(world, Method::PUT, orchestrator, node, how);
         }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use anyhow::anyhow;
 use clap::Args;
 use signalbox_protocol::RoomName;
-use signalbox_protocol::history::{Considered, Filter, HistoryEntry, Reasons, RoomEvent, RoomPlacement};
+use signalbox_protocol::history::{Considered, Drained, Filter, HistoryEntry, Reasons, RoomEvent, RoomPlacement};
+use signalbox_protocol::node::Asker;
 use signalbox_protocol::placement::{RoomState, Track};
 
 use crate::orchestrators::Orchestrators;
@@ -80,7 +81,9 @@ fn when(at_ms: u64, now: SystemTime) -> String {
 }
 
 fn event(entry: &HistoryEntry, now: SystemTime) -> String {
+    let drained = entry.reasons.as_ref().and_then(|reasons| reasons.drained);
     let what = match entry.event {
+        RoomEvent::HandedOff if drained.is_some() => "handed over, because its node was drained,",
         RoomEvent::Placed => "placed",
         RoomEvent::TakenOver => "placed anew, because its node's epoch was over,",
         RoomEvent::HandedOff => "moved from a live node",
@@ -95,10 +98,25 @@ fn event(entry: &HistoryEntry, now: SystemTime) -> String {
         entry.epoch,
         entry.generation
     );
+    if let Some(drained) = drained {
+        text.push_str(&drain(&drained, now));
+    }
     if let Some(reasons) = &entry.reasons {
         text.push_str(&choice(reasons, entry));
     }
     text
+}
+
+fn drain(drained: &Drained, now: SystemTime) -> String {
+    let asked = match drained.asked_by {
+        Asker::Operator => "as an operator asked",
+        Asker::Node => "as the node itself asked, which was told to end",
+    };
+    format!(
+        "  node {} was drained from {} on, {asked}\n",
+        drained.node,
+        when(drained.began_at_ms, now)
+    )
 }
 
 fn choice(reasons: &Reasons, entry: &HistoryEntry) -> String {
@@ -207,6 +225,7 @@ mod tests {
                 considered(3, 0.0, Some(Filter::State)),
             ],
             omitted: 7,
+            drained: None,
         };
         let entry = |event, at_ms, generation, n, reasons| HistoryEntry {
             event,
@@ -256,6 +275,30 @@ It is of the group `team`.
   on node 00000000-0000-0000-0000-000000000001, epoch 1, generation 1
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_room_that_was_handed_over_by_a_drain_says_whose_wish_that_was() {
+        for (asked_by, says) in [
+            (Asker::Operator, "as an operator asked\n"),
+            (Asker::Node, "as the node itself asked, which was told to end\n"),
+        ] {
+            let mut placement = placement();
+            let entry = &mut placement.history[0];
+            entry.event = RoomEvent::HandedOff;
+            let reasons = entry.reasons.as_mut().unwrap();
+            reasons.drained = Some(Drained {
+                node: node(1),
+                asked_by,
+                began_at_ms: 50_000,
+            });
+            let text = told(&placement, UNIX_EPOCH + Duration::from_secs(72));
+            let expected = "\
+1970-01-01 00:01:00 UTC (12s ago): handed over, because its node was drained, by orchestrator-a
+  on node 00000000-0000-0000-0000-000000000002, epoch 2, generation 2
+  node 00000000-0000-0000-0000-000000000001 was drained from 1970-01-01 00:00:50 UTC (22s ago) on, ";
+            assert!(text.contains(&format!("{expected}{says}")), "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use signalbox_protocol::node::{Drain, DrainNode, DrainState};
+use signalbox_protocol::node::{Asker, Drain, DrainNode, DrainState};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::node::Node;
@@ -71,6 +71,7 @@ pub async fn run(node: &Node, rate: Option<f64>, grace: Duration) {
     let order = DrainNode {
         rate: rate.unwrap_or_else(|| rate_for(rooms, grace)),
         deadline_ms: Some(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+        asked_by: Asker::Node,
     };
     tracing::info!(
         rooms,

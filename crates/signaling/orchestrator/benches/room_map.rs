@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use signalbox_orchestrator::Error;
+use signalbox_orchestrator::placement::Wish;
 use signalbox_orchestrator::store::postgres::storm::{self, Storm, about, proposal};
 use signalbox_orchestrator::store::postgres::{PostgresStore, sql};
 use signalbox_orchestrator::store::{Assignment, Placed, Proposal, Registration, Store};
@@ -409,6 +410,7 @@ fn place(statement: &'static str, proposal: &Proposal) -> Query<'static, Postgre
         .bind(Json(proposal.reasons.clone()))
         .bind(proposal.group.clone())
         .bind(proposal.avoid.clone())
+        .bind(None::<Json<Wish>>)
 }
 
 fn room(number: u64) -> RoomName {

@@ -8,21 +8,32 @@
 //! still names the room, and is told by whoever carries the drain on. If nobody does any more, it learns it with its next digest, closes the
 //! room, and the gateways look for it: that is the same as when a node is lost.
 
+pub mod eta;
+mod leaving;
+mod moving;
 mod plan;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use signalbox_protocol::node::{DrainState, HostedRooms, MoveRoom};
-use signalbox_protocol::placement::{CloseRoom, Placement, RoomState, RoomView};
-use signalbox_protocol::{Generation, NodeId, RoomName, ticket};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use signalbox_protocol::history::Drained;
+use signalbox_protocol::node::{DrainState, HostedRooms};
+use signalbox_protocol::placement::{CloseRoom, RoomState, RoomView};
+use signalbox_protocol::{NodeId, RoomName};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Assignment, DrainNote, DrainRecord, Store};
+use crate::store::{DrainNote, DrainRecord, Store};
 use crate::{Error, Service};
+use leaving::Leaving;
+use moving::{ANSWER, Moved, WITHIN, move_room, tell};
 use plan::Plan;
 
 /// How often claims are renewed and drains looked at. Higher: fewer statements. Lower: a drain begins, and is taken over, sooner.
@@ -31,71 +42,117 @@ const ROUND: Duration = Duration::from_millis(250);
 /// How long a claim holds. Higher: an orchestrator may stall for longer. Lower: the drains of one that was killed go on sooner.
 const CLAIM: Duration = Duration::from_secs(3);
 
-/// How long those in a room that moves are still served at the old node. Higher: slow gateways have more time. Lower: a node is empty sooner.
-const WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a node may take to say which rooms it has, and to take in that one moves.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// How often a node is told that a room moves.
-const TELL: u32 = 3;
-
 /// Rooms of a node that are read from the map at a time.
 const PAGE: usize = 1_000;
 
+/// How often the rooms of a node are read from the map while there is enough to do.
+const READ: Duration = Duration::from_secs(2);
+
+/// How often a node is asked which rooms have left. Higher: less work for the node. Lower: it is better known how long that takes.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// By how much the time that rooms take to leave must change to be noted.
+const CHANGED: Duration = Duration::from_millis(50);
+
+/// Drains that are looked at at the same time; others wait for their turn. Higher: a node that does not answer holds up no other drain. Lower:
+/// less work at once.
+const ROUNDS_AT_A_TIME: usize = 16;
+
 /// Moves of one drain that are under way at a time. Higher: one that waits for a node holds up no other. Lower: less work at once.
 const AT_A_TIME: usize = 16;
-
-/// What became of handing one room over.
-enum Moved {
-    /// It is at another node.
-    Yes,
-    /// Nobody takes it at present.
-    Stuck,
-    /// It was closed, or somebody else has moved it.
-    Gone,
-}
 
 /// One drain that this orchestrator carries on.
 #[derive(Default)]
 struct Carried {
     plan: Plan,
+    leaving: Leaving,
     moves: JoinSet<(RoomName, Result<Moved, Error>)>,
     /// Rooms that were moved and not noted yet.
     moved: u64,
     /// When the rooms were last read.
     read_at: Option<Instant>,
+    /// When the node was last asked.
+    looked_at: Option<Instant>,
     /// Since when the map has no room on the node.
     empty_since: Option<Instant>,
 }
 
 /// Carries drains on until `shutdown`.
 pub async fn run<S: Store>(service: &Service<S>, shutdown: CancellationToken) {
-    let mut rounds = tokio::time::interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut carried: HashMap<NodeId, Carried> = HashMap::new();
+    // Side by side: a claim that waits for the map, or a round that waits for a node, must not hold the others up.
+    let (claims, claimed) = mpsc::channel(1);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = claim(service, claims) => {}
+        () = carry_on(service, claimed) => {}
+    }
+}
+
+/// Claims the drains every so often.
+async fn claim<S: Store>(service: &Service<S>, claims: mpsc::Sender<Vec<DrainRecord>>) {
+    let mut ticks = tokio::time::interval(ROUND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = rounds.tick() => {}
-        }
-        let claimed = match service.store.claim_drains(&service.name, CLAIM).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::debug!(%error, "drains cannot be carried on");
-                continue;
+        ticks.tick().await;
+        match service.store.claim_drains(&service.name, CLAIM).await {
+            Ok(claimed) => {
+                if claims.send(claimed).await.is_err() {
+                    return;
+                }
             }
-        };
-        // A move that has begun is finished, also when its drain was cancelled: a room whose node is not told where it went would be in two places.
-        carried.retain(|node, one| claimed.iter().any(|record| record.drain.node == *node) || one.moves_on());
-        for record in claimed {
-            let one = carried.entry(record.drain.node).or_default();
-            let rounds = one.round(service, &record);
-            if let Err(error) = shutdown.run_until_cancelled(rounds).await.unwrap_or(Ok(())) {
-                tracing::warn!(node = %record.drain.node, %error, "a drain does not get on");
-            }
+            Err(error) => tracing::debug!(%error, "drains cannot be carried on"),
         }
     }
+}
+
+/// Goes on with each of the drains once for each time that they were claimed, or less often if that takes longer.
+async fn carry_on<S: Store>(service: &Service<S>, mut claims: mpsc::Receiver<Vec<DrainRecord>>) {
+    // Those that are in none of the rounds.
+    let mut carried: HashMap<NodeId, Carried> = HashMap::new();
+    let mut rounds = FuturesUnordered::new();
+    let mut in_round: HashSet<NodeId> = HashSet::new();
+    let mut due: VecDeque<DrainRecord> = VecDeque::new();
+    loop {
+        tokio::select! {
+            Some((node, one)) = rounds.next() => {
+                in_round.remove(&node);
+                carried.insert(node, one);
+            }
+            claimed = claims.recv() => {
+                let Some(claimed) = claimed else { return };
+                // A move that has begun is finished, also when its drain was cancelled: a room whose node is not told where it went would be in
+                // two places.
+                let is_claimed = |node: &NodeId| claimed.iter().any(|record| record.drain.node == *node);
+                carried.retain(|node, one| is_claimed(node) || one.moves_on());
+                line_up(&mut due, claimed);
+            }
+        }
+        while rounds.len() < ROUNDS_AT_A_TIME {
+            let next = due.iter().position(|record| !in_round.contains(&record.drain.node));
+            let Some(record) = next.and_then(|next| due.remove(next)) else {
+                break;
+            };
+            let node = record.drain.node;
+            let mut one = carried.remove(&node).unwrap_or_default();
+            in_round.insert(node);
+            rounds.push(async move {
+                if let Err(error) = one.round(service, &record).await {
+                    tracing::warn!(%node, %error, "a drain does not get on");
+                }
+                (node, one)
+            });
+        }
+    }
+}
+
+/// As the drains stand now; those that have waited for their turn keep their places.
+fn line_up(due: &mut VecDeque<DrainRecord>, mut claimed: Vec<DrainRecord>) {
+    let waited = |record: &DrainRecord| {
+        let place = due.iter().position(|waiting| waiting.drain.node == record.drain.node);
+        place.unwrap_or(usize::MAX)
+    };
+    claimed.sort_by_key(waited);
+    *due = claimed.into();
 }
 
 impl Carried {
@@ -107,6 +164,7 @@ impl Carried {
 
     async fn round<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Result<(), Error> {
         let drain = &record.drain;
+        self.leaving.handle_known(record.leaving);
         while let Some(done) = self.moves.try_join_next() {
             self.done(done);
         }
@@ -120,7 +178,7 @@ impl Carried {
         if drain.rooms_left == 0 && self.moves.is_empty() {
             // The last ones may still be on their way; a node that does not say is given as much time as they have.
             let empty_for = self.empty_since.get_or_insert_with(Instant::now).elapsed();
-            let is_empty = match hosted(service, record).await {
+            let is_empty = match self.look(service, record).await {
                 Some(hosted) => {
                     self.tell_of_those_left_behind(service, record, &HashSet::new(), &hosted);
                     hosted.rooms.is_empty()
@@ -134,16 +192,19 @@ impl Carried {
             return self.note(service, record, end).await;
         }
         let now = Instant::now();
-        if self.plan.wants_rooms(now) || self.read_at.is_none_or(|at| now - at > Duration::from_secs(2)) {
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|last| now - last >= every);
+        if self.plan.wants_rooms(now) || is_due(self.read_at, READ) {
             self.read_at = Some(now);
             let rooms = rooms_of(service, record).await?;
-            if let Some(hosted) = hosted(service, record).await {
+            if let Some(hosted) = self.look(service, record).await {
                 let on_it = rooms.iter().map(|view| view.room.clone()).collect();
                 self.tell_of_those_left_behind(service, record, &on_it, &hosted);
                 self.plan.set_rooms(rooms, &hosted);
             } else {
                 self.plan.set_rooms(rooms, &HostedRooms::default());
             }
+        } else if self.leaving.is_waiting() && is_due(self.looked_at, LOOK) {
+            self.look(service, record).await;
         }
         let deadline = now + ROUND;
         loop {
@@ -166,10 +227,21 @@ impl Carried {
         self.note(service, record, None).await
     }
 
+    /// What the node says it hosts; none: it does not say.
+    async fn look<S: Store>(&mut self, service: &Service<S>, record: &DrainRecord) -> Option<HostedRooms> {
+        let asked = Instant::now();
+        self.looked_at = Some(asked);
+        let answer = timeout(ANSWER, service.ask.rooms(&record.control)).await;
+        let hosted = answer.ok().flatten()?;
+        self.leaving.handle_hosted(&hosted, asked);
+        Some(hosted)
+    }
+
     fn done(&mut self, done: Result<(RoomName, Result<Moved, Error>), tokio::task::JoinError>) {
         match done {
-            Ok((room, Ok(Moved::Yes))) => {
+            Ok((room, Ok(Moved::Yes(at)))) => {
                 self.plan.moved(&room);
+                self.leaving.handle_handed(&room, at);
                 self.moved += 1;
             }
             Ok((room, Ok(Moved::Gone))) => self.plan.moved(&room),
@@ -189,7 +261,9 @@ impl Carried {
         end: Option<DrainState>,
     ) -> Result<(), Error> {
         let stuck = self.plan.stuck_rooms();
-        if end.is_none() && self.moved == 0 && stuck == record.drain.stuck {
+        let takes = self.leaving.takes();
+        let leaving = takes.filter(|takes| record.leaving.is_none_or(|known| known.abs_diff(*takes) >= CHANGED));
+        if end.is_none() && self.moved == 0 && stuck == record.drain.stuck && leaving.is_none() {
             return Ok(());
         }
         let note = DrainNote {
@@ -198,6 +272,7 @@ impl Carried {
             by: &service.name,
             moved: self.moved,
             stuck,
+            leaving,
             end,
         };
         if service.store.note_drain(&note).await? {
@@ -252,8 +327,13 @@ impl Carried {
             epoch: record.drain.epoch,
             generation: view.generation,
         };
+        let drained = Drained {
+            node: record.drain.node,
+            asked_by: record.asked_by,
+            began_at_ms: record.began_at_ms,
+        };
         self.moves.spawn(async move {
-            let moved = move_room(&service, &control, &view.room, &owner).await;
+            let moved = move_room(&service, &control, &view.room, &owner, drained).await;
             (view.room, moved)
         });
     }
@@ -276,69 +356,4 @@ async fn rooms_of<S: Store>(service: &Service<S>, record: &DrainRecord) -> Resul
     }
     rooms.retain(|view| view.state == RoomState::Open && view.epoch == record.drain.epoch);
     Ok(rooms)
-}
-
-/// None: the node does not say.
-async fn hosted<S: Store>(service: &Service<S>, record: &DrainRecord) -> Option<HostedRooms> {
-    let asked = timeout(ANSWER, service.ask.rooms(&record.control)).await;
-    asked.ok().flatten()
-}
-
-async fn move_room<S: Store>(
-    service: &Arc<Service<S>>,
-    control: &str,
-    room: &RoomName,
-    owner: &CloseRoom,
-) -> Result<Moved, Error> {
-    let orchestrators = service.sight().borrow().orchestrators.max(1);
-    let asked = service.uptime();
-    let handed = service
-        .placer
-        .hand_off(&service.store, room, owner, orchestrators)
-        .await?;
-    let Some(assignment) = handed else {
-        let still = service.store.find(room).await?;
-        let is_owners = still.is_some_and(|found| {
-            (found.node, found.epoch, found.generation) == (owner.node, owner.epoch, owner.generation)
-        });
-        return Ok(if is_owners { Moved::Stuck } else { Moved::Gone });
-    };
-    service.known_rooms().closed(room, owner.generation);
-    service.known_rooms().insert(assignment.clone(), asked);
-    tracing::info!(%room, from = %owner.node, to = %assignment.node, generation = %assignment.generation, "a room is handed to another node");
-    tell(service, control, owner.generation, assignment).await?;
-    Ok(Moved::Yes)
-}
-
-/// Tells a node that a room, which it hosts in this generation, is elsewhere now.
-async fn tell<S: Store>(
-    service: &Arc<Service<S>>,
-    control: &str,
-    generation: Generation,
-    assignment: Assignment,
-) -> Result<(), Error> {
-    let ticket = service
-        .signer
-        .sign(service.cluster()?, &assignment, SystemTime::now())?;
-    let order = MoveRoom {
-        generation,
-        to: Placement {
-            room: assignment.room,
-            node: assignment.node,
-            control: assignment.control,
-            epoch: assignment.epoch,
-            generation: assignment.generation,
-            ticket,
-            ticket_seconds: ticket::LIFETIME_SECONDS,
-        },
-        within_ms: u64::try_from(WITHIN.as_millis()).unwrap_or(u64::MAX),
-    };
-    for _ in 0..TELL {
-        if timeout(ANSWER, service.ask.send_on(control, &order)).await == Ok(true) {
-            return Ok(());
-        }
-        tokio::time::sleep(ROUND).await;
-    }
-    tracing::warn!(room = %order.to.room, control, "a node could not be told that a room has moved; it is told again while it is drained");
-    Ok(())
 }

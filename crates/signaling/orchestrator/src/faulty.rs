@@ -15,7 +15,7 @@ use crate::placement::Candidate;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
-    Retention, Store,
+    Retention, Store, Wanted,
 };
 
 #[derive(Default)]
@@ -108,6 +108,7 @@ impl Store for FaultyStore {
         find(room: &RoomName) -> Option<Assignment>;
         place(proposal: Proposal, margin: Duration) -> Placed;
         hand_off(owner: &CloseRoom, proposal: Proposal, margin: Duration) -> Option<Assignment>;
+        wanted(room: &RoomName, owner: &CloseRoom) -> Option<Wanted>;
         close(room: &RoomName, owner: &CloseRoom, by: &str) -> bool;
         occupied(group: Option<&str>, avoid: &[String]) -> BTreeSet<NodeId>;
         register(node: &RegisterNode, lease: Duration) -> Registration;

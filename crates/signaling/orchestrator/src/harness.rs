@@ -60,12 +60,21 @@ pub fn orchestrator(flags: &[&str]) -> (Orchestrator, Arc<Answers>) {
 
 /// The same with these secrets.
 pub fn orchestrator_of(secrets: &str, flags: &[&str]) -> (Orchestrator, Arc<Answers>) {
+    let answers = Arc::new(Answers::default());
+    (orchestrator_asking(answers.clone(), secrets, flags), answers)
+}
+
+/// One that asks its nodes like this.
+pub fn orchestrator_asking(ask: Arc<dyn Ask>, secrets: &str, flags: &[&str]) -> Orchestrator {
     let required = ["orchestrator", "--cluster-secret", secrets];
     let config = Config::try_parse_from(required.iter().chain(flags)).unwrap();
-    let answers = Arc::new(Answers::default());
-    let store = FaultyStore::default();
-    let service = Service::new(store, &config, "a".into(), answers.clone(), StdRng::seed_from_u64(1));
-    (service, answers)
+    Service::new(
+        FaultyStore::default(),
+        &config,
+        "a".into(),
+        ask,
+        StdRng::seed_from_u64(1),
+    )
 }
 
 /// Its background tasks, until they are aborted; returns when the store is open.

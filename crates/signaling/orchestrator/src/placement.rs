@@ -14,7 +14,7 @@
 //! | one of those that are left, by the policy | [`two_choices`], [`round_robin`], [`least_loaded`], [`rendezvous`], [`bounded_rendezvous`], [`packing`] |
 //! | why | [`explain`] |
 //!
-//! [`in_flight`] is its memory of the last seconds, and [`hash`] what the hashing ones stand on.
+//! [`wish`] is what of a request is kept for when the room is moved. [`in_flight`] is its memory of the last seconds, and [`hash`] what the hashing ones stand on.
 
 pub mod bounded_rendezvous;
 pub mod explain;
@@ -30,6 +30,7 @@ pub mod round_robin;
 pub mod track;
 pub mod two_choices;
 pub mod version;
+pub mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use signalbox_protocol::placement::{PlaceRoom, Policy, Track};
 
 pub use field::Field;
 pub use in_flight::InFlight;
+pub use wish::Wish;
 
 use filters::Filters;
 use round_robin::RoundRobin;
@@ -128,6 +130,8 @@ pub struct Situation<'a> {
     pub candidates: &'a [Candidate],
     /// Those that host a room which this one must not be with.
     pub occupied: &'a BTreeSet<NodeId>,
+    /// Where the room's user fell when it was placed, if that is known from then; see [`Wish::bucket`].
+    pub bucket: Option<u16>,
     /// How many orchestrators place rooms on them, the caller among them.
     pub orchestrators: usize,
     /// The time on the caller's own clock, the one that [`Chooser::placed`] is told.
@@ -182,7 +186,7 @@ impl Chooser {
                 Some(filter) => field.filtered.push((candidate, filter)),
             }
         }
-        let (track, track_fallback) = track::keep(&mut field, request, settings);
+        let (track, track_fallback) = track::keep(&mut field, request, situation.bucket, settings);
         if let Some(asked) = &request.region {
             region::keep(&mut field, asked, settings);
         }
@@ -215,6 +219,7 @@ impl Chooser {
                 panic: filters.panic(),
                 candidates,
                 omitted,
+                drained: None,
             },
         }
     }

@@ -7,14 +7,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use signalbox_protocol::history::{Drained, Reasons};
 use signalbox_protocol::placement::{CloseRoom, PlaceRoom};
 use signalbox_protocol::{NodeId, RoomName};
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::candidates::Candidates;
-use crate::placement::{Choice, Chooser, Settings, Situation};
-use crate::store::{Assignment, Placed, Proposal, Store};
+use crate::placement::{Choice, Chooser, Settings, Situation, Wish};
+use crate::store::{Assignment, Placed, Proposal, Store, Wanted};
 
 /// How often a placement is tried. Each try reads the map anew, so a second one is only needed when a node was lost, or
 /// the room changed hands, during the first. Higher: more work for one request while nodes come and go.
@@ -62,14 +63,11 @@ impl Placer {
                 return Ok(None);
             }
             let candidates = self.candidates.get(store, self.margin).await?;
-            let occupied = if request.group.is_none() && request.avoid.is_empty() {
-                BTreeSet::new()
-            } else {
-                store.occupied(request.group.as_deref(), &request.avoid).await?
-            };
+            let occupied = occupied(store, request).await?;
             let situation = |candidates| Situation {
                 candidates,
                 occupied: &occupied,
+                bucket: None,
                 orchestrators,
                 now: self.started.elapsed(),
             };
@@ -98,6 +96,7 @@ impl Placer {
                 candidate,
                 group: request.group.clone(),
                 avoid: request.avoid.clone(),
+                wish: Wish::of(request),
                 by: self.name.clone(),
                 reasons: choice.reasons,
             };
@@ -113,25 +112,32 @@ impl Placer {
         Ok(None)
     }
 
-    /// Hands a room on to another node than its owner, which must be draining. None: no node can take it, or it is the owner's no more.
+    /// Hands a room on to another node than its owner, whose drain goes into the room's history: one that could have got it when it was placed,
+    /// by what it asked for then. None: no node can take it, or it is the owner's no more.
     pub async fn hand_off<S: Store>(
         &self,
         store: &S,
         room: &RoomName,
         owner: &CloseRoom,
+        drained: Drained,
         orchestrators: usize,
     ) -> Result<Option<Assignment>, Error> {
-        let request = PlaceRoom::new(room.clone());
-        // The map knows what the room must not be with, and refuses; the next try may choose another node.
+        let Some(Wanted { group, avoid, wish }) = store.wanted(room, owner).await? else {
+            return Ok(None);
+        };
+        let bucket = wish.bucket;
+        let request = wish.request(room.clone(), group, avoid);
         for _ in 0..TRIES {
             let candidates = self.candidates.get(store, self.margin).await?;
             let others = candidates.nodes.iter().filter(|other| other.node != owner.node);
             let others: Vec<_> = others.cloned().collect();
+            let occupied = occupied(store, &request).await?;
             let choice = self.choose(
                 &request,
                 &Situation {
                     candidates: &others,
-                    occupied: &BTreeSet::new(),
+                    occupied: &occupied,
+                    bucket,
                     orchestrators,
                     now: self.started.elapsed(),
                 },
@@ -143,10 +149,15 @@ impl Placer {
             let proposal = Proposal {
                 room: room.clone(),
                 candidate,
+                // The map keeps what it has.
                 group: None,
                 avoid: Vec::new(),
+                wish: Wish::default(),
                 by: self.name.clone(),
-                reasons: choice.reasons,
+                reasons: Reasons {
+                    drained: Some(drained),
+                    ..choice.reasons
+                },
             };
             if let Some(assignment) = store.hand_off(owner, proposal, self.margin).await? {
                 self.note(assignment.node);
@@ -169,10 +180,19 @@ impl Placer {
     }
 }
 
+/// The nodes that host what the room must not be with. The map refuses them in any case; who knows them chooses another one.
+async fn occupied<S: Store>(store: &S, request: &PlaceRoom) -> Result<BTreeSet<NodeId>, Error> {
+    if request.group.is_none() && request.avoid.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    store.occupied(request.group.as_deref(), &request.avoid).await
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
-    use signalbox_protocol::node::{NodeState, RegisterNode};
+    use signalbox_protocol::node::{Asker, NodeState, RegisterNode};
+    use signalbox_protocol::placement::Track;
     use signalbox_protocol::{Epoch, NodeId};
     use uuid::Uuid;
 
@@ -187,7 +207,12 @@ mod tests {
     }
 
     async fn register(store: &FaultyStore, n: u128) -> (NodeId, Epoch) {
-        let node = RegisterNode {
+        let node = about(n);
+        (node.node, register_with(store, &node, LEASE).await.unwrap())
+    }
+
+    fn about(n: u128) -> RegisterNode {
+        RegisterNode {
             node: NodeId(Uuid::from_u128(n)),
             after: Epoch(0),
             control: "ws://127.0.0.1:7900".into(),
@@ -198,8 +223,22 @@ mod tests {
             track: Default::default(),
             capacity: 100,
             version: "1.0.0".into(),
+        }
+    }
+
+    /// Hands a room on, as a drain does.
+    async fn hand_off(placer: &Placer, store: &FaultyStore, from: &Assignment) -> Option<Assignment> {
+        let owner = CloseRoom {
+            node: from.node,
+            epoch: from.epoch,
+            generation: from.generation,
         };
-        (node.node, register_with(store, &node, LEASE).await.unwrap())
+        let drained = Drained {
+            node: from.node,
+            asked_by: Asker::Operator,
+            began_at_ms: 0,
+        };
+        placer.hand_off(store, &from.room, &owner, drained, 1).await.unwrap()
     }
 
     fn request(room: &str) -> PlaceRoom {
@@ -269,6 +308,83 @@ mod tests {
         assert_eq!(store.nodes().await.unwrap()[0].state, NodeState::Lost);
         let placed = placer.place(&store, &request("weekly"), 1).await.unwrap().unwrap();
         assert_eq!(placed.node, second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_is_handed_over_goes_only_where_it_could_have_been_placed() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        let right = |n| RegisterNode {
+            region: "eu".into(),
+            labels: [("disk".to_owned(), "fast".to_owned())].into(),
+            track: Track::Canary,
+            version: "1.4.2".into(),
+            ..about(n)
+        };
+        register_with(&store, &right(1), LEASE).await.unwrap();
+        let mut placed = Vec::new();
+        for room in ["a", "b", "c", "d", "e", "f"] {
+            let asked = PlaceRoom {
+                region: Some("eu".into()),
+                labels: right(1).labels,
+                track: Some(Track::Canary),
+                min_version: Some("1.4".into()),
+                ..request(room)
+            };
+            placed.push(placer.place(&store, &asked, 1).await.unwrap().unwrap());
+        }
+        let wrong = [
+            RegisterNode {
+                labels: Default::default(),
+                ..right(2)
+            },
+            RegisterNode {
+                track: Track::Stable,
+                ..right(3)
+            },
+            RegisterNode {
+                version: "1.3.9".into(),
+                ..right(4)
+            },
+        ];
+        for about in &wrong {
+            register_with(&store, about, LEASE).await.unwrap();
+        }
+        tokio::time::advance(crate::candidates::FRESH).await;
+        assert_eq!(hand_off(&placer, &store, &placed[0]).await, None);
+        // The region is only preferred.
+        let elsewhere = RegisterNode {
+            region: "us".into(),
+            ..right(5)
+        };
+        register_with(&store, &elsewhere, LEASE).await.unwrap();
+        let handed = hand_off(&placer, &store, &placed[0]).await.unwrap();
+        assert_eq!(handed.node, elsewhere.node);
+        register_with(&store, &right(6), LEASE).await.unwrap();
+        tokio::time::advance(crate::candidates::FRESH).await;
+        for placed in &placed[1..] {
+            let handed = hand_off(&placer, &store, placed).await.unwrap();
+            assert_eq!(handed.node, right(6).node);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_is_handed_over_is_not_proposed_to_a_node_that_hosts_what_it_avoids() {
+        let (store, placer) = (FaultyStore::default(), placer());
+        for n in 1..=8 {
+            register(&store, n).await;
+        }
+        let mut placed = Vec::new();
+        for n in 0..7 {
+            let asked = PlaceRoom {
+                group: Some("studio".into()),
+                avoid: vec!["studio".into()],
+                ..request(&format!("room {n}"))
+            };
+            placed.push(placer.place(&store, &asked, 1).await.unwrap().unwrap());
+        }
+        let handed = hand_off(&placer, &store, &placed[0]).await.unwrap();
+        assert!(placed.iter().all(|other| other.node != handed.node));
+        assert_eq!(store.calls("hand_off"), 1);
     }
 
     #[tokio::test(start_paused = true)]

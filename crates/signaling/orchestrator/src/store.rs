@@ -22,13 +22,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use signalbox_protocol::history::{HistoryEntry, Reasons};
-use signalbox_protocol::node::{Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
+use signalbox_protocol::node::{
+    Asker, Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest,
+};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
 use crate::Error;
 use crate::brake::Brake;
-use crate::placement::Candidate;
+use crate::placement::{Candidate, Wish};
 
 /// Where a room is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +58,23 @@ pub struct Proposal {
     pub group: Option<String>,
     /// The groups whose rooms may not be on the same node.
     pub avoid: Vec<String>,
+    /// What the room asks of its node, for when it is moved.
+    pub wish: Wish,
     /// Who proposes, for the history.
     pub by: String,
     /// Why, for the history.
     pub reasons: Reasons,
+}
+
+/// What a room was placed with: [`Store::wanted`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// See [`Proposal::group`].
+    pub group: Option<String>,
+    /// See [`Proposal::avoid`].
+    pub avoid: Vec<String>,
+    /// See [`Proposal::wish`].
+    pub wish: Wish,
 }
 
 /// What came of [`Store::place`].
@@ -166,6 +181,14 @@ pub struct DrainRecord {
     pub drain: Drain,
     /// The node's control listener.
     pub control: String,
+    /// Who asked for it first.
+    pub asked_by: Asker,
+    /// When it began, in milliseconds since 1970 by the store's clock.
+    pub began_at_ms: u64,
+    /// See [`DrainNote::leaving`]; the last that was noted.
+    pub leaving: Option<Duration>,
+    /// How long ago it was last noted that a room was moved; none: none was.
+    pub moved_ago: Option<Duration>,
 }
 
 /// What [`Store::note_drain`] is told.
@@ -181,6 +204,8 @@ pub struct DrainNote<'a> {
     pub moved: u64,
     /// Rooms that nobody takes at present.
     pub stuck: u64,
+    /// How long a room takes from being moved until the node has closed it; none: as was noted before.
+    pub leaving: Option<Duration>,
     /// How it ends; none: it goes on.
     pub end: Option<DrainState>,
 }
@@ -212,7 +237,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Moves the room from a live owner to the proposal's candidate, if node, epoch and generation are exactly those of
     /// its assignment and that assignment is open and not dead; the candidate must be as for [`Store::place`], and
-    /// another node. The group and what it avoids stay as they were, whatever the proposal says. The generation grows
+    /// another node. The group, what it avoids and its wish stay as they were, whatever the proposal says. The generation grows
     /// by one. None: nothing was changed. Of any number of concurrent calls, closes among them, at most one succeeds.
     fn hand_off(
         &self,
@@ -220,6 +245,9 @@ pub trait Store: Send + Sync + 'static {
         proposal: Proposal,
         margin: Duration,
     ) -> impl Future<Output = Result<Option<Assignment>, Error>> + Send;
+
+    /// What the room was placed with, if it is open and node, epoch and generation are exactly those of its assignment.
+    fn wanted(&self, room: &RoomName, owner: &CloseRoom) -> impl Future<Output = Result<Option<Wanted>, Error>> + Send;
 
     /// Closes the room if it is open and node, epoch and generation are exactly those of its assignment, and says
     /// whether this call did. Of any number of concurrent calls at most one closes. The generation is kept. `by` is for

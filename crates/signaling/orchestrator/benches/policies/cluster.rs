@@ -41,6 +41,7 @@ pub fn seen(candidates: &[Candidate], orchestrators: usize, now: Duration) -> Si
     Situation {
         candidates,
         occupied: &NOBODY,
+        bucket: None,
         orchestrators,
         now,
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use signalbox_protocol::NodeId;
-use signalbox_protocol::node::{Drain, DrainNode, DrainState};
+use signalbox_protocol::node::{Drain, DrainNode};
 
 use super::extract::{Body, Param};
 use super::failure::{Failure, Kind};
 use crate::Service;
+use crate::drains::eta;
 use crate::store::{DrainRecord, Store};
 
 /// The highest rate, in rooms per second. Higher: all rooms of a node may move at once, and their clients come to the others at once.
@@ -64,8 +65,9 @@ pub async fn cancel<S: Store>(
 
 /// With how long it will go on.
 fn told(record: DrainRecord) -> Drain {
-    let drain = record.drain;
-    let is_running = drain.state == DrainState::Running;
-    let eta = is_running.then(|| (drain.rooms_left as f64 / drain.rate * 1000.0).ceil() as u64);
-    Drain { eta_ms: eta, ..drain }
+    let eta = eta::of(&record);
+    Drain {
+        eta_ms: eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
+        ..record.drain
+    }
 }

@@ -49,6 +49,7 @@ pub(super) fn seen(candidates: &[Candidate]) -> Situation<'_> {
     Situation {
         candidates,
         occupied: &NOBODY,
+        bucket: None,
         orchestrators: 1,
         now: Duration::ZERO,
     }

@@ -10,21 +10,30 @@ use super::{Field, Settings, hash, region};
 const SALT: &[u8] = b"signalbox canary";
 
 /// How many equal shares the users fall into. Higher: finer shares.
-const BUCKETS: u64 = 10_000;
+const BUCKETS: u16 = 10_000;
+
+/// Into which of the equal shares this user falls.
+pub fn bucket(user: &str) -> u16 {
+    let bucket = hash::pair(hash::of_bytes(SALT), hash::of_bytes(user.as_bytes())) % u64::from(BUCKETS);
+    u16::try_from(bucket).unwrap_or(BUCKETS)
+}
 
 /// Whether `user`'s rooms belong on canary nodes when `share` of the users' do, from 0 to 1. Whoever does at one share
 /// does at every higher one.
 pub fn is_canary(user: &str, share: f64) -> bool {
-    let bucket = hash::pair(hash::of_bytes(SALT), hash::of_bytes(user.as_bytes())) % BUCKETS;
-    (bucket as f64) < share * BUCKETS as f64
+    is_within(bucket(user), share)
+}
+
+fn is_within(bucket: u16, share: f64) -> bool {
+    f64::from(bucket) < share * f64::from(BUCKETS)
 }
 
 /// The track that the request wants: the one that it names, or else the one that its user falls into. A request without
-/// a user falls by its room's name.
-pub fn wanted(request: &PlaceRoom, share: f64) -> Track {
+/// a user falls by its room's name, unless it is known that one fell into this bucket.
+pub fn wanted(request: &PlaceRoom, known: Option<u16>, share: f64) -> Track {
     request.track.unwrap_or_else(|| {
         let user = request.user.as_deref().unwrap_or(request.room.as_str());
-        if is_canary(user, share) {
+        if is_within(known.unwrap_or_else(|| bucket(user)), share) {
             Track::Canary
         } else {
             Track::Stable
@@ -37,8 +46,8 @@ pub fn wanted(request: &PlaceRoom, share: f64) -> Track {
 /// It is when only the share asked for canary and no canary node can take the room near where it is wanted: to try a new
 /// version is worth neither a refused join nor a detour to another region. The reverse never happens. A request that
 /// names its track means it, and users outside of the share do not get the new version because the old one is full.
-pub fn keep(field: &mut Field<'_>, request: &PlaceRoom, settings: &Settings) -> (Track, bool) {
-    let wanted = wanted(request, settings.canary_share);
+pub fn keep(field: &mut Field<'_>, request: &PlaceRoom, known: Option<u16>, settings: &Settings) -> (Track, bool) {
+    let wanted = wanted(request, known, settings.canary_share);
     let near_canary = || {
         field.eligible.iter().any(|scored| {
             scored.candidate.track == Track::Canary

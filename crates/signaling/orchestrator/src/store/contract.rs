@@ -35,6 +35,7 @@ use tokio::task::JoinSet;
 
 use super::{Assignment, Placed, Proposal, Renewal, Store};
 use crate::brake::Brake;
+use crate::placement::Wish;
 
 /// Long enough that no lease runs out within a test.
 pub const LONG: Duration = Duration::from_secs(600);
@@ -68,7 +69,9 @@ macro_rules! suite {
             drains {
                 a_node_that_was_emptied_and_then_released_is_drained_and_one_with_rooms_is_lost,
                 a_drain_counts_what_is_left_and_what_was_moved,
+                a_drain_keeps_who_asked_for_it_first_and_when,
                 a_drain_is_carried_on_by_one_at_a_time,
+                what_was_measured_of_a_drain_is_kept_for_whoever_asks_until_it_ends,
                 a_drain_that_ended_is_carried_on_by_nobody,
                 a_cancelled_drains_node_serves_again,
                 a_lost_nodes_drain_is_lost_and_none_begins,
@@ -111,6 +114,8 @@ macro_rules! suite {
                 a_hand_off_is_a_compare_and_set,
                 a_hand_off_needs_a_live_owner_and_a_node_that_takes_rooms,
                 a_hand_off_keeps_the_groups,
+                a_room_keeps_what_it_was_placed_with_until_it_is_placed_anew,
+                each_of_many_rooms_placed_at_once_keeps_its_own_wish,
                 of_concurrent_hand_offs_one_succeeds,
                 of_a_close_and_hand_offs_at_once_one_succeeds,
                 a_room_that_is_handed_off_is_never_free,
@@ -236,6 +241,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
         candidate,
         group: None,
         avoid: Vec::new(),
+        wish: Wish::default(),
         by: BY.into(),
         reasons: Reasons {
             policy: Policy::TwoChoices,
@@ -246,6 +252,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
             panic: false,
             candidates: Vec::new(),
             omitted: 0,
+            drained: None,
         },
     }
 }

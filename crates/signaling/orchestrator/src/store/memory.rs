@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
-    Retention, Store,
+    Retention, Store, Wanted,
 };
 use crate::Error;
 use crate::brake::Brake;
@@ -72,6 +72,10 @@ impl Store for MemoryStore {
         margin: Duration,
     ) -> Result<Option<Assignment>, Error> {
         Ok(self.lock().hand_off(owner, proposal, margin, Instant::now()))
+    }
+
+    async fn wanted(&self, room: &RoomName, owner: &CloseRoom) -> Result<Option<Wanted>, Error> {
+        Ok(self.lock().wanted(room, owner))
     }
 
     async fn close(&self, room: &RoomName, owner: &CloseRoom, by: &str) -> Result<bool, Error> {
@@ -148,7 +152,7 @@ impl Store for MemoryStore {
     }
 
     async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
-        Ok(self.lock().note_drain(note))
+        Ok(self.lock().note_drain(note, Instant::now()))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

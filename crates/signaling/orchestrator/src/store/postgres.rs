@@ -43,7 +43,7 @@ use sqlx::{ConnectOptions, Row};
 
 use super::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
-    Retention, Store,
+    Retention, Store, Wanted,
 };
 use crate::Error;
 use crate::brake::Brake;
@@ -170,6 +170,10 @@ impl Store for PostgresStore {
         margin: Duration,
     ) -> Result<Option<Assignment>, Error> {
         placing::hand_off(self.ready()?, owner, &proposal, margin).await
+    }
+
+    async fn wanted(&self, room: &RoomName, owner: &CloseRoom) -> Result<Option<Wanted>, Error> {
+        placing::wanted(self.ready()?, room, owner).await
     }
 
     async fn close(&self, room: &RoomName, owner: &CloseRoom, by: &str) -> Result<bool, Error> {

@@ -178,22 +178,56 @@ fn the_share_is_by_user_and_only_grows() {
     };
     let users: Vec<String> = (0..500).map(|n| format!("user-{n}")).collect();
     for user in &users {
-        assert_eq!(track::wanted(&of(user), 0.0), Track::Stable);
-        assert_eq!(track::wanted(&of(user), 1.0), Track::Canary);
+        assert_eq!(track::wanted(&of(user), None, 0.0), Track::Stable);
+        assert_eq!(track::wanted(&of(user), None, 1.0), Track::Canary);
         assert!(!track::is_canary(user, 0.1) || track::is_canary(user, 0.3));
         let another_room = PlaceRoom {
             room: "weekly".parse().unwrap(),
             ..of(user)
         };
-        assert_eq!(track::wanted(&of(user), 0.3), track::wanted(&another_room, 0.3));
+        assert_eq!(
+            track::wanted(&of(user), None, 0.3),
+            track::wanted(&another_room, None, 0.3)
+        );
     }
     // Without a user, by room.
     let canaries = users
         .iter()
         .map(|room| PlaceRoom::new(room.parse().unwrap()))
-        .filter(|request| track::wanted(request, 0.3) == Track::Canary)
+        .filter(|request| track::wanted(request, None, 0.3) == Track::Canary)
         .count();
     assert!((100..200).contains(&canaries), "{canaries} of 500");
+}
+
+#[test]
+fn a_room_whose_user_fell_into_the_share_once_does_so_again_when_it_is_moved() {
+    let (candidates, all) = canary();
+    let share = 0.3;
+    let settings = Settings {
+        canary_share: share,
+        ..all
+    };
+    let user = |wanted: Track| {
+        let is_wanted = |user: &String| track::is_canary(user, share) == (wanted == Track::Canary);
+        (0..).map(|n| format!("user-{n}")).find(is_wanted).unwrap()
+    };
+    for wanted in [Track::Stable, Track::Canary] {
+        let situation = Situation {
+            bucket: Some(track::bucket(&user(wanted))),
+            ..seen(&candidates)
+        };
+        let choice = choose_by(settings.clone(), &request(), &situation);
+        assert_eq!(choice.reasons.track, wanted);
+        // The share was taken back since: nobody falls into it.
+        let taken_back = Settings {
+            canary_share: 0.0,
+            ..settings.clone()
+        };
+        assert_eq!(
+            choose_by(taken_back, &request(), &situation).reasons.track,
+            Track::Stable
+        );
+    }
 }
 
 /// A node in each of these regions, with this score in percent.

@@ -33,6 +33,7 @@ impl Case {
         let situation = Situation {
             candidates: &self.candidates,
             occupied: &self.occupied,
+            bucket: None,
             orchestrators: 3,
             now: Duration::from_secs(1),
         };
@@ -51,7 +52,7 @@ impl Case {
             Some(track) => candidate.track == track,
             None => {
                 candidate.track == Track::Stable
-                    || track::wanted(&self.request, self.settings.canary_share) == Track::Canary
+                    || track::wanted(&self.request, None, self.settings.canary_share) == Track::Canary
             }
         };
         candidate.state == NodeState::Serving

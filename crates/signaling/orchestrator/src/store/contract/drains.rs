@@ -1,7 +1,9 @@
 //! Emptying nodes: one job for each, which one orchestrator at a time carries on.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::*;
-use signalbox_protocol::node::{DrainNode, DrainState, NodeState};
+use signalbox_protocol::node::{Asker, DrainNode, DrainState, NodeState};
 
 use crate::store::DrainNote;
 
@@ -10,7 +12,7 @@ const CLAIM: Duration = LONG;
 fn how(rate: f64) -> DrainNode {
     DrainNode {
         rate,
-        deadline_ms: None,
+        ..DrainNode::default()
     }
 }
 
@@ -21,6 +23,7 @@ fn note<'a>(node: NodeId, epoch: Epoch, by: &'a str) -> DrainNote<'a> {
         by,
         moved: 0,
         stuck: 0,
+        leaving: None,
         end: None,
     }
 }
@@ -53,6 +56,7 @@ pub async fn a_drain_counts_what_is_left_and_what_was_moved<S: Store>(store: Arc
         stuck: 1,
         ..note(node, epoch, "one")
     };
+    assert_eq!((claimed.leaving, claimed.moved_ago), (None, None));
     assert!(store.note_drain(&moved).await.unwrap());
     let drain = store.drain(node).await.unwrap().unwrap().drain;
     assert_eq!((drain.rooms, drain.rooms_left, drain.stuck), (2, 1, 1));
@@ -62,10 +66,66 @@ pub async fn a_drain_counts_what_is_left_and_what_was_moved<S: Store>(store: Arc
     let again = DrainNode {
         rate: 9.0,
         deadline_ms: Some(600_000),
+        ..DrainNode::default()
     };
     let drain = store.begin_drain(node, &again).await.unwrap().unwrap().drain;
     assert_eq!((drain.rooms, drain.rate, drain.by.as_str()), (2, 9.0, "one"));
     assert!(drain.deadline_ms.is_some_and(|ms| ms > 500_000 && ms <= 600_000));
+}
+
+pub async fn what_was_measured_of_a_drain_is_kept_for_whoever_asks_until_it_ends<S: Store>(store: Arc<S>) {
+    let (node, epoch) = live_node(&*store).await;
+    store.begin_drain(node, &how(1.0)).await.unwrap();
+    store.claim_drains("one", CLAIM).await.unwrap();
+    let measured = Some(Duration::from_millis(2250));
+    let note = |moved, leaving| DrainNote {
+        moved,
+        leaving,
+        ..note(node, epoch, "one")
+    };
+    let told = async || store.drain(node).await.unwrap().unwrap();
+    assert!(store.note_drain(&note(0, measured)).await.unwrap());
+    assert_eq!((told().await.leaving, told().await.moved_ago), (measured, None));
+    assert!(store.note_drain(&note(1, None)).await.unwrap());
+    assert_eq!(told().await.leaving, measured);
+    let ago = told().await.moved_ago.expect("a room was moved");
+    until("time passes", async || told().await.moved_ago.unwrap() > ago).await;
+    // That nothing was moved since changes nothing, nor does it that the drain is asked for again.
+    assert!(store.note_drain(&note(0, None)).await.unwrap());
+    store.begin_drain(node, &how(2.0)).await.unwrap();
+    assert!(told().await.moved_ago > Some(ago));
+    assert_eq!(told().await.leaving, measured);
+
+    store.cancel_drain(node).await.unwrap();
+    store.begin_drain(node, &how(1.0)).await.unwrap();
+    assert_eq!((told().await.leaving, told().await.moved_ago), (None, None));
+}
+
+pub async fn a_drain_keeps_who_asked_for_it_first_and_when<S: Store>(store: Arc<S>) {
+    let (node, _) = live_node(&*store).await;
+    let by = |asked_by| DrainNode {
+        asked_by,
+        ..DrainNode::default()
+    };
+    let operators = store.begin_drain(node, &by(Asker::Operator)).await.unwrap().unwrap();
+    assert_eq!(operators.asked_by, Asker::Operator);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    assert!(now_ms.abs_diff(operators.began_at_ms.into()) < 24 * 3_600_000);
+    let again = store.begin_drain(node, &by(Asker::Node)).await.unwrap().unwrap();
+    assert_eq!(
+        (again.asked_by, again.began_at_ms),
+        (Asker::Operator, operators.began_at_ms)
+    );
+    // The next one is another drain.
+    store.cancel_drain(node).await.unwrap();
+    until("time passes", async || {
+        let nodes = store.begin_drain(node, &by(Asker::Node)).await.unwrap().unwrap();
+        assert_eq!(nodes.asked_by, Asker::Node);
+        let is_later = nodes.began_at_ms > operators.began_at_ms;
+        store.cancel_drain(node).await.unwrap();
+        is_later
+    })
+    .await;
 }
 
 pub async fn a_drain_is_carried_on_by_one_at_a_time<S: Store>(store: Arc<S>) {

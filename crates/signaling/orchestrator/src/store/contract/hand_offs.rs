@@ -5,6 +5,8 @@ use super::*;
 use signalbox_protocol::Generation;
 use signalbox_protocol::node::NodeState;
 
+use crate::store::Wanted;
+
 async fn hand_off(store: &impl Store, from: &Assignment, to: NodeId) -> Option<Assignment> {
     let proposal = proposal(&from.room, to);
     store.hand_off(&owner(from), proposal, MARGIN).await.unwrap()
@@ -104,6 +106,80 @@ pub async fn a_hand_off_keeps_the_groups<S: Store>(store: Arc<S>) {
     assert_eq!(occupied, BTreeSet::from([b, c]));
     let (view, _) = store.history(&placed.room, 1).await.unwrap().unwrap();
     assert_eq!(view.group.as_deref(), Some("match"));
+}
+
+fn wish(region: &str) -> Wish {
+    Wish {
+        region: Some(region.into()),
+        labels: BTreeMap::from([("disk".into(), "fast".into())]),
+        track: Some(Track::Canary),
+        bucket: Some(4321),
+        min_version: Some("1.4".into()),
+        policy: Some(Policy::Packing),
+    }
+}
+
+pub async fn a_room_keeps_what_it_was_placed_with_until_it_is_placed_anew<S: Store>(store: Arc<S>) {
+    let [a, b, c] = live_nodes(&*store).await;
+    for group in [None, Some("match".to_owned())] {
+        let name = room(&format!("group: {group:?}"));
+        let placing = Proposal {
+            avoid: group.clone().into_iter().collect(),
+            group,
+            wish: wish("eu"),
+            ..proposal(&name, a)
+        };
+        let expected = Wanted {
+            group: placing.group.clone(),
+            avoid: placing.avoid.clone(),
+            wish: wish("eu"),
+        };
+        let Placed::New(placed) = store.place(placing, MARGIN).await.unwrap() else {
+            panic!("not placed")
+        };
+        let wanted = async |of: &CloseRoom| store.wanted(&name, of).await.unwrap();
+        assert_eq!(wanted(&owner(&placed)).await.as_ref(), Some(&expected));
+        for wrong in wrong_owners(&owner(&placed), b) {
+            assert_eq!(wanted(&wrong).await, None, "{wrong:?}");
+        }
+        let unknown = store.wanted(&room("unknown"), &owner(&placed)).await.unwrap();
+        assert_eq!(unknown, None);
+        // The proposals of hand-offs say nothing.
+        let handed = hand_off(&*store, &placed, b).await.expect("handed off");
+        assert_eq!(wanted(&owner(&placed)).await, None);
+        assert_eq!(wanted(&owner(&handed)).await.as_ref(), Some(&expected));
+        let handed = hand_off(&*store, &handed, c).await.expect("handed off");
+        assert_eq!(wanted(&owner(&handed)).await.as_ref(), Some(&expected));
+
+        assert!(close(&*store, &handed).await);
+        assert_eq!(wanted(&owner(&handed)).await, None, "closed");
+        let anew = place_new(&*store, &name, a).await;
+        assert_eq!(wanted(&owner(&anew)).await, Some(Wanted::default()));
+        assert!(close(&*store, &anew).await);
+    }
+}
+
+pub async fn each_of_many_rooms_placed_at_once_keeps_its_own_wish<S: Store>(store: Arc<S>) {
+    let [node] = live_nodes(&*store).await;
+    let of = |number: usize| match number % 3 {
+        0 => Wish::default(),
+        _ => wish(&format!("region {number}")),
+    };
+    let calls = (0..200).map(|number| {
+        let placing = Proposal {
+            wish: of(number),
+            ..proposal(&room(&format!("room {number}")), node)
+        };
+        let store = store.clone();
+        async move { (number, store.place(placing, MARGIN).await.unwrap()) }
+    });
+    for (number, placed) in at_once(calls).await {
+        let Placed::New(placed) = placed else {
+            panic!("{placed:?}")
+        };
+        let wanted = store.wanted(&placed.room, &owner(&placed)).await.unwrap();
+        assert_eq!(wanted.expect("it is open").wish, of(number));
+    }
 }
 
 pub async fn of_concurrent_hand_offs_one_succeeds<S: Store>(store: Arc<S>) {

@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 use signalbox_protocol::Generation;
-use signalbox_protocol::history::{Considered, Filter, HistoryEntry, RoomEvent};
+use signalbox_protocol::history::{Considered, Drained, Filter, HistoryEntry, RoomEvent};
+use signalbox_protocol::node::Asker;
 use signalbox_protocol::placement::{RoomState, RoomView};
 
 async fn history(store: &impl Store, name: &RoomName, limit: usize) -> (RoomView, Vec<HistoryEntry>) {
@@ -28,6 +29,11 @@ fn reasons(node: NodeId) -> Reasons {
         panic: true,
         candidates: vec![considered(0.125, None), considered(1.333, Some(Filter::AntiAffinity))],
         omitted: 3,
+        drained: Some(Drained {
+            node,
+            asked_by: Asker::Node,
+            began_at_ms: 1_700_000_000_000,
+        }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use signalbox_protocol::NodeId;
-use signalbox_protocol::node::{Drain, DrainNode, DrainState};
+use signalbox_protocol::node::{Asker, Drain, DrainNode, DrainState};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
@@ -14,17 +14,20 @@ use crate::Error;
 use crate::store::{DrainNote, DrainRecord};
 use signalbox_protocol::Epoch;
 
-/// `$1` node, `$2` rate, `$3` seconds until the deadline, or null.
+/// `$1` node, `$2` rate, `$3` seconds until the deadline, or null, `$4` who asks.
 const BEGIN: &str = "
     WITH node AS (
         UPDATE media_node SET state = 'draining' WHERE node_id = $1 AND state <> 'lost' RETURNING node_id, epoch
     )
-    INSERT INTO drain AS d (node_id, epoch, rate, deadline, state, began_at)
-    SELECT node_id, epoch, $2, clock_timestamp() + make_interval(secs => $3::float8), 'running', clock_timestamp() FROM node
+    INSERT INTO drain AS d (node_id, epoch, rate, deadline, state, began_at, asked_by)
+    SELECT node_id, epoch, $2, clock_timestamp() + make_interval(secs => $3::float8), 'running', clock_timestamp(), $4 FROM node
     ON CONFLICT (node_id) DO UPDATE
        SET rate = excluded.rate, deadline = excluded.deadline, epoch = excluded.epoch, state = 'running', ended_at = NULL,
            moved = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.moved ELSE 0 END,
            stuck = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.stuck ELSE 0 END,
+           leaving = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.leaving END,
+           moved_at = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.moved_at END,
+           asked_by = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.asked_by ELSE excluded.asked_by END,
            began_at = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.began_at ELSE excluded.began_at END,
            claimed_by = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.claimed_by END,
            claimed_until = CASE WHEN d.state = 'running' AND d.epoch = excluded.epoch THEN d.claimed_until END
@@ -32,11 +35,13 @@ const BEGIN: &str = "
 
 /// `$1` nodes. How they stand; one that is not current any more, and was not ended, is lost.
 const LOOK: &str = "
-    SELECT d.node_id, d.epoch, d.rate, d.moved, d.stuck, coalesce(d.claimed_by, '') AS by, n.control,
+    SELECT d.node_id, d.epoch, d.rate, d.moved, d.stuck, d.leaving, d.asked_by, coalesce(d.claimed_by, '') AS by, n.control,
            CASE WHEN d.state = 'running' AND (n.state = 'lost' OR n.epoch <> d.epoch) THEN 'lost' ELSE d.state END AS state,
            (SELECT count(*) FROM room r
              WHERE r.node_id = d.node_id AND r.node_epoch = d.epoch AND r.closed_at IS NULL) AS rooms_left,
            greatest(floor(extract(epoch FROM clock_timestamp() - d.began_at) * 1000)::bigint, 0) AS age_ms,
+           floor(extract(epoch FROM d.began_at) * 1000)::bigint AS began_at_ms,
+           extract(epoch FROM clock_timestamp() - d.moved_at)::float8 AS moved_ago,
            -- `greatest` passes over null, which is no deadline.
            CASE WHEN d.deadline IS NOT NULL
                 THEN greatest(ceil(extract(epoch FROM d.deadline - clock_timestamp()) * 1000)::bigint, 0) END AS deadline_ms
@@ -54,16 +59,22 @@ const CLAIM: &str = "
      WHERE state = 'running' AND (claimed_by = $1 OR claimed_until IS NULL OR claimed_until < clock_timestamp())
     RETURNING node_id";
 
-/// `$1` node, `$2` epoch, `$3` orchestrator, `$4` rooms moved since, `$5` rooms that are stuck, `$6` how it ends, or null.
+/// `$1` node, `$2` epoch, `$3` orchestrator, `$4` rooms moved since, `$5` rooms that are stuck, `$6` how it ends, or null,
+/// `$7` how many seconds rooms take to leave, or null.
 const NOTE: &str = "
-    UPDATE drain SET moved = moved + $4, stuck = $5, state = coalesce($6, state),
+    UPDATE drain SET moved = moved + $4, stuck = $5, state = coalesce($6, state), leaving = coalesce($7, leaving),
+           moved_at = CASE WHEN $4 > 0 THEN clock_timestamp() ELSE moved_at END,
            ended_at = CASE WHEN $6::text IS NULL THEN NULL ELSE clock_timestamp() END
      WHERE node_id = $1 AND epoch = $2 AND claimed_by = $3 AND state = 'running'
     RETURNING node_id";
 
 pub async fn begin(connections: &Connections, node: NodeId, how: &DrainNode) -> Result<Option<DrainRecord>, Error> {
     let deadline = how.deadline_ms.map(|ms| Duration::from_millis(ms).as_secs_f64());
-    let query = sqlx::query(BEGIN).bind(node.0).bind(how.rate).bind(deadline);
+    let query = sqlx::query(BEGIN)
+        .bind(node.0)
+        .bind(how.rate)
+        .bind(deadline)
+        .bind(asker_text(how.asked_by));
     match connections.rows(query).await?.is_empty() {
         true => Ok(None),
         false => look(connections, node).await,
@@ -97,7 +108,8 @@ pub async fn note(connections: &Connections, note: &DrainNote<'_>) -> Result<boo
         .bind(note.by)
         .bind(bigint(note.moved))
         .bind(bigint(note.stuck))
-        .bind(note.end.map(text));
+        .bind(note.end.map(text))
+        .bind(note.leaving.map(|leaving| leaving.as_secs_f64()));
     Ok(!connections.rows_once(query).await?.is_empty())
 }
 
@@ -109,6 +121,11 @@ async fn look_at(connections: &Connections, nodes: Vec<Uuid>) -> Result<Vec<Drai
 fn record(row: &PgRow) -> Result<DrainRecord, Error> {
     let (moved, rooms_left) = (unsigned(row, "moved")?, unsigned(row, "rooms_left")?);
     let deadline: Option<i64> = row.try_get("deadline_ms")?;
+    // A clock that was set back makes a time negative.
+    let seconds = |column| -> Result<Option<Duration>, Error> {
+        let seconds: Option<f64> = row.try_get(column)?;
+        Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    };
     Ok(DrainRecord {
         drain: Drain {
             node: NodeId(row.try_get("node_id")?),
@@ -130,7 +147,21 @@ fn record(row: &PgRow) -> Result<DrainRecord, Error> {
             by: row.try_get("by")?,
         },
         control: row.try_get("control")?,
+        asked_by: match row.try_get("asked_by")? {
+            "node" => Asker::Node,
+            _ => Asker::Operator,
+        },
+        began_at_ms: unsigned(row, "began_at_ms")?,
+        leaving: seconds("leaving")?,
+        moved_ago: seconds("moved_ago")?,
     })
+}
+
+fn asker_text(asker: Asker) -> &'static str {
+    match asker {
+        Asker::Operator => "operator",
+        Asker::Node => "node",
+    }
 }
 
 fn text(state: DrainState) -> &'static str {

@@ -15,7 +15,8 @@ use super::connections::Connections;
 use super::rows::{assignment, bigint};
 use super::sql;
 use crate::Error;
-use crate::store::{Assignment, Placed, Proposal};
+use crate::placement::Wish;
+use crate::store::{Assignment, Placed, Proposal, Wanted};
 
 /// Reads of rooms, in batches.
 #[derive(Debug)]
@@ -150,6 +151,22 @@ pub async fn place_apart(connections: &Connections, proposal: &Proposal, margin:
     Ok(winner.map_or(Placed::Refused, Placed::Existing))
 }
 
+/// What a room was placed with.
+pub async fn wanted(connections: &Connections, room: &RoomName, owner: &CloseRoom) -> Result<Option<Wanted>, Error> {
+    let (Some(epoch), Some(generation)) = (bigint(owner.epoch.0), bigint(owner.generation.0)) else {
+        return Ok(None);
+    };
+    let query = sqlx::query(sql::WANTED).bind(room.as_str()).bind(owner.node.0);
+    let rows = connections.rows(query.bind(epoch).bind(generation)).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let wish: Option<Json<Wish>> = row.try_get("wish")?;
+    Ok(Some(Wanted {
+        group: row.try_get("room_group")?,
+        avoid: row.try_get("avoid")?,
+        wish: wish.map(|Json(wish)| wish).unwrap_or_default(),
+    }))
+}
+
 /// Moves a room from its owner.
 pub async fn hand_off(
     connections: &Connections,
@@ -160,17 +177,15 @@ pub async fn hand_off(
     let (Some(epoch), Some(generation)) = (bigint(owner.epoch.0), bigint(owner.generation.0)) else {
         return Ok(None);
     };
-    let owned = |query: Query<'static, Postgres, PgArguments>| {
-        let room = proposal.room.as_str().to_owned();
-        query.bind(room).bind(owner.node.0).bind(epoch).bind(generation)
+    let Some(Wanted { group, avoid, .. }) = wanted(connections, &proposal.room, owner).await? else {
+        return Ok(None);
     };
-    let known = connections.rows(owned(sqlx::query(sql::GROUPS))).await?;
-    let Some(known) = known.first() else { return Ok(None) };
-    let group: Option<String> = known.try_get("room_group")?;
-    let avoid: Vec<String> = known.try_get("avoid")?;
-
     let names = groups(group.as_ref(), &avoid);
-    let query = owned(sqlx::query(sql::HAND_OFF))
+    let query = sqlx::query(sql::HAND_OFF)
+        .bind(proposal.room.as_str().to_owned())
+        .bind(owner.node.0)
+        .bind(epoch)
+        .bind(generation)
         .bind(proposal.candidate.0)
         .bind(margin.as_secs_f64())
         .bind(proposal.by.clone())
@@ -208,6 +223,12 @@ fn place_query(sql: &'static str, proposal: &Proposal, margin: Duration) -> Quer
         .bind(Json(proposal.reasons.clone()))
         .bind(proposal.group.clone())
         .bind(proposal.avoid.clone())
+        .bind(kept(&proposal.wish).cloned().map(Json))
+}
+
+/// A room that asks for nothing has no wish in its row.
+fn kept(wish: &Wish) -> Option<&Wish> {
+    (!wish.is_empty()).then_some(wish)
 }
 
 fn place_many_query(places: &[Place]) -> Query<'_, Postgres, PgArguments> {
@@ -216,10 +237,15 @@ fn place_many_query(places: &[Place]) -> Query<'_, Postgres, PgArguments> {
     let margins: Vec<f64> = places.iter().map(|place| place.margin.as_secs_f64()).collect();
     let by: Vec<&str> = places.iter().map(|place| place.proposal.by.as_str()).collect();
     let reasons: Vec<Json<_>> = places.iter().map(|place| Json(&place.proposal.reasons)).collect();
+    let wishes: Vec<_> = places
+        .iter()
+        .map(|place| kept(&place.proposal.wish).map(Json))
+        .collect();
     sqlx::query(sql::PLACE_MANY)
         .bind(rooms)
         .bind(candidates)
         .bind(margins)
         .bind(by)
         .bind(reasons)
+        .bind(wishes)
 }

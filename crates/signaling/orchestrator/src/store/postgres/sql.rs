@@ -61,7 +61,7 @@ macro_rules! take_over {
         ON CONFLICT (room_id) DO UPDATE
            SET node_id = excluded.node_id, node_epoch = excluded.node_epoch, generation = r.generation + 1,
                assigned_at = clock_timestamp(), closed_at = NULL, taken_over = r.closed_at IS NULL,
-               room_group = excluded.room_group, avoid = excluded.avoid
+               room_group = excluded.room_group, avoid = excluded.avoid, wish = excluded.wish
          WHERE r.closed_at IS NOT NULL
             OR EXISTS (SELECT 1 FROM media_node o WHERE o.node_id = r.node_id AND o.epoch > r.node_epoch)
         RETURNING r.room_id, r.node_id, r.node_epoch, r.generation, r.assigned_at, r.taken_over"
@@ -73,8 +73,8 @@ macro_rules! place {
         concat!(
             "
     WITH placed AS (
-        INSERT INTO room AS r (room_id, node_id, node_epoch, generation, assigned_at, room_group, avoid)
-        SELECT $1::text, n.node_id, n.epoch, 1, clock_timestamp(), $6::text, $7::text[]
+        INSERT INTO room AS r (room_id, node_id, node_epoch, generation, assigned_at, room_group, avoid, wish)
+        SELECT $1::text, n.node_id, n.epoch, 1, clock_timestamp(), $6::text, $7::text[], $8::jsonb
           FROM media_node n
          WHERE n.node_id = $2 AND n.state = 'serving'
            AND n.lease_until > clock_timestamp() + make_interval(secs => $3)",
@@ -93,8 +93,8 @@ macro_rules! place {
     };
 }
 
-/// `$1` room, `$2` candidate, `$3` margin in seconds, `$4` by, `$5` reasons, `$6` group, `$7` avoid. No row: somebody
-/// else has it, or the candidate takes none. See `take_over!` above for the races.
+/// `$1` room, `$2` candidate, `$3` margin in seconds, `$4` by, `$5` reasons, `$6` group, `$7` avoid, `$8` wish. No row:
+/// somebody else has it, or the candidate takes none. See `take_over!` above for the races.
 ///
 /// The candidate's epoch and control address come from one view, so they belong together. If it is fenced meanwhile, the
 /// room goes to an epoch that is over: dead from the start, and free for the next.
@@ -104,8 +104,8 @@ pub const PLACE: &str = place!("");
 /// transaction: then this statement's view has whatever was placed under those locks before.
 pub const PLACE_APART: &str = place!(apart!("$1", "$6", "$7"));
 
-/// `$1` rooms, ordered and none twice, `$2` candidates, `$3` margins in seconds, `$4` by, `$5` reasons; none of the rooms
-/// has a group or avoids one. For each room a row if this statement placed it (`new`), or if somebody has it in the
+/// `$1` rooms, ordered and none twice, `$2` candidates, `$3` margins in seconds, `$4` by, `$5` reasons, `$6` wishes; none of
+/// the rooms has a group or avoids one. For each room a row if this statement placed it (`new`), or if somebody has it in the
 /// statement's view.
 ///
 /// As [`PLACE`] under races. In addition rooms that have a live owner in the view are not attempted: a row that is
@@ -115,8 +115,8 @@ pub const PLACE_MANY: &str = concat!(
     WITH proposed AS MATERIALIZED (
         SELECT p.*, n.epoch, n.control, o.node_id AS owner, o.node_epoch AS owner_epoch,
                o.generation AS owner_generation, o.control AS owner_control
-          FROM unnest($1::text[], $2::uuid[], $3::float8[], $4::text[], $5::jsonb[])
-               AS p (room_id, candidate, margin, by, reasons)
+          FROM unnest($1::text[], $2::uuid[], $3::float8[], $4::text[], $5::jsonb[], $6::jsonb[])
+               AS p (room_id, candidate, margin, by, reasons, wish)
           LEFT JOIN LATERAL (
             SELECT r.node_id, r.node_epoch, r.generation, m.control
               FROM room r JOIN media_node m ON m.node_id = r.node_id
@@ -128,8 +128,8 @@ pub const PLACE_MANY: &str = concat!(
                AND n.lease_until > clock_timestamp() + make_interval(secs => p.margin)
              LIMIT 1) n ON true
     ), placed AS (
-        INSERT INTO room AS r (room_id, node_id, node_epoch, generation, assigned_at, room_group, avoid)
-        SELECT p.room_id, p.candidate, p.epoch, 1, clock_timestamp(), NULL, '{}'
+        INSERT INTO room AS r (room_id, node_id, node_epoch, generation, assigned_at, room_group, avoid, wish)
+        SELECT p.room_id, p.candidate, p.epoch, 1, clock_timestamp(), NULL, '{}', p.wish
           FROM proposed p
          WHERE p.owner IS NULL AND p.epoch IS NOT NULL
          ORDER BY p.room_id COLLATE \"C\"",
@@ -156,13 +156,13 @@ pub const LOCK_GROUPS: &str = "
         SELECT DISTINCT hashtextextended('signalbox group ' || current_schema() || ' ' || name, 0) AS lock
           FROM unnest($1::text[]) AS groups (name) ORDER BY lock) locks";
 
-/// `$1` room, `$2` node, `$3` epoch, `$4` generation: what the room avoids, if that is its assignment.
-pub const GROUPS: &str = "
-    SELECT room_group, avoid FROM room
+/// `$1` room, `$2` node, `$3` epoch, `$4` generation: what the room was placed with, if that is its assignment.
+pub const WANTED: &str = "
+    SELECT room_group, avoid, wish FROM room
      WHERE room_id = $1 AND (node_id, node_epoch, generation) IS NOT DISTINCT FROM ($2, $3, $4) AND closed_at IS NULL";
 
 /// `$1` room, `$2` node, `$3` epoch, `$4` generation, `$5` candidate, `$6` margin in seconds, `$7` by, `$8` reasons,
-/// `$9` group, `$10` avoid, as [`GROUPS`] told them: they change only with the generation. No row: nothing was changed.
+/// `$9` group, `$10` avoid, as [`WANTED`] told them: they change only with the generation. No row: nothing was changed.
 ///
 /// All conditions on the room are on the row that is locked, but for the owner's epoch: if that moves on meanwhile, a
 /// dead room is moved, as anybody may. As to the candidate see [`PLACE`].

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::brake::Brake;
+use crate::placement::Wish;
 use crate::store::{Assignment, Proposal, Store};
 
 const LEASE: Duration = Duration::from_secs(600);
@@ -250,6 +251,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
         candidate,
         group: None,
         avoid: Vec::new(),
+        wish: Wish::default(),
         by: "storm".into(),
         reasons: Reasons {
             policy: Policy::TwoChoices,
@@ -260,6 +262,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
             panic: false,
             candidates: Vec::new(),
             omitted: 0,
+            drained: None,
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signalbox_protocol::node::{Drain, DrainNode, DrainState, NodeState};
+use signalbox_protocol::node::{Asker, Drain, DrainNode, DrainState, NodeState};
 use signalbox_protocol::{Epoch, NodeId};
 use tokio::time::Instant;
 
@@ -12,11 +12,14 @@ use crate::store::{DrainNote, DrainRecord};
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     epoch: Epoch,
+    asked_by: Asker,
     rate: f64,
     deadline: Option<Instant>,
     state: DrainState,
     moved: u64,
     stuck: u64,
+    leaving: Option<Duration>,
+    moved_at: Option<Instant>,
     began_at: Instant,
     claim: Option<(String, Instant)>,
 }
@@ -33,11 +36,14 @@ impl Map {
             deadline: how.deadline_ms.map(|ms| now + Duration::from_millis(ms)),
             ..before.unwrap_or(Job {
                 epoch,
+                asked_by: how.asked_by,
                 rate: how.rate,
                 deadline: None,
                 state: DrainState::Running,
                 moved: 0,
                 stuck: 0,
+                leaving: None,
+                moved_at: None,
                 began_at: now,
                 claim: None,
             })
@@ -68,6 +74,10 @@ impl Map {
                 by: job.claim.as_ref().map(|(by, _)| by.clone()).unwrap_or_default(),
             },
             control: node.about.control.clone(),
+            asked_by: job.asked_by,
+            began_at_ms: self.unix_ms(job.began_at),
+            leaving: job.leaving,
+            moved_ago: job.moved_at.map(|at| age(at, now)),
         })
     }
 
@@ -110,7 +120,7 @@ impl Map {
         claimed.into_iter().filter_map(|node| self.drain(node, now)).collect()
     }
 
-    pub fn note_drain(&mut self, note: &DrainNote<'_>) -> bool {
+    pub fn note_drain(&mut self, note: &DrainNote<'_>, now: Instant) -> bool {
         let Some(job) = self.drains.get_mut(&note.node) else {
             return false;
         };
@@ -119,7 +129,9 @@ impl Map {
             return false;
         }
         job.moved += note.moved;
+        job.moved_at = if note.moved > 0 { Some(now) } else { job.moved_at };
         job.stuck = note.stuck;
+        job.leaving = note.leaving.or(job.leaving);
         job.state = note.end.unwrap_or(job.state);
         true
     }

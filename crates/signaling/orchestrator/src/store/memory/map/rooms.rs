@@ -11,7 +11,8 @@ use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::time::Instant;
 
 use super::Map;
-use crate::store::{Assignment, Placed, Proposal};
+use crate::placement::Wish;
+use crate::store::{Assignment, Placed, Proposal, Wanted};
 
 /// The most entries of one room's history; the oldest are forgotten first. The database keeps them by age alone, but a
 /// process's memory has to be bounded.
@@ -26,6 +27,7 @@ pub(super) struct Room {
     pub closed_at: Option<Instant>,
     group: Option<String>,
     avoid: Vec<String>,
+    wish: Wish,
     /// Oldest first, each with when it happened.
     pub history: VecDeque<(Instant, HistoryEntry)>,
 }
@@ -41,6 +43,7 @@ impl Room {
             closed_at: None,
             group: None,
             avoid: Vec::new(),
+            wish: Wish::default(),
             history: VecDeque::new(),
         }
     }
@@ -117,10 +120,21 @@ impl Map {
         }
         proposal.group.clone_from(&room.group);
         proposal.avoid.clone_from(&room.avoid);
+        proposal.wish.clone_from(&room.wish);
         if !self.may_take(&proposal, margin, now) {
             return None;
         }
         self.assign(proposal, RoomEvent::HandedOff, now)
+    }
+
+    pub fn wanted(&self, name: &RoomName, owner: &CloseRoom) -> Option<Wanted> {
+        let room = self.rooms.get(name)?;
+        let is_it = room.is_owned_by(owner) && room.closed_at.is_none();
+        is_it.then(|| Wanted {
+            group: room.group.clone(),
+            avoid: room.avoid.clone(),
+            wish: room.wish.clone(),
+        })
     }
 
     fn may_take(&self, proposal: &Proposal, margin: Duration, now: Instant) -> bool {
@@ -137,7 +151,7 @@ impl Map {
         let room = room.or_insert_with(|| Room::new(proposal.candidate, now));
         let next = Generation(room.generation.0 + 1);
         room.assign(proposal.candidate, epoch, next, now);
-        (room.group, room.avoid) = (proposal.group, proposal.avoid);
+        (room.group, room.avoid, room.wish) = (proposal.group, proposal.avoid, proposal.wish);
         let note = Note {
             event,
             by: proposal.by,

@@ -25,7 +25,7 @@ const READS_BY: &[(&str, &str, &[&str])] = &[
     ("PLACE", sql::PLACE, &["media_node_pkey", "room_pkey"]),
     ("PLACE_APART", sql::PLACE_APART, &["media_node_pkey", "room_pkey"]),
     ("PLACE_MANY", sql::PLACE_MANY, &["room_pkey", "media_node_pkey"]),
-    ("GROUPS", sql::GROUPS, &["room_pkey"]),
+    ("WANTED", sql::WANTED, &["room_pkey"]),
     ("HAND_OFF", sql::HAND_OFF, &["room_pkey", "media_node_pkey"]),
     ("CLOSE", sql::CLOSE, &["room_pkey"]),
     ("OCCUPIED", sql::OCCUPIED, &["room_by_group", "room_by_avoided"]),

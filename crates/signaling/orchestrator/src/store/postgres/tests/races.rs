@@ -6,6 +6,7 @@ use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 
 use super::*;
+use crate::placement::Wish;
 use crate::store::postgres::storm::{self, Damage, Storm};
 
 /// The predicate that looks right, and is not: "nobody alive owns it".
@@ -47,13 +48,15 @@ impl Thief {
                 .bind("thief")
                 .bind(reasons)
                 .bind(None::<String>)
-                .bind(Vec::<String>::new()),
+                .bind(Vec::<String>::new())
+                .bind(None::<Json<Wish>>),
             Thief::PlaceMany(sql) => sqlx::query(sql)
                 .bind(vec![room])
                 .bind(vec![candidate.0])
                 .bind(vec![margin])
                 .bind(vec!["thief"])
-                .bind(vec![reasons]),
+                .bind(vec![reasons])
+                .bind(vec![None::<Json<Wish>>]),
             Thief::HandOff(sql) => sqlx::query(sql)
                 .bind(room)
                 .bind(owner.node.0)
