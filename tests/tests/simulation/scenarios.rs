@@ -121,7 +121,7 @@ async fn target_dies(seed: u64) -> Result<Summary, String> {
     let id = scene.world.node(left).ok_or("it runs")?.id;
     let how = DrainNode {
         rate: 20.0,
-        deadline_ms: None,
+        ..DrainNode::default()
     };
     let path = format!("/v1/nodes/{id}/drain");
     scene.world.send(Method::PUT, Host::Gateway(0), 0, &path, &how).await;
