@@ -152,9 +152,11 @@ async fn when_a_drain_will_be_over_is_told_as_soon_as_the_first_room_has_left() 
     for one in measured {
         assert!(off(one) < Duration::from_millis(500), "{:?} off: {one:?}", off(one));
     }
-    // Until then it is a guess.
-    let guessed = leaving::FIRST_GUESS.abs_diff(Duration::from_secs(4)) + Duration::from_millis(500);
-    assert!(told.iter().all(|one| off(one) < guessed));
+    // Until then it is a guess, and the drain may be looked at a moment after it was begun.
+    let guessed = leaving::FIRST_GUESS.abs_diff(Duration::from_secs(4)) + Duration::from_secs(1);
+    for one in &told {
+        assert!(off(one) < guessed, "{:?} off: {one:?}", off(one));
+    }
 }
 
 #[tokio::test(start_paused = true)]
