@@ -191,6 +191,8 @@ export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, m
     const network = seed === undefined ? undefined : await ImpairedNetwork.start(`${mediaIp}:${media}`, seed + index, `${mediaIp}:0`);
     const args = [
       '--control-listen', `127.0.0.1:${control}`, '--media-bind', `${mediaIp}:${network ? media : 0}`, '--shards', '1', '--orchestrator', names, '--node-id', id,
+      // What one test leaves is not in the way of the next.
+      '--empty-room-seconds', '2',
     ];
     return run({ id, network }, 'signalbox-media', control, args, network && { SIGNALBOX_MEDIA_PORT: String(network.port) });
   });

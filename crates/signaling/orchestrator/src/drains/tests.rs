@@ -18,6 +18,10 @@ use crate::store::Assignment;
 /// Longer than any test goes on.
 const LEASE: Duration = Duration::from_secs(3600);
 
+/// How well it can be told when a drain will be over: the first room goes, what was handed over is noted, and the end is seen, each up to a round
+/// late.
+const TO_WITHIN: Duration = ROUND.saturating_mul(3);
+
 /// The nodes, as far as a drain asks them: each room leaves a while after its node was told that it moves.
 #[derive(Default)]
 struct Nodes {
@@ -150,10 +154,10 @@ async fn when_a_drain_will_be_over_is_told_as_soon_as_the_first_room_has_left() 
     let measured: Vec<_> = told.iter().filter(|(_, record)| record.leaving.is_some()).collect();
     assert!(measured.len() > 50 && measured.iter().any(|(_, record)| record.drain.rooms_left == 0));
     for one in measured {
-        assert!(off(one) < Duration::from_millis(500), "{:?} off: {one:?}", off(one));
+        assert!(off(one) < TO_WITHIN, "{:?} off: {one:?}", off(one));
     }
-    // Until then it is a guess, and the drain may be looked at a moment after it was begun.
-    let guessed = leaving::FIRST_GUESS.abs_diff(Duration::from_secs(4)) + Duration::from_secs(1);
+    // Until then it is a guess.
+    let guessed = leaving::FIRST_GUESS.abs_diff(Duration::from_secs(4)) + TO_WITHIN;
     for one in &told {
         assert!(off(one) < guessed, "{:?} off: {one:?}", off(one));
     }
