@@ -37,6 +37,14 @@ impl Room {
         participant.is_some_and(|participant| participant.connections().any(|key| is_tunneled(cx, key)))
     }
 
+    /// A participant has offered on this connection. Who is late is not waited for, and waits for nobody.
+    pub fn offered(&mut self, cx: &mut Context, now: Instant, key: Key) {
+        self.tend_cut_over(cx, now);
+        if self.cut_over.is_none() {
+            release(cx, key);
+        }
+    }
+
     /// Lets everyone come over, if all have offered or the time is over.
     pub fn tend_cut_over(&mut self, cx: &mut Context, now: Instant) {
         let Some(until) = self.cut_over else {
@@ -62,10 +70,7 @@ impl Room {
         for id in of_tunnels {
             let connections = self.participants.get(&id).map(Participant::connections);
             for key in connections.into_iter().flatten() {
-                let entry = cx.connections.change(key);
-                if let Some(connection) = entry.and_then(|entry| entry.transport.peer_mut()) {
-                    connection.release();
-                }
+                release(cx, key);
             }
             self.repeat_offer(cx, &id);
         }
@@ -108,6 +113,14 @@ impl Room {
             .filter_map(|participant| participant.outgoing());
         let mut entries = viewers.filter_map(|key| cx.connections.get(key));
         entries.any(|entry| entry.via.is_some() && !entry.is_connected)
+    }
+}
+
+/// Lets a connection's DTLS begin.
+fn release(cx: &mut Context, key: Key) {
+    let entry = cx.connections.change(key);
+    if let Some(connection) = entry.and_then(|entry| entry.transport.peer_mut()) {
+        connection.release();
     }
 }
 

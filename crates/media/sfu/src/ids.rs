@@ -2,6 +2,7 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use signalbox_protocol::tunnel::Token;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -57,11 +58,9 @@ impl Ids {
         bytes
     }
 
-    /// As many as a token has.
-    pub fn secret_bytes(&mut self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        self.0.fill(&mut bytes[..]);
-        bytes
+    /// A tunnel's name.
+    pub fn token(&mut self) -> Token {
+        Token::new(self.0.random())
     }
 
     fn text(&mut self, length: usize) -> String {

@@ -43,7 +43,7 @@ impl Room {
         self.recognize(cx, id, key, offer);
         self.apply_offer(cx, now, id, key, offer);
         self.end_unawaited(cx, now, id);
-        self.tend_cut_over(cx, now);
+        self.offered(cx, now, key);
         Ok(self.with_codecs(key, offer, &answer))
     }
 

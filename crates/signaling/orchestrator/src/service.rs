@@ -3,12 +3,14 @@
 //! Owns what requests and background tasks share. It must not know listeners, nor read flags besides those that it is given.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use signalbox_protocol::ClusterId;
+use signalbox_protocol::placement::Placement;
+use signalbox_protocol::ticket::LIFETIME_SECONDS;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use crate::known_rooms::KnownRooms;
 use crate::leases::Leases;
 use crate::placer::Placer;
 use crate::probe::{Ask, Prober};
-use crate::store::{Retention, Store};
+use crate::store::{Assignment, Retention, Store};
 use crate::ticket::Signer;
 use crate::truce::Truce;
 use crate::{Config, Error, drains, housekeeping};
@@ -59,6 +61,23 @@ pub struct Service<S> {
 }
 
 impl<S: Store> Service<S> {
+    /// An assignment with the ticket that opens it.
+    ///
+    /// # Errors
+    /// The cluster is not known yet, or the ticket cannot be signed.
+    pub fn placement(&self, assignment: Assignment) -> Result<Placement, Error> {
+        let ticket = self.signer.sign(self.cluster()?, &assignment, SystemTime::now())?;
+        Ok(Placement {
+            room: assignment.room,
+            node: assignment.node,
+            control: assignment.control,
+            epoch: assignment.epoch,
+            generation: assignment.generation,
+            ticket,
+            ticket_seconds: LIFETIME_SECONDS,
+        })
+    }
+
     /// An orchestrator of this name over this store. `ask` is how nodes are asked, `rng` all randomness that it has. The
     /// configuration must be one that [`Config::check`] accepts; its name, database and listener are not read.
     pub fn new(store: S, config: &Config, name: String, ask: Arc<dyn Ask>, mut rng: StdRng) -> Arc<Self> {

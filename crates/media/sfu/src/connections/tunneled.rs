@@ -46,7 +46,7 @@ impl Connections {
         let nomination = entry.nomination.clone()?;
         let connection = entry.transport.peer_mut()?;
         let ice = connection.ice()?;
-        let token = Token::new(ids.secret_bytes());
+        let token = ids.token();
         let (clients, limit) = (entry.addresses.clone(), self.packets_per_second);
         Some(Tunnel {
             target: entry.target,

@@ -89,6 +89,22 @@ impl Moving {
         }
     }
 
+    /// Both clients come over; how Ann did, and on which m-line Bob sees her.
+    fn come_over(&mut self, as_they_know: impl Fn(&str) -> String) -> (Coming, Mid) {
+        let [ann, bob] = [0, 1].map(|index| self.come(index, &as_they_know));
+        self.accept(0, &ann, &as_they_know);
+        let on = self.accept(1, &bob, &as_they_know);
+        (ann, on)
+    }
+
+    fn bob_sees_ann(&mut self, on: Mid) {
+        self.world
+            .run_until(SECONDS(5), "Bob sees Ann at the next node", |world| {
+                let received = world.members.last().unwrap().client.received.get(&on);
+                received.is_some_and(|packets| packets.len() > 100)
+            });
+    }
+
     /// Both have gone, as the first node is told.
     fn leave(&mut self) {
         self.world.switch();
@@ -156,16 +172,8 @@ fn has_offer(world: &World, id: &ParticipantId) -> bool {
 #[test]
 fn a_client_that_has_not_found_the_next_node_is_served_by_it_over_the_one_that_it_was_at() {
     let mut moving = Moving::new(501);
-    let ann = moving.come(0, of_first);
-    let bob = moving.come(1, of_first);
-    moving.accept(0, &ann, of_first);
-    let on = moving.accept(1, &bob, of_first);
-    moving
-        .world
-        .run_until(SECONDS(5), "Bob sees Ann at the next node", |world| {
-            let received = world.members.last().unwrap().client.received.get(&on);
-            received.is_some_and(|packets| packets.len() > 100)
-        });
+    let (ann, on) = moving.come_over(of_first);
+    moving.bob_sees_ann(on);
     for target in [Target::Publisher, Target::Subscriber] {
         let told = (vec![moving.world.id(ann.publisher)], Event::Connected { target });
         assert!(moving.world.events.contains(&told), "{target:?}");
@@ -186,10 +194,7 @@ fn a_client_that_has_not_found_the_next_node_is_served_by_it_over_the_one_that_i
 #[test]
 fn a_client_that_has_found_the_next_node_needs_the_one_that_it_was_at_no_longer() {
     let mut moving = Moving::new(502);
-    let ann = moving.come(0, of_both);
-    let bob = moving.come(1, of_both);
-    moving.accept(0, &ann, of_both);
-    let on = moving.accept(1, &bob, of_both);
+    let (_, on) = moving.come_over(of_both);
     moving.world.run_for(SECONDS(3));
     moving.leave();
     moving.world.run_for(SECONDS(2));
@@ -204,16 +209,8 @@ fn a_client_that_has_found_the_next_node_needs_the_one_that_it_was_at_no_longer(
 fn nodes_that_do_not_reach_each_other_only_take_longer() {
     let mut moving = Moving::new(509);
     moving.world.is_parted = true;
-    let ann = moving.come(0, of_both);
-    let bob = moving.come(1, of_both);
-    moving.accept(0, &ann, of_both);
-    let on = moving.accept(1, &bob, of_both);
-    moving
-        .world
-        .run_until(SECONDS(5), "Bob sees Ann at the next node", |world| {
-            let received = world.members.last().unwrap().client.received.get(&on);
-            received.is_some_and(|packets| packets.len() > 100)
-        });
+    let (_, on) = moving.come_over(of_both);
+    moving.bob_sees_ann(on);
 }
 
 #[test]
@@ -262,6 +259,18 @@ fn who_does_not_come_holds_up_the_others_for_a_moment_only() {
     let id = moving.world.id(ann.publisher);
     moving.world.run_for(Duration::from_millis(600));
     assert!(has_offer(&moving.world, &id) && !moving.world.shard.is_held(&room(), &id));
+    moving.world.run_until(SECONDS(1), "she comes over", |world| {
+        world.members[ann.publisher].client.is_connected
+    });
+}
+
+#[test]
+fn who_offers_when_the_others_have_waited_long_enough_comes_over_at_once() {
+    let mut moving = Moving::new(510);
+    let known = moving.joins[0].clone();
+    moving.world.admit(known).unwrap();
+    moving.world.run_for(Duration::from_millis(700));
+    let ann = moving.come(0, of_first);
     moving.world.run_until(SECONDS(1), "she comes over", |world| {
         world.members[ann.publisher].client.is_connected
     });

@@ -1,12 +1,10 @@
 //! `/v1/placements`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use signalbox_protocol::placement::{PlaceRoom, Placement};
-use signalbox_protocol::ticket::LIFETIME_SECONDS;
 
 use super::check;
 use super::extract::Body;
@@ -20,21 +18,13 @@ pub async fn place<S: Store>(
     Body(request): Body<PlaceRoom>,
 ) -> Result<Json<Placement>, Failure> {
     check::placement(&request)?;
-    let cluster = service.cluster()?;
+    // Nothing is placed that no ticket could open.
+    service.cluster()?;
     let missing = if request.find_only {
         Kind::UnknownRoom
     } else {
         Kind::NoNode
     };
     let assignment = service.place(&request).await?.ok_or(missing)?;
-    let ticket = service.signer.sign(cluster, &assignment, SystemTime::now())?;
-    Ok(Json(Placement {
-        room: assignment.room,
-        node: assignment.node,
-        control: assignment.control,
-        epoch: assignment.epoch,
-        generation: assignment.generation,
-        ticket,
-        ticket_seconds: LIFETIME_SECONDS,
-    }))
+    Ok(Json(service.placement(assignment)?))
 }

@@ -1,12 +1,12 @@
 //! One room is handed over: first in the map, which is the truth, then its node is told.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use signalbox_protocol::history::Drained;
 use signalbox_protocol::node::MoveRoom;
-use signalbox_protocol::placement::{CloseRoom, Placement};
-use signalbox_protocol::{Generation, RoomName, ticket};
+use signalbox_protocol::placement::CloseRoom;
+use signalbox_protocol::{Generation, RoomName};
 use tokio::time::{Instant, timeout};
 
 use crate::store::{Assignment, Store};
@@ -70,20 +70,9 @@ pub async fn tell<S: Store>(
     generation: Generation,
     assignment: Assignment,
 ) -> Result<(), Error> {
-    let ticket = service
-        .signer
-        .sign(service.cluster()?, &assignment, SystemTime::now())?;
     let order = MoveRoom {
         generation,
-        to: Placement {
-            room: assignment.room,
-            node: assignment.node,
-            control: assignment.control,
-            epoch: assignment.epoch,
-            generation: assignment.generation,
-            ticket,
-            ticket_seconds: ticket::LIFETIME_SECONDS,
-        },
+        to: service.placement(assignment)?,
         within_ms: u64::try_from(WITHIN.as_millis()).unwrap_or(u64::MAX),
     };
     for _ in 0..TELL {
