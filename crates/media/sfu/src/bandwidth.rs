@@ -112,8 +112,6 @@ pub struct Probe {
 pub struct Bandwidth {
     now: Instant,
     wanted: u64,
-    /// What it begins with, in bits per second.
-    start: u64,
     controller: Controller,
     history: History,
     target: u64,
@@ -146,18 +144,15 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// An estimate that knows nothing yet, or what the path took in bits per second when it was measured last. Less than what is believed of an
-    /// unknown path says little: it may not have been measured to its end.
-    pub fn new(now: Instant, known: Option<u64>) -> Self {
-        let start = known.map_or(START_BPS, |bps| bps.clamp(START_BPS, MAX_BPS));
+    /// An estimate that knows nothing yet.
+    pub fn new(now: Instant) -> Self {
         Self {
             now,
-            start,
             wanted: 0,
             controller: Controller::new(now),
             history: History::default(),
-            target: start,
-            pacing: (start as f64 * PACING) as u64,
+            target: START_BPS,
+            pacing: (START_BPS as f64 * PACING) as u64,
             probes: VecDeque::new(),
             sending: None,
             lost: Vec::new(),
@@ -169,7 +164,7 @@ impl Bandwidth {
             first_sent: None,
             last_sent: None,
             has_feedback: false,
-            from_reports: FromReports::new(now, start),
+            from_reports: FromReports::new(now, START_BPS),
             has_reports: false,
             next: None,
             search: Search::new(now),
@@ -198,7 +193,7 @@ impl Bandwidth {
         let sent = self.history.sent(now, sequence, bytes, load, probe);
         // Before there is a picture, there is nothing to measure with.
         if !self.controller.is_running() && load == Load::Video {
-            self.begin(now, self.start);
+            self.begin(now, START_BPS);
         }
         if self.controller.is_running() {
             let update = self.controller.sent(&sent);

@@ -142,7 +142,6 @@ impl Connection {
             rtc.add_local_candidate(candidate(via, moves.saturating_sub(1))?);
         }
         let ssrc = *rtc.direct_api().new_ssrc();
-        let known_bps = from.and_then(|former| former.estimate_bps);
         Ok(Self {
             rtc,
             public: stack.public,
@@ -150,7 +149,7 @@ impl Connection {
             origin: None,
             taken_up: None,
             mids: Vec::new(),
-            egress: Egress::new(now, stack.clock, ssrc, known_bps),
+            egress: Egress::new(now, stack.clock, ssrc),
             handshake: Handshake::of_last_made().unwrap_or_default(),
             handshakes: 0,
             via,

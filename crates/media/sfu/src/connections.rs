@@ -152,7 +152,6 @@ impl Connections {
                 from: Some(Former {
                     via: tunnel.via,
                     moves: tunnel.moves,
-                    estimate_bps: tunnel.estimate_bps,
                 }),
             },
             None => {

@@ -53,7 +53,7 @@ impl Peer {
 
     fn with(mut formats: Formats, repair_ssrc: Option<u32>, is_measured: bool) -> Self {
         let now = Instant::now();
-        let mut egress = Egress::new(now, Clock::new(now, 1_000_000), OURS, None);
+        let mut egress = Egress::new(now, Clock::new(now, 1_000_000), OURS);
         formats.set(
             VP8,
             Format {
