@@ -11,7 +11,6 @@ use crate::connections::Key;
 use crate::layers::{Frame, Reader};
 use crate::packet::{MediaPacket, Mid, Rid};
 
-use super::key_frames::KeyFrames;
 use super::meter::Meter;
 
 /// A stream without a packet for so long is not active: its publisher has turned it off.
@@ -50,8 +49,10 @@ pub struct Stream {
     pub reader: Reader,
     /// A number that changes when the publisher starts it anew.
     pub source: u32,
-    /// When key frames are asked for.
-    pub key_frames: KeyFrames,
+    /// When a key frame was asked for last.
+    pub last_request: Option<Instant>,
+    /// It came at another node, and has had no key frame here.
+    pub is_from_elsewhere: bool,
     meter: Meter,
     last_packet: Option<Instant>,
     ssrc: Option<u32>,
@@ -199,7 +200,8 @@ impl Stream {
             rid,
             reader: Reader::default(),
             source: 0,
-            key_frames: KeyFrames::default(),
+            last_request: None,
+            is_from_elsewhere: false,
             meter: Meter::default(),
             last_packet: None,
             ssrc: None,

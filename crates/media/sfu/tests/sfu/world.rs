@@ -31,10 +31,6 @@ pub struct World {
     pub here: SocketAddr,
     /// The nodes do not reach each other.
     pub is_parted: bool,
-    /// So many of the next datagrams to this node from the other one are lost, of those that are at least so long.
-    pub lost_between: (SocketAddr, usize, usize),
-    /// Where those went that were not, and what they were.
-    pub between: Vec<(SocketAddr, Vec<u8>)>,
     impairment: Impairment,
     seed: u64,
 }
@@ -126,8 +122,6 @@ impl World {
             other: None,
             here: public(),
             is_parted: false,
-            lost_between: (public(), 0, 0),
-            between: Vec::new(),
             impairment,
             seed,
         }
@@ -479,12 +473,8 @@ impl World {
         while let Some((from, output)) = self.next_output() {
             match output {
                 Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
-                    let (node, left, length) = &mut self.lost_between;
-                    if *node == to && *left > 0 && bytes.len() >= *length {
-                        *left -= 1;
-                    } else if !self.is_parted {
+                    if !self.is_parted {
                         self.arrive(to, from, &bytes);
-                        self.between.push((to, bytes));
                     }
                 }
                 Output::Datagram { to, mut bytes } => {
