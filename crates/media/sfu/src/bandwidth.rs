@@ -108,6 +108,17 @@ pub struct Probe {
     pub bytes: u64,
 }
 
+/// What has become of a peer's transport-wide feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feedback {
+    /// It is believed.
+    Read,
+    /// It cannot be read, and is ignored.
+    Refused,
+    /// It is also about packets that were never sent, up to this number, exclusive; it is ignored.
+    Beyond(u64),
+}
+
 /// The estimate of one connection.
 pub struct Bandwidth {
     now: Instant,
@@ -207,22 +218,24 @@ impl Bandwidth {
         self.update(update);
     }
 
-    /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs. What cannot be read, and
-    /// what is about packets that were never sent, is ignored, and `false`.
-    pub fn feedback(&mut self, now: Instant, feedback: &[u8]) -> bool {
+    /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs.
+    pub fn feedback(&mut self, now: Instant, feedback: &[u8]) -> Feedback {
         self.now = now;
         let (Some((head, rest)), Some(last)) = (arrivals::head(feedback), self.history.last()) else {
-            return false;
+            return Feedback::Refused;
         };
         let first = window::nearest(last, head.first);
-        if head.count == 0 || first + u64::from(head.count) > last + 1 {
-            return false;
+        let next = first + u64::from(head.count);
+        if head.count == 0 {
+            return Feedback::Refused;
+        }
+        if next > last + 1 {
+            return Feedback::Beyond(next);
         }
         let reference = self.extend_reference(now, head.reference);
         let (mut arrived, mut lost) = (Vec::new(), Vec::new());
         let (history, mut newest) = (&mut self.history, None);
         // Some peers begin with a packet that has arrived. If no feedback is missing, those before it have not.
-        let next = first + u64::from(head.count);
         let last_feedback = self.last_feedback.replace((head.number, next));
         if let Some((number, begin)) = last_feedback
             && number.wrapping_add(1) == head.number
@@ -244,8 +257,9 @@ impl Bandwidth {
             }
         });
         self.lost.extend(lost);
+        let outcome = is_whole.map_or(Feedback::Refused, |()| Feedback::Read);
         let Some((_, newest_sent)) = newest else {
-            return is_whole.is_some();
+            return outcome;
         };
         self.has_feedback = true;
         let (arrived_bytes, lost_packets) = (arrived.iter().map(|(sent, _)| sent.bytes).sum(), self.lost.len());
@@ -278,7 +292,7 @@ impl Bandwidth {
         if let Some(bps) = whole.last() {
             self.found(now, bps);
         }
-        is_whole.is_some()
+        outcome
     }
 
     /// A probe of ours has arrived as a whole. What the controller remembers of losses weighs until enough packets have arrived since;
@@ -463,4 +477,4 @@ impl Bandwidth {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

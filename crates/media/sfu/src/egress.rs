@@ -10,6 +10,7 @@
 pub mod feedback;
 pub mod header;
 pub mod meter;
+mod numbers;
 pub mod pacer;
 pub mod probing;
 pub mod red;
@@ -32,6 +33,7 @@ use crate::rewrite::Rewritten;
 
 use header::Values;
 use meter::Meter;
+use numbers::Numbers;
 use pacer::Pacer;
 use probing::Probing;
 use reports::RtcpWindows;
@@ -217,7 +219,7 @@ pub struct Egress {
     ready: VecDeque<Vec<u8>>,
     told: VecDeque<Told>,
     scratch: Vec<u8>,
-    transport_sequence: u64,
+    numbers: Numbers,
     round_trip: Option<(Duration, Instant)>,
     /// The least round trip of late.
     least_round_trip: Option<(Duration, Instant)>,
@@ -245,8 +247,7 @@ impl Egress {
             ready: VecDeque::new(),
             told: VecDeque::new(),
             scratch: Vec::new(),
-            // It is extended below as well as above: the peer may report on the first ones in an order of its own.
-            transport_sequence: 1,
+            numbers: Numbers::new(ssrc as u16),
             round_trip: None,
             least_round_trip: None,
             bandwidth: Bandwidth::new(now),

@@ -11,7 +11,7 @@ const FEEDBACK: Duration = Duration::from_millis(50);
 const PACKET: usize = 1_200;
 
 /// Writes feedback about packets, in 250 µs of arrival each, if they have arrived.
-fn feedback(first: u64, arrivals: &[Option<u64>], number: u8) -> Vec<u8> {
+pub fn feedback(first: u64, arrivals: &[Option<u64>], number: u8) -> Vec<u8> {
     let reference = arrivals.iter().flatten().next().map_or(0, |ticks| ticks / 256);
     let mut bytes = (first as u16).to_be_bytes().to_vec();
     bytes.extend((arrivals.len() as u16).to_be_bytes());
@@ -134,7 +134,7 @@ impl Link {
         self.probe();
         while self.reports.front().is_some_and(|(at, _)| *at <= self.now) {
             let (_, report) = self.reports.pop_front().unwrap();
-            assert!(self.bandwidth.feedback(self.now, &report));
+            assert_eq!(self.bandwidth.feedback(self.now, &report), Feedback::Read);
         }
         if self.now >= self.next_feedback {
             self.next_feedback += FEEDBACK;
@@ -356,7 +356,7 @@ fn feedback_that_lies_is_ignored_and_harms_nobody() {
     let about_all = [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x3f, 0xff, 0x3f, 0xff];
     let nothing = [0; 8];
     for lie in [&beyond[..], &about_all, &nothing, &[1, 2, 3]] {
-        assert!(!link.bandwidth.feedback(now, lie), "{lie:?}");
+        assert_ne!(link.bandwidth.feedback(now, lie), Feedback::Read, "{lie:?}");
     }
     assert_eq!(link.bandwidth.estimate(), estimate);
     // Random bytes, and random changes of good ones, whatever they say.

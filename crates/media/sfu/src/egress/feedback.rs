@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bandwidth::Feedback;
 use crate::clock;
 use crate::history::Missing;
 use crate::rtcp::{self, Report, Said};
@@ -65,13 +66,17 @@ impl Egress {
         handled
     }
 
-    fn said(&mut self, now: Instant, said: Said<'_>) {
+    pub(super) fn said(&mut self, now: Instant, said: Said<'_>) {
         match said {
             Said::Report(report) => self.reported(now, report),
             Said::Missing { ssrc, first, others } => self.missing(now, ssrc, first, others),
             Said::KeyFrame { ssrc } => self.key_frame_wanted(now, ssrc),
             Said::Arrivals(feedback) => {
-                let is_believed = self.bandwidth.feedback(now, feedback);
+                let is_believed = match self.bandwidth.feedback(now, feedback) {
+                    Feedback::Read => true,
+                    Feedback::Refused => false,
+                    Feedback::Beyond(end) => self.numbers.go_on_behind(end),
+                };
                 self.counters.bad_feedback += u64::from(!is_believed);
                 if let Some(round_trip) = self.bandwidth.round_trip_of_feedback() {
                     self.round_trip_measured(now, round_trip);

@@ -258,7 +258,7 @@ impl Egress {
     fn stamp(&self, now: Instant, is_counted: bool, mid: Option<crate::packet::Mid>) -> Stamp {
         Stamp {
             mid,
-            transport_sequence: is_counted.then_some(self.transport_sequence as u16),
+            transport_sequence: is_counted.then_some(self.numbers.next() as u16),
             send_time: clock::abs_send_time(self.clock.ntp(now)),
         }
     }
@@ -268,9 +268,8 @@ impl Egress {
         self.pacer.spend(bytes.len());
         if stamp.transport_sequence.is_some() {
             let probe = self.probing.sent(now, bytes.len());
-            self.bandwidth
-                .sent(now, self.transport_sequence, bytes.len(), load, probe);
-            self.transport_sequence += 1;
+            self.bandwidth.sent(now, self.numbers.next(), bytes.len(), load, probe);
+            self.numbers.used();
         }
         self.ready.push_back(bytes);
     }

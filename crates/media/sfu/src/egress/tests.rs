@@ -1,6 +1,7 @@
 //! Egress and the peer that it is tested with, which has the other keys.
 #![expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
 
+mod counted_elsewhere;
 mod lies;
 mod sending;
 

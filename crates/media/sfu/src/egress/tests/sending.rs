@@ -11,7 +11,9 @@ fn a_packet_arrives_with_its_extensions_and_its_m_line_until_that_is_known() {
     assert_eq!((first.header.payload_type, first.header.marker), (VP8, true));
     assert_eq!(u64::from(first.header.sequence), sequence);
     assert_eq!(first.payload, vec![sequence as u8; 100]);
-    assert_eq!(first.extensions, [0xbe, 0xde, 0, 2, 0x40, b'0', 0x31, 0, 1, 0, 0, 0]);
+    let [.., high, low] = OURS.to_be_bytes();
+    let expected = [0xbe, 0xde, 0, 2, 0x40, b'0', 0x31, high, low, 0, 0, 0];
+    assert_eq!(first.extensions, expected);
     let report = rtcp::Report {
         ssrc: VIDEO,
         ..rtcp::Report::default()
