@@ -26,6 +26,7 @@ use crate::stun;
 use crate::transport::Transport;
 use crate::tunnels::{Nomination, Tunnels};
 
+use tunneled::Knocking;
 pub use tunneled::Via;
 
 /// Addresses that one connection may use at a time (a client checks from each of its interfaces); the oldest is forgotten first.
@@ -112,6 +113,7 @@ pub struct Connections {
     by_token: HashMap<Token, Key>,
     /// The ways of clients that have yet to find the next node.
     pub tunnels: Tunnels,
+    knocking: Knocking,
     dirty: Vec<Key>,
     timers: BTreeSet<(Instant, Key)>,
 }
@@ -128,6 +130,7 @@ impl Connections {
             by_ssrc: HashMap::new(),
             by_token: HashMap::new(),
             tunnels: Tunnels::default(),
+            knocking: Knocking::default(),
             dirty: Vec::new(),
             timers: BTreeSet::new(),
         }
@@ -168,11 +171,8 @@ impl Connections {
         let key = self.insert(now, transport, room, participant, target, ufrag.clone());
         self.by_ufrag.insert(ufrag, key);
         if let (Some(tunnel), Some(entry), true) = (tunnel, self.entries.get_mut(key), is_tunneled) {
-            entry.via = Some(Via {
-                node: tunnel.via,
-                token: tunnel.token,
-                is_open: false,
-            });
+            entry.via = Some(Via::new(tunnel));
+            self.knocking.add(now, key);
             self.by_token.insert(tunnel.token, key);
         }
         Ok(key)
@@ -435,6 +435,7 @@ impl Connections {
 
     /// When the next connection wants to be polled.
     pub fn next_due(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+        let timer = self.timers.first().map(|(due, _)| *due);
+        timer.into_iter().chain(self.knocking.due()).min()
     }
 }

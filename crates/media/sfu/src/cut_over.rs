@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long key frames are put off for those whose connection is not up yet. Higher: slow ones need no second key frame. Lower: the others see pictures
 /// sooner if one does not come.
-const KEY_FRAME_PATIENCE: Duration = Duration::from_millis(150);
+const KEY_FRAME_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long a node that a client is leaving asks it for no key frame: the next node is about to, and clients heed only one request in a while.
 const LEAVING: Duration = Duration::from_secs(1);

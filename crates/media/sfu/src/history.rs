@@ -15,8 +15,8 @@ struct Kept<P> {
     packet: P,
     /// When it was sent first.
     first: Instant,
-    /// When it was sent last.
-    last: Instant,
+    /// When it was sent again last.
+    again: Option<Instant>,
 }
 
 /// Why a packet is not sent again.
@@ -24,7 +24,7 @@ struct Kept<P> {
 pub enum Missing {
     /// It was never sent, or too long ago.
     Unknown,
-    /// It was sent so little ago that the receiver cannot miss it yet.
+    /// It was sent again so little ago that the receiver cannot miss that yet.
     Recent,
 }
 
@@ -56,12 +56,13 @@ impl<P> History<P> {
                 sequence,
                 packet,
                 first: now,
-                last: now,
+                again: None,
             });
         }
     }
 
-    /// A packet to be sent again now, unless it was sent less than `pause` ago.
+    /// A packet to be sent again now, unless that was done less than `pause` ago. The first time it does not matter when it was sent: who asks has seen
+    /// a later one.
     pub fn again(&mut self, now: Instant, sequence: u64, pause: Duration) -> Result<&P, Missing> {
         let sent = self
             .ring
@@ -69,10 +70,13 @@ impl<P> History<P> {
             .and_then(Option::as_mut)
             .filter(|sent| sent.sequence == sequence && now.saturating_duration_since(sent.first) < MEMORY)
             .ok_or(Missing::Unknown)?;
-        if now.saturating_duration_since(sent.last) < pause {
+        if sent
+            .again
+            .is_some_and(|again| now.saturating_duration_since(again) < pause)
+        {
             return Err(Missing::Recent);
         }
-        sent.last = now;
+        sent.again = Some(now);
         Ok(&sent.packet)
     }
 
@@ -125,10 +129,11 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.again(start, 7, ms(50)).unwrap_err(), Missing::Unknown);
         history.keep(start, 7, ());
-        assert_eq!(history.again(start + ms(49), 7, ms(50)).unwrap_err(), Missing::Recent);
-        assert!(history.again(start + ms(50), 7, ms(50)).is_ok());
-        assert_eq!(history.again(start + ms(99), 7, ms(50)).unwrap_err(), Missing::Recent);
-        assert!(history.again(start + ms(100), 7, ms(50)).is_ok());
+        assert!(history.again(start + ms(1), 7, ms(50)).is_ok());
+        assert_eq!(history.again(start + ms(50), 7, ms(50)).unwrap_err(), Missing::Recent);
+        assert!(history.again(start + ms(51), 7, ms(50)).is_ok());
+        assert_eq!(history.again(start + ms(100), 7, ms(50)).unwrap_err(), Missing::Recent);
+        assert!(history.again(start + ms(101), 7, ms(50)).is_ok());
         assert_eq!(history.again(start + MEMORY, 7, ms(50)).unwrap_err(), Missing::Unknown);
         history.keep(start, 7 + CAPACITY, ());
         assert_eq!(history.again(start + ms(500), 7, ms(50)).unwrap_err(), Missing::Unknown);

@@ -15,7 +15,6 @@ use crate::participant::{MAX_PENDING_TRACKS, Outlet, UnclaimedLine};
 use crate::rewrite::Rewriter;
 use crate::room::{Context, Room};
 use crate::sdp;
-use crate::shard::knock;
 use crate::track::{self, RED, Track};
 
 impl Room {
@@ -39,7 +38,6 @@ impl Room {
             .map_or(Offered::New(tunnel.as_ref()), Offered::Known);
         let (key, answer) = negotiate(cx, now, self.key, id, connection, offer)?;
         participant.publisher = Some(key);
-        cx.outputs.extend(knock(&cx.connections, key));
         self.recognize(cx, id, key, offer);
         self.apply_offer(cx, now, id, key, offer);
         self.end_unawaited(cx, now, id);

@@ -22,7 +22,6 @@ use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence
 use crate::publish::{no_participant, refused};
 use crate::room::{Context, Room};
 use crate::sdp::{self, MediaLine};
-use crate::shard::knock;
 use crate::track::Track;
 
 pub use checks::check;
@@ -251,13 +250,6 @@ impl Room {
         self.fill_outlets(cx, now, &id);
         self.refresh_everyones_subscriptions(cx, now);
         let reply = self.resumed(media, &id, join.attach, srtp, keeps_ice)?;
-        if let Some(key) = self
-            .participants
-            .get(&id)
-            .and_then(|participant| participant.subscriber)
-        {
-            cx.outputs.extend(knock(&cx.connections, key));
-        }
         // After the reply.
         if keeps_ice {
             self.begin_cut_over(cx, now);

@@ -13,7 +13,6 @@ use crate::connections::Connections;
 use crate::packet::{Mid, Rid};
 use crate::participant::Participant;
 use crate::room::{Context, Room};
-use crate::shard::knock;
 use crate::track::Track;
 
 /// A client that was taken up from another node has reached this one, and after so long no handshake is done. Higher: a slow network has more
@@ -94,7 +93,6 @@ impl Room {
                 continue;
             }
             for key in participant.connections() {
-                cx.outputs.extend(knock(&cx.connections, key));
                 let Some(entry) = cx.connections.polled(key) else {
                     continue;
                 };

@@ -214,6 +214,15 @@ impl Rewriter {
         });
     }
 
+    /// The number and timestamp of an empty packet to be sent before the first one of a new stream. None: the stream has begun.
+    pub fn lead_in(&mut self, first: &Fields) -> Option<(u64, u32)> {
+        if self.newest.is_some() {
+            return None;
+        }
+        self.sequence += 1;
+        Some((self.sequence, first.timestamp))
+    }
+
     /// The offset that puts a timestamp behind what was sent last, by as much time as has passed.
     fn next_offset(&self, now: Instant, packet: &Fields) -> u32 {
         let Some((timestamp, sent)) = self.newest else {

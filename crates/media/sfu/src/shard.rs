@@ -30,8 +30,6 @@ use crate::srtp::Refused;
 use crate::srtp::endpoint::Stream;
 use crate::stun::{self, Protocol};
 use crate::transport::Transport;
-pub use tunneled::knock;
-use tunneled::through;
 
 /// The longest datagram that is looked at, in bytes; longer ones are counted and dropped. Higher: a forwarded packet, with what is
 /// added to it, may not fit into a path's MTU of 1500 bytes.
@@ -237,6 +235,9 @@ impl Shard {
 
     /// Does what is due. Call it when [`Shard::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        for (to, bytes) in self.cx.connections.knock(now) {
+            self.cx.outputs.push_back(Output::Datagram { to, bytes });
+        }
         if self.cx.cut_over_due.is_some_and(|due| due <= now) {
             for (_, room) in &mut self.rooms {
                 room.tend_cut_over(&mut self.cx, now);
@@ -372,11 +373,11 @@ impl Shard {
             entry.is_connected |= matches!(polled, Ok(Polled::Event(ConnectionEvent::Connected)));
             match polled {
                 Ok(Polled::Datagram { by, to, bytes }) => {
-                    let output = match entry.via.filter(|via| by == Some(via.node)) {
-                        Some(via) => through(&via, to, &bytes),
-                        None => Output::Datagram { to, bytes },
+                    let (to, bytes) = match entry.via.filter(|via| by == Some(via.node)) {
+                        Some(via) => via.through(to, &bytes),
+                        None => (to, bytes),
                     };
-                    self.cx.outputs.push_back(output);
+                    self.cx.outputs.push_back(Output::Datagram { to, bytes });
                 }
                 Ok(Polled::Event(event)) => {
                     let (room, participant) = (entry.room, entry.participant.clone());

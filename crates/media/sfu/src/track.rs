@@ -4,12 +4,13 @@
 //! day, a relay from another shard.
 
 pub mod encoding;
+mod key_frames;
 mod meter;
 pub mod selection;
 pub mod subscription;
 mod targets;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use signalbox_protocol::control::{Preference, SaidTrack};
 use signalbox_protocol::room::{Kind, PublishTrack, TrackInfo};
@@ -26,10 +27,6 @@ use encoding::Arrival;
 pub use encoding::Encoding;
 pub use subscription::Subscription;
 use subscription::{Arrived, Outcome, Wanted};
-
-/// The shortest time between two key-frame requests for a layer. Higher: whoever waits for a picture waits longer. Lower: the
-/// publisher spends its bit rate on key frames.
-pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The media type of redundant sound (RFC 2198), in which each packet repeats the ones before it.
 pub const RED: &str = "audio/red";
@@ -157,7 +154,7 @@ impl Track {
             if let Some(encoding) = self.encodings.iter_mut().find(|encoding| encoding.mid == *mid) {
                 let known = encoding.stream(*rid);
                 if let Some(stream) = known.and_then(|(place, _)| encoding.streams.get_mut(place)) {
-                    stream.is_from_elsewhere = true;
+                    stream.key_frames.go_on_from_elsewhere();
                 }
             }
         }
@@ -246,7 +243,9 @@ impl Track {
             return 0;
         }
         let frame = stream.reader.read(packet);
-        stream.is_from_elsewhere &= !frame.as_ref().is_some_and(|frame| frame.is_key);
+        if frame.as_ref().is_some_and(|frame| frame.is_key) {
+            stream.key_frames.came(now);
+        }
         let is_new_layer = frame
             .as_ref()
             .is_some_and(|frame| stream.measure(now, frame, packet.payload.len()));
@@ -308,7 +307,10 @@ impl Track {
             .and_then(|encoding| encoding.streams.get_mut(place));
         match stream {
             Some(stream) if is_awaited || is_waited_for => stream.keep(packet, arrived.frame),
-            Some(stream) => stream.forget_kept(),
+            Some(stream) => {
+                stream.forget_kept();
+                is_awaited = stream.key_frames.is_wanted();
+            }
             None => {}
         }
         if is_awaited {

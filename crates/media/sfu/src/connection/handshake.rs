@@ -20,7 +20,11 @@ use crate::keys::{MasterKey, Profile};
 /// costs more. Lower: paths with a longer round trip carry needless copies.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
-/// On a connection that goes on from another node the first flight is sent so often as well, until its client answers. That takes no notice of it
+/// The same of a connection that goes on from another node: its media stands still until the handshake is over, and everybody else's who looks at it.
+/// Higher: a lost packet costs them more. Lower: more needless copies, of the one or two packets that a flight has.
+const FIRST_RETRY_OF_MOVED: Duration = Duration::from_millis(25);
+
+/// On such a connection the first flight is sent so often as well, until its client answers. That takes no notice of it
 /// before it has our description, and nobody tells us when. Higher: its media stands still for longer. Lower: more datagrams for nothing.
 const COPY_EVERY: Duration = Duration::from_millis(20);
 
@@ -32,6 +36,9 @@ const HELD: Duration = Duration::from_millis(5);
 
 /// How often: for 25 seconds in all, as a client may take long to come.
 const RETRIES: usize = 7;
+
+/// The same of a connection that goes on from another node, for as long.
+const RETRIES_OF_MOVED: usize = 9;
 
 /// Where a connection finds the keys of its handshakes.
 #[derive(Debug, Clone, Default)]
@@ -142,8 +149,13 @@ impl DtlsProvider for Recorder {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let inner = endpoint(certificate, now, version, mtu)?;
-        let copies = NEXT_IS_MOVED.take().then(|| Copies::new(now));
+        let is_moved = NEXT_IS_MOVED.take();
+        let retries = match is_moved {
+            true => (FIRST_RETRY_OF_MOVED, RETRIES_OF_MOVED),
+            false => (FIRST_RETRY, RETRIES),
+        };
+        let inner = endpoint(certificate, now, version, mtu, retries)?;
+        let copies = is_moved.then(|| Copies::new(now));
         let handshake = Handshake::default();
         LAST_MADE.with(|last| *last.borrow_mut() = Some(handshake.clone()));
         Ok(Box::new(Instance {
@@ -162,12 +174,13 @@ fn endpoint(
     now: Instant,
     version: DtlsVersion,
     mtu: Option<usize>,
+    (first_retry, retries): (Duration, usize),
 ) -> Result<Dtls, CryptoError> {
     let mut config = dimpl::Config::builder()
         // ICE has shown that the peer is where it says.
         .use_server_cookie(false)
-        .flight_start_rto(FIRST_RETRY)
-        .flight_retries(RETRIES);
+        .flight_start_rto(first_retry)
+        .flight_retries(retries);
     if let Some(mtu) = mtu {
         config = config.mtu(mtu);
     }

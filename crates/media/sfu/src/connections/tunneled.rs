@@ -1,7 +1,7 @@
 //! Connections that are reached over another node, or are to go on at one: see [`signalbox_protocol::tunnel`].
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use signalbox_protocol::tunnel::{Token, Tunnel, Tunneled};
 
@@ -16,8 +16,60 @@ pub struct Via {
     pub node: SocketAddr,
     /// Names the tunnel there.
     pub token: Token,
-    /// Something has come through it.
+    /// A check of the client's has come through it, so that the client can be reached.
     pub is_open: bool,
+    knocks: u32,
+}
+
+/// When a node shows itself again to one that has not answered. Higher: a lost datagram holds up its client, and everybody who waits for that. Lower:
+/// more of them on the way at once.
+const KNOCK: Duration = Duration::from_millis(20);
+
+/// The same after [`QUICK_KNOCKS`]: the other node is not there, or does not know of its client either.
+const SLOW_KNOCK: Duration = Duration::from_millis(300);
+
+/// How often it is done so soon.
+const QUICK_KNOCKS: u32 = 25;
+
+/// How often it is done in all, which takes as long as the other node keeps the way open.
+const MAX_KNOCKS: u32 = QUICK_KNOCKS + 50;
+
+/// The connections whose clients' former nodes have yet to be shown where this one is.
+#[derive(Default)]
+pub struct Knocking(Vec<(Instant, Key)>);
+
+impl Via {
+    /// A way that nothing has come through yet.
+    pub fn new(tunnel: &Tunnel) -> Self {
+        Self {
+            node: tunnel.via,
+            token: tunnel.token,
+            is_open: false,
+            knocks: 0,
+        }
+    }
+
+    /// What to send to a client.
+    pub fn through(&self, client: SocketAddr, datagram: &[u8]) -> (SocketAddr, Vec<u8>) {
+        let tunneled = Tunneled {
+            token: self.token,
+            client,
+            datagram,
+        };
+        (self.node, tunneled.to_bytes())
+    }
+}
+
+impl Knocking {
+    /// Another one, now.
+    pub fn add(&mut self, now: Instant, key: Key) {
+        self.0.push((now, key));
+    }
+
+    /// When the next is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.0.iter().map(|(due, _)| *due).min()
+    }
 }
 
 impl Connections {
@@ -36,8 +88,28 @@ impl Connections {
         if is_stun && !connection.accepts(now, Some(source), tunneled.client, tunneled.datagram) {
             return None;
         }
-        via.is_open = true;
+        via.is_open |= is_stun;
         Some(key)
+    }
+
+    /// What shows other nodes where this one is, as far as it is due: where to, and what.
+    pub fn knock(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut sent = Vec::new();
+        let entries = &mut self.entries;
+        self.knocking.0.retain_mut(|(due, key)| {
+            if *due > now {
+                return true;
+            }
+            let via = entries.get_mut(*key).and_then(|entry| entry.via.as_mut());
+            let Some(via) = via.filter(|via| !via.is_open && via.knocks < MAX_KNOCKS) else {
+                return false;
+            };
+            via.knocks += 1;
+            *due = now + if via.knocks < QUICK_KNOCKS { KNOCK } else { SLOW_KNOCK };
+            sent.push(via.through(SocketAddr::from(([0, 0, 0, 0], 0)), &[]));
+            true
+        });
+        sent
     }
 
     /// Opens the way for a connection's client to the next node; none: there is no connection that has been nominated and is reached from here.

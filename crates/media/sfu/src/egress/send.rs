@@ -66,8 +66,11 @@ impl Egress {
         }
         self.pacer.refill(now, self.bandwidth.pacing());
         if self.pacer.may_pass() {
+            let is_empty = packet.payload.is_empty();
             self.send(now, index, packet);
-            self.begin_probe(now);
+            if !is_empty {
+                self.begin_probe(now);
+            }
         } else {
             self.pacer.queue(Queued {
                 stream: index,
@@ -141,7 +144,12 @@ impl Egress {
         };
         let format = self.formats.get(packet.payload_type);
         let payload_bytes = packet.payload.len();
-        let load = if line.is_audio { Load::Audio } else { Load::Video };
+        let load = match (line.is_audio, payload_bytes) {
+            (true, _) => Load::Audio,
+            // Nothing can be measured with packets that are so small.
+            (false, 0) => Load::Padding,
+            (false, _) => Load::Video,
+        };
         if line.is_audio {
             self.overhead.add(now, bytes.len());
         }

@@ -11,6 +11,7 @@ use crate::connections::Key;
 use crate::layers::{Frame, Reader};
 use crate::packet::{MediaPacket, Mid, Rid};
 
+use super::key_frames::KeyFrames;
 use super::meter::Meter;
 
 /// A stream without a packet for so long is not active: its publisher has turned it off.
@@ -49,10 +50,8 @@ pub struct Stream {
     pub reader: Reader,
     /// A number that changes when the publisher starts it anew.
     pub source: u32,
-    /// When a key frame was asked for last.
-    pub last_request: Option<Instant>,
-    /// It came at another node, and has had no key frame here.
-    pub is_from_elsewhere: bool,
+    /// When key frames are asked for.
+    pub key_frames: KeyFrames,
     meter: Meter,
     last_packet: Option<Instant>,
     ssrc: Option<u32>,
@@ -200,8 +199,7 @@ impl Stream {
             rid,
             reader: Reader::default(),
             source: 0,
-            last_request: None,
-            is_from_elsewhere: false,
+            key_frames: KeyFrames::default(),
             meter: Meter::default(),
             last_packet: None,
             ssrc: None,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::Preference;
+use signalbox_protocol::room::Kind;
 
 use crate::allocator::Layer;
 use crate::codec::PayloadFormat;
@@ -30,6 +31,10 @@ const FALL: Duration = Duration::from_millis(1_000);
 
 /// If one part in so many of what the network takes is repair and sound, most of what was lost is of no use to wait for.
 const SWAMPED: u64 = 4;
+
+/// A new stream of pictures begins with so many empty packets. Its receiver asks for nothing again that was before the first packet that arrives: if
+/// that were the key frame's second one, it would see nothing until the next key frame. Higher: surer. Lower: fewer packets.
+const LEAD_IN: usize = 2;
 
 /// One subscriber's share of a track.
 pub struct Subscription {
@@ -238,6 +243,7 @@ impl Subscription {
             {
                 entry.transport.forget(self.stream);
             }
+            self.lead_in(arrived, connections);
             self.rewriter.anchor(now, arrived.source, &arrived.fields);
             self.current = Some(Current {
                 stream: arrived.stream,
@@ -291,6 +297,21 @@ impl Subscription {
             (true, true) => Outcome::Sent,
             (true, false) => Outcome::Begun,
             (false, _) => Outcome::Left,
+        }
+    }
+
+    fn lead_in(&mut self, arrived: &Arrived<'_>, connections: &mut Connections) {
+        let entry = connections.change(self.connection);
+        let entry =
+            entry.filter(|entry| arrived.packet.codec.kind() == Kind::Video && entry.transport.peer().is_some());
+        let Some(entry) = entry else {
+            return;
+        };
+        let Some(kind) = self.payload_type(entry, arrived.packet.format) else {
+            return;
+        };
+        for (sequence, timestamp) in (0..LEAD_IN).map_while(|_| self.rewriter.lead_in(&arrived.fields)) {
+            entry.transport.write_empty(self.stream, kind, sequence, timestamp);
         }
     }
 

@@ -1,18 +1,14 @@
 //! Which layer each subscriber of a track is to get, and the key frames that it takes to get there.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use signalbox_protocol::ParticipantId;
 use signalbox_protocol::room::Kind;
 
 use super::subscription::Wanted;
-use super::{Encoding, KEY_FRAME_INTERVAL, Track};
+use super::{Encoding, Track};
 use crate::allocator::{Layer, Rung};
 use crate::connections::Connections;
-
-/// The same as [`KEY_FRAME_INTERVAL`] of a picture that came at another node until now: its publisher may have heeded a request of that one a
-/// moment ago, and then heeds no other for a while.
-const IMPATIENT_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Track {
     /// The layers that there are for a subscriber, of the encoding that it gets, ascending.
@@ -90,11 +86,22 @@ impl Track {
 
     /// A subscriber has lost its picture.
     pub fn key_frame_wanted(&mut self, now: Instant, subscriber: &ParticipantId, connections: &mut Connections) {
-        if let Some(subscription) = self.share(subscriber)
-            && let Some(current) = &subscription.current
-        {
-            let stream = (subscription.encoding, current.stream);
-            self.request_key_frame(now, stream, connections);
+        let Some(subscription) = self.share(subscriber) else {
+            return;
+        };
+        let Some(current) = &subscription.current else {
+            return;
+        };
+        let place = (subscription.encoding, current.stream);
+        let round_trip = connections
+            .get(subscription.connection)
+            .and_then(|entry| entry.transport.report().rtt);
+        let encoding = self.encodings.get_mut(place.0);
+        if let Some(stream) = encoding.and_then(|encoding| encoding.streams.get_mut(place.1)) {
+            stream.key_frames.want(now, round_trip.unwrap_or_default());
+            if stream.key_frames.is_wanted() {
+                self.request_key_frame(now, place, connections);
+            }
         }
     }
 
@@ -113,20 +120,13 @@ impl Track {
         let Some(stream) = encoding.streams.get_mut(stream) else {
             return;
         };
-        let interval = match stream.is_from_elsewhere {
-            true => IMPATIENT_INTERVAL,
-            false => KEY_FRAME_INTERVAL,
-        };
-        let is_recent = stream
-            .last_request
-            .is_some_and(|last| now.saturating_duration_since(last) < interval);
-        if is_recent {
+        if !stream.key_frames.is_time(now) {
             return;
         }
         let Some(entry) = connections.change(source).filter(|entry| entry.hears(mid)) else {
             return;
         };
-        stream.last_request = Some(now);
+        stream.key_frames.asked(now);
         entry.transport.request_key_frame(now, mid, stream.rid);
     }
 }

@@ -68,6 +68,8 @@ pub struct Client {
     pub whole: BTreeMap<Mid, Vec<Whole>>,
     /// Key-frame requests that arrived, by layer.
     pub key_frames_wanted: Vec<Option<Rid>>,
+    /// Empty packets before the first one of a stream.
+    pub lead_ins: usize,
     pending: Option<SdpPendingOffer>,
     senders: Vec<Sender>,
     pub started: Instant,
@@ -125,6 +127,7 @@ impl Client {
             is_redundant: false,
             last: BTreeMap::new(),
             key_frames_wanted: Vec::new(),
+            lead_ins: 0,
             pending: None,
             senders: Vec::new(),
             started: now,
@@ -469,7 +472,13 @@ impl Client {
                         dependency: dependency.map(|descriptor| descriptor.0.clone()),
                     });
                 }
-                self.received.entry(mid).or_default().push(Received {
+                // What comes before the first one says only where the stream begins.
+                let received = self.received.entry(mid).or_default();
+                if received.is_empty() && packet.payload.is_empty() {
+                    self.lead_ins += 1;
+                    return;
+                }
+                received.push(Received {
                     at: now.duration_since(self.started),
                     sequence: *packet.seq_no,
                     timestamp: packet.header.timestamp,

@@ -128,6 +128,52 @@ fn key_frame_requests_are_passed_on_but_not_more_often_than_every_300_ms() {
     assert!((2..=4).contains(&asked), "{asked} requests in a second");
 }
 
+/// Publishers heed no request so soon after another one, and whoever lost its picture would have to find that out and ask again.
+#[test]
+fn who_loses_its_picture_right_after_a_key_frame_gets_the_next_one_without_asking_again() {
+    let mut world = World::new(6, Impairment::NONE);
+    let ann = world.join("ann", false, &["f"], (0, 0));
+    let bob = world.join("bob", false, &[], (1, 1));
+    let key_frames = |world: &World| {
+        let video = world.received(bob, ann, Kind::Video);
+        video.iter().filter(|packet| packet.begins_key_frame).count()
+    };
+    world.run_until(SECONDS(2), "bob sees ann", |world| key_frames(world) > 0);
+    let slots = world.slots(bob);
+    let mid = slots.iter().find(|slot| slot.track.is_some()).unwrap().mid.clone();
+    world.run_for(Duration::from_millis(50));
+    let (asked, seen) = (world.members[ann].client.key_frames_wanted.len(), key_frames(&world));
+    world.members[bob].client.want_key_frame(mid.as_str().into());
+    world.run_for(Duration::from_millis(100));
+    assert_eq!(world.members[ann].client.key_frames_wanted.len(), asked, "too soon");
+    world.run_until(Duration::from_millis(500), "the next one", |world| {
+        key_frames(world) > seen
+    });
+    world.run_for(SECONDS(1));
+    assert_eq!(key_frames(&world), seen + 1);
+}
+
+/// A receiver asks for nothing again that was before the first packet that it got.
+#[test]
+fn who_loses_the_first_packets_of_a_stream_gets_them_all_the_same() {
+    for seed in 0..20 {
+        let loss = Impairment {
+            loss: 0.2,
+            ..Impairment::NONE
+        };
+        let mut world = World::new(900 + seed, loss);
+        let ann = world.join("ann", false, &["f"], (0, 0));
+        let bob = world.join("bob", false, &[], (0, 1));
+        world.connect();
+        world.impair(ann, Impairment::NONE, Impairment::NONE);
+        world.run_for(SECONDS(2));
+        let video = world.received(bob, ann, Kind::Video);
+        let pictures = video.iter().filter(|packet| packet.picture_id.is_some());
+        let first = pictures.min_by_key(|packet| packet.sequence).unwrap();
+        assert!(first.begins_key_frame, "seed {seed}: {first:?}");
+    }
+}
+
 #[test]
 fn nothing_of_a_muted_track_is_forwarded() {
     let mut world = World::new(5, Impairment::NONE);

@@ -214,6 +214,68 @@ fn nodes_that_do_not_reach_each_other_only_take_longer() {
 }
 
 #[test]
+fn a_node_that_is_not_heard_shows_itself_again() {
+    for (to, count) in [(public(), 10), (second(), 4)] {
+        let mut moving = Moving::new(511);
+        moving.world.lost_between = (to, count);
+        let (ann, _) = moving.come_over(of_first);
+        moving
+            .world
+            .run_until(Duration::from_millis(150), "she comes over", |world| {
+                world.members[ann.publisher].client.is_connected
+            });
+        assert_eq!(moving.world.lost_between.1, 0);
+    }
+}
+
+/// Only with a check of the client's can it be reached.
+#[test]
+fn a_node_that_has_got_something_else_from_its_client_shows_itself_again() {
+    let mut moving = Moving::new(513);
+    // The answers for both of Ann's connections.
+    moving.world.lost_between = (second(), 2);
+    let ann = moving.come(0, of_first).publisher;
+    moving.world.members[ann].is_gone = true;
+    moving.world.run_for(Duration::from_millis(1));
+    assert_eq!(moving.world.lost_between, (second(), 0));
+    moving.world.lost_between = (second(), 100);
+    moving.world.switch();
+    for client in [moving.duals[0].publisher, moving.duals[0].subscriber]
+        .map(|member| moving.world.members[member].client.address)
+    {
+        moving.world.inject(client, b"\x15\xfe\xfd\0\x01\0\0\0\0\0\0\0\0");
+    }
+    moving.world.switch();
+    let before = knocks(&moving.world);
+    moving.world.run_for(Duration::from_millis(50));
+    assert_eq!(knocks(&moving.world), before + 4);
+}
+
+/// How often one node has shown itself to the other.
+fn knocks(world: &World) -> usize {
+    let tunneled = world.between.iter().filter_map(|(_, bytes)| Tunneled::parse(bytes));
+    tunneled.filter(|tunneled| tunneled.datagram.is_empty()).count()
+}
+
+/// Whoever is at the other end repeats it late, and everybody waits for it.
+#[test]
+fn what_is_of_a_handshake_is_passed_on_twice() {
+    let mut moving = Moving::new(512);
+    let (_, on) = moving.come_over(of_first);
+    moving.bob_sees_ann(on);
+    let to_second = moving.world.between.iter().filter(|(to, _)| *to == second());
+    let inner = to_second.filter_map(|(_, bytes)| Some(Tunneled::parse(bytes)?.datagram.to_vec()));
+    let (handshake, others): (Vec<_>, Vec<_>) = inner.partition(|datagram| matches!(datagram.first(), Some(20..=22)));
+    // Two flights of each of four clients.
+    assert!(handshake.len() >= 16, "{}", handshake.len());
+    for pair in handshake.chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+    let others: Vec<_> = others.iter().filter(|datagram| datagram.len() > 100).collect();
+    assert!(others.len() > 100 && others.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
 fn the_ice_session_goes_on_and_the_next_nodes_address_looks_better() {
     let mut moving = Moving::new(503);
     let tunnels = kept(&mut moving.joins[0]).tunnels.clone();

@@ -31,6 +31,10 @@ pub struct World {
     pub here: SocketAddr,
     /// The nodes do not reach each other.
     pub is_parted: bool,
+    /// So many of the next datagrams from the other node to this one are lost.
+    pub lost_between: (SocketAddr, usize),
+    /// Where those went that were not, and what they were.
+    pub between: Vec<(SocketAddr, Vec<u8>)>,
     impairment: Impairment,
     seed: u64,
 }
@@ -122,6 +126,8 @@ impl World {
             other: None,
             here: public(),
             is_parted: false,
+            lost_between: (public(), 0),
+            between: Vec::new(),
             impairment,
             seed,
         }
@@ -473,8 +479,11 @@ impl World {
         while let Some((from, output)) = self.next_output() {
             match output {
                 Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
-                    if !self.is_parted {
+                    if self.lost_between.0 == to && self.lost_between.1 > 0 {
+                        self.lost_between.1 -= 1;
+                    } else if !self.is_parted {
                         self.arrive(to, from, &bytes);
+                        self.between.push((to, bytes));
                     }
                 }
                 Output::Datagram { to, mut bytes } => {
