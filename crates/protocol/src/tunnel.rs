@@ -64,6 +64,9 @@ pub struct Tunnel {
     pub client_ufrag: String,
     /// How many nodes the ICE session has had before this one. The address of each further one has to look better to the client.
     pub moves: u8,
+    /// What the client's network takes from the node, in bits per second, as far as that was measured: it is the same network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_bps: Option<u64>,
 }
 
 impl fmt::Debug for Tunnel {
@@ -173,8 +176,9 @@ mod tests {
             password: "password-of-the-node".into(),
             client_ufrag: "client".into(),
             moves: 2,
+            estimate_bps: Some(3_000_000),
         };
-        let json = r#"{"target":"publisher","via":"192.0.2.1:5000","token":"11111111-1111-1111-1111-111111111111","ufrag":"node","password":"password-of-the-node","client_ufrag":"client","moves":2}"#;
+        let json = r#"{"target":"publisher","via":"192.0.2.1:5000","token":"11111111-1111-1111-1111-111111111111","ufrag":"node","password":"password-of-the-node","client_ufrag":"client","moves":2,"estimate_bps":3000000}"#;
         assert_eq!(serde_json::to_string(&tunnel).unwrap(), json);
         assert_eq!(serde_json::from_str::<Tunnel>(json).unwrap(), tunnel);
         assert_eq!(

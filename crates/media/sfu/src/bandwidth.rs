@@ -123,6 +123,10 @@ pub enum Feedback {
 pub struct Bandwidth {
     now: Instant,
     wanted: u64,
+    /// What it begins with, in bits per second.
+    start: u64,
+    /// That was measured, and nothing has been sent since.
+    is_known: bool,
     controller: Controller,
     history: History,
     target: u64,
@@ -155,15 +159,18 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// An estimate that knows nothing yet.
-    pub fn new(now: Instant) -> Self {
+    /// An estimate that knows nothing yet, or what the path took in bits per second when it was measured last.
+    pub fn new(now: Instant, known: Option<u64>) -> Self {
+        let start = known.map_or(START_BPS, |bps| bps.clamp(MIN_BPS, MAX_BPS));
         Self {
             now,
+            start,
+            is_known: known.is_some(),
             wanted: 0,
             controller: Controller::new(now),
             history: History::default(),
-            target: START_BPS,
-            pacing: (START_BPS as f64 * PACING) as u64,
+            target: start,
+            pacing: (start as f64 * PACING) as u64,
             probes: VecDeque::new(),
             sending: None,
             lost: Vec::new(),
@@ -175,7 +182,7 @@ impl Bandwidth {
             first_sent: None,
             last_sent: None,
             has_feedback: false,
-            from_reports: FromReports::new(now, START_BPS),
+            from_reports: FromReports::new(now, start),
             has_reports: false,
             next: None,
             search: Search::new(now),
@@ -204,7 +211,7 @@ impl Bandwidth {
         let sent = self.history.sent(now, sequence, bytes, load, probe);
         // Before there is a picture, there is nothing to measure with.
         if !self.controller.is_running() && load == Load::Video {
-            self.begin(now, START_BPS);
+            self.begin(now, self.start);
         }
         if self.controller.is_running() {
             let update = self.controller.sent(&sent);
@@ -214,7 +221,11 @@ impl Bandwidth {
     }
 
     fn begin(&mut self, now: Instant, start: u64) {
-        let update = self.controller.begin(now, start, self.wanted);
+        let mut update = self.controller.begin(now, start, self.wanted);
+        if std::mem::take(&mut self.is_known) {
+            // Whether the path takes several times as much has been looked at before.
+            update.probes.clear();
+        }
         self.update(update);
     }
 

@@ -142,6 +142,7 @@ impl Connection {
             rtc.add_local_candidate(candidate(via, moves.saturating_sub(1))?);
         }
         let ssrc = *rtc.direct_api().new_ssrc();
+        let known_bps = from.and_then(|former| former.estimate_bps);
         Ok(Self {
             rtc,
             public: stack.public,
@@ -149,7 +150,7 @@ impl Connection {
             origin: None,
             taken_up: None,
             mids: Vec::new(),
-            egress: Egress::new(now, stack.clock, ssrc),
+            egress: Egress::new(now, stack.clock, ssrc, known_bps),
             handshake: Handshake::of_last_made().unwrap_or_default(),
             handshakes: 0,
             via,

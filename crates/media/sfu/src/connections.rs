@@ -152,6 +152,7 @@ impl Connections {
                 from: Some(Former {
                     via: tunnel.via,
                     moves: tunnel.moves,
+                    estimate_bps: tunnel.estimate_bps,
                 }),
             },
             None => {

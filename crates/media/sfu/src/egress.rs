@@ -234,8 +234,9 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// One without streams or keys, whose RTCP comes from this SSRC, which must be nobody else's in the connection.
-    pub fn new(now: Instant, clock: Clock, ssrc: u32) -> Self {
+    /// One without streams or keys, whose RTCP comes from this SSRC, which must be nobody else's in the connection. What the path takes may be
+    /// known, in bits per second.
+    pub fn new(now: Instant, clock: Clock, ssrc: u32, known_bps: Option<u64>) -> Self {
         Self {
             clock,
             now,
@@ -250,7 +251,7 @@ impl Egress {
             numbers: Numbers::new(ssrc as u16),
             round_trip: None,
             least_round_trip: None,
-            bandwidth: Bandwidth::new(now),
+            bandwidth: Bandwidth::new(now, known_bps),
             estimate_told: (0, None),
             pacer: Pacer::new(),
             probing: Probing::default(),

@@ -316,6 +316,7 @@ fn comes_over(node: &Place, identity: &str, index: u8) -> Request {
         password: "the-password-of-the-node".into(),
         client_ufrag: "client".into(),
         moves: 1,
+        estimate_bps: None,
     };
     join.resume = Some(Box::new(Resume {
         participant: info(identity),

@@ -75,7 +75,7 @@ struct Link {
 impl Link {
     fn new(capacity: u64, loss: f64, wanted: u64) -> Self {
         let start = Instant::now();
-        let mut bandwidth = Bandwidth::new(start);
+        let mut bandwidth = Bandwidth::new(start, None);
         bandwidth.set_wanted(start, wanted);
         Self {
             bandwidth,
@@ -331,7 +331,7 @@ fn a_path_that_becomes_longer_is_no_full_one() {
 #[test]
 fn a_peer_that_negotiated_feedback_and_gives_none_is_measured_by_its_reports() {
     let start = Instant::now();
-    let mut bandwidth = Bandwidth::new(start);
+    let mut bandwidth = Bandwidth::new(start, None);
     bandwidth.set_wanted(start, 5_000_000);
     let mut now = start;
     for second in 0..30 {
@@ -381,7 +381,7 @@ fn feedback_that_lies_is_ignored_and_harms_nobody() {
 #[test]
 fn a_panic_in_the_controller_costs_what_it_knows_and_after_some_its_peer_is_estimated_from_reports() {
     let now = Instant::now();
-    let mut bandwidth = Bandwidth::new(now);
+    let mut bandwidth = Bandwidth::new(now, None);
     for failures in 1..=3 {
         bandwidth.sent(now, failures, PACKET, Load::Video, None);
         assert!(bandwidth.controller.is_running(), "a picture packet begins a new one");

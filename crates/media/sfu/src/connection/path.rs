@@ -37,6 +37,8 @@ pub struct Former {
     pub via: SocketAddr,
     /// How many nodes the session has had.
     pub moves: u8,
+    /// What the client's network took from that node, in bits per second; none: it was not measured.
+    pub estimate_bps: Option<u64>,
 }
 
 /// An ICE session as it is.

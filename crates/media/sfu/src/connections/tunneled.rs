@@ -118,6 +118,7 @@ impl Connections {
         let nomination = entry.nomination.clone()?;
         let connection = entry.transport.peer_mut()?;
         let ice = connection.ice()?;
+        let estimate_bps = connection.estimate();
         let token = ids.token();
         let (clients, limit) = (entry.addresses.clone(), self.packets_per_second);
         Some(Tunnel {
@@ -130,6 +131,7 @@ impl Connections {
             password: ice.password,
             client_ufrag: ice.client_ufrag,
             moves: ice.moves.saturating_add(1),
+            estimate_bps,
         })
     }
 }

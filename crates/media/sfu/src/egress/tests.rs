@@ -54,7 +54,7 @@ impl Peer {
 
     fn with(mut formats: Formats, repair_ssrc: Option<u32>, is_measured: bool) -> Self {
         let now = Instant::now();
-        let mut egress = Egress::new(now, Clock::new(now, 1_000_000), OURS);
+        let mut egress = Egress::new(now, Clock::new(now, 1_000_000), OURS, None);
         formats.set(
             VP8,
             Format {

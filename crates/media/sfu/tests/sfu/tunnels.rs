@@ -257,6 +257,31 @@ fn knocks(world: &World) -> usize {
     tunneled.filter(|tunneled| tunneled.datagram.is_empty()).count()
 }
 
+#[test]
+fn what_a_clients_network_takes_is_known_at_the_next_node() {
+    let mut moving = Moving::new(514);
+    let known = |join: &mut Join| {
+        let tunnels = &kept(join).tunnels;
+        let of_viewer = tunnels.iter().find(|tunnel| tunnel.target == Target::Subscriber);
+        of_viewer.and_then(|tunnel| tunnel.estimate_bps).unwrap()
+    };
+    // As it was told, and as no estimate would begin.
+    let measured = known(&mut moving.joins[1]);
+    assert!(measured > 1_500_000, "{measured}");
+    let (_, on) = moving.come_over(of_both);
+    let bob = moving.world.id(moving.world.members.len() - 1);
+    let estimate = |world: &World| world.shard.estimate(&room(), &bob);
+    moving
+        .world
+        .run_until(SECONDS(1), "it is measured again", |world| estimate(world).is_some());
+    for _ in 0..30 {
+        let estimate = estimate(&moving.world).unwrap();
+        assert!(estimate > measured * 3 / 4, "{estimate} after {measured}");
+        moving.world.run_for(Duration::from_millis(100));
+    }
+    assert!(moving.pictures(on) > 50);
+}
+
 /// Whoever is at the other end repeats it late, and everybody waits for it.
 #[test]
 fn what_is_of_a_handshake_is_passed_on_twice() {

@@ -438,6 +438,7 @@ pub fn tunnel() -> Tunnel {
         password: "the node's password".into(),
         client_ufrag: "client".into(),
         moves: 1,
+        estimate_bps: None,
     }
 }
 
