@@ -125,8 +125,6 @@ pub struct Bandwidth {
     wanted: u64,
     /// What it begins with, in bits per second.
     start: u64,
-    /// That was measured, and nothing has been sent since.
-    is_known: bool,
     controller: Controller,
     history: History,
     target: u64,
@@ -159,13 +157,13 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// An estimate that knows nothing yet, or what the path took in bits per second when it was measured last.
+    /// An estimate that knows nothing yet, or what the path took in bits per second when it was measured last. Less than what is believed of an
+    /// unknown path says little: it may not have been measured to its end.
     pub fn new(now: Instant, known: Option<u64>) -> Self {
-        let start = known.map_or(START_BPS, |bps| bps.clamp(MIN_BPS, MAX_BPS));
+        let start = known.map_or(START_BPS, |bps| bps.clamp(START_BPS, MAX_BPS));
         Self {
             now,
             start,
-            is_known: known.is_some(),
             wanted: 0,
             controller: Controller::new(now),
             history: History::default(),
@@ -221,11 +219,7 @@ impl Bandwidth {
     }
 
     fn begin(&mut self, now: Instant, start: u64) {
-        let mut update = self.controller.begin(now, start, self.wanted);
-        if std::mem::take(&mut self.is_known) {
-            // Whether the path takes several times as much has been looked at before.
-            update.probes.clear();
-        }
+        let update = self.controller.begin(now, start, self.wanted);
         self.update(update);
     }
 

@@ -16,9 +16,9 @@ use str0m::crypto::dtls::{
 use crate::keys::{MasterKey, Profile};
 
 /// When a flight of the handshake is sent again for the first time; then after twice as long each time. RFC 6347 section 4.2.4.1 recommends a second
-/// for a path that nothing is known of; this one ICE has just measured, and a call that is moved stands still meanwhile. Higher: a lost packet
+/// for a path that nothing is known of; this one ICE has just measured, and whoever joins, or goes on after a loss, waits. libwebrtc does it as soon. Higher: a lost packet
 /// costs more. Lower: paths with a longer round trip carry needless copies.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// The same of a connection that goes on from another node: its media stands still until the handshake is over, and everybody else's who looks at it.
 /// Higher: a lost packet costs them more. Lower: more needless copies, of the one or two packets that a flight has.
@@ -35,7 +35,7 @@ const COPIES: u32 = 20;
 const HELD: Duration = Duration::from_millis(5);
 
 /// How often: for 25 seconds in all, as a client may take long to come.
-const RETRIES: usize = 7;
+const RETRIES: usize = 8;
 
 /// The same of a connection that goes on from another node, for as long.
 const RETRIES_OF_MOVED: usize = 9;

@@ -31,8 +31,8 @@ pub struct World {
     pub here: SocketAddr,
     /// The nodes do not reach each other.
     pub is_parted: bool,
-    /// So many of the next datagrams from the other node to this one are lost.
-    pub lost_between: (SocketAddr, usize),
+    /// So many of the next datagrams to this node from the other one are lost, of those that are at least so long.
+    pub lost_between: (SocketAddr, usize, usize),
     /// Where those went that were not, and what they were.
     pub between: Vec<(SocketAddr, Vec<u8>)>,
     impairment: Impairment,
@@ -126,7 +126,7 @@ impl World {
             other: None,
             here: public(),
             is_parted: false,
-            lost_between: (public(), 0),
+            lost_between: (public(), 0, 0),
             between: Vec::new(),
             impairment,
             seed,
@@ -479,8 +479,9 @@ impl World {
         while let Some((from, output)) = self.next_output() {
             match output {
                 Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
-                    if self.lost_between.0 == to && self.lost_between.1 > 0 {
-                        self.lost_between.1 -= 1;
+                    let (node, left, length) = &mut self.lost_between;
+                    if *node == to && *left > 0 && bytes.len() >= *length {
+                        *left -= 1;
                     } else if !self.is_parted {
                         self.arrive(to, from, &bytes);
                         self.between.push((to, bytes));
