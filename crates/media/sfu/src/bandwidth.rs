@@ -9,6 +9,7 @@ pub mod controller;
 pub mod doubt;
 pub mod history;
 pub mod overload;
+pub mod proven;
 pub mod reports;
 pub mod search;
 
@@ -21,6 +22,7 @@ use controller::{Controller, Update};
 use doubt::Doubt;
 use history::{History, Sent};
 use overload::Overload;
+use proven::Proven;
 use reports::FromReports;
 use search::Search;
 
@@ -151,6 +153,7 @@ pub struct Bandwidth {
     next: Option<Instant>,
     search: Search,
     overload: Overload,
+    proven: Proven,
     doubt: Doubt,
     /// Neither does anything queue now, nor was more than a little lost of what was told of last.
     is_clear: bool,
@@ -185,6 +188,7 @@ impl Bandwidth {
             next: None,
             search: Search::new(now),
             overload: Overload::default(),
+            proven: Proven::default(),
             doubt: Doubt::default(),
             is_clear: false,
         }
@@ -278,6 +282,8 @@ impl Bandwidth {
         }
         let queues = self.is_longer_by(SUSPICION);
         self.overload
+            .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
+        self.proven
             .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
         if self.is_longer_by(QUEUE) || self.overload.is_policed() {
             self.queued = Some(now);
@@ -383,6 +389,9 @@ impl Bandwidth {
             self.probes.clear();
             return None;
         }
+        // One that is slower than what is believed finds nothing, and the controller takes what it shows for the estimate.
+        let target = self.target;
+        self.probes.retain(|probe| probe.bps > target);
         let probe = self.probes.pop_front().or_else(|| {
             let may_look = self.has_feedback && !self.is_longer_by(SUSPICION) && self.overload.bound(now).is_none();
             let wanted = self.wanted.min(MAX_BPS);
@@ -431,7 +440,8 @@ impl Bandwidth {
     /// What the path is believed to take, unless there is an overload.
     fn believed(&self) -> u64 {
         let doubted = self.doubt.held(self.now).unwrap_or_default();
-        self.target.max(doubted).max(self.floor())
+        let proven = self.proven.bps(self.now).unwrap_or_default();
+        self.target.max(doubted).max(proven).max(self.floor())
     }
 
     fn floor(&self) -> u64 {

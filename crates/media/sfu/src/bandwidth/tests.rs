@@ -63,6 +63,8 @@ struct Link {
     sequence: u64,
     credit: f64,
     probe: Option<(Probe, Instant, u64, u32)>,
+    /// How much more than the estimate the slowest probe was for.
+    least_step: i64,
     /// Of packets that were sent and not told of: when each arrives.
     arriving: VecDeque<(u64, Option<Instant>)>,
     told_until: u64,
@@ -94,6 +96,7 @@ impl Link {
             sequence: 1,
             credit: 0.0,
             probe: None,
+            least_step: i64::MAX,
             arriving: VecDeque::new(),
             told_until: 0,
             reports: VecDeque::new(),
@@ -147,7 +150,10 @@ impl Link {
 
     fn probe(&mut self) {
         if self.probe.is_none() {
-            self.probe = self.bandwidth.next_probe(self.now).map(|probe| (probe, self.now, 0, 0));
+            let probe = self.bandwidth.next_probe(self.now);
+            let steps = probe.map(|probe| probe.bps as i64 - self.bandwidth.target as i64);
+            self.least_step = steps.map_or(self.least_step, |step| step.min(self.least_step));
+            self.probe = probe.map(|probe| (probe, self.now, 0, 0));
         }
         while let Some((probe, begun, bytes, packets)) = self.probe {
             let due = begun + Duration::from_secs_f64(bytes as f64 * 8.0 / probe.bps as f64);
@@ -183,6 +189,16 @@ impl Link {
         let bytes = feedback(first, &arrivals, self.number);
         self.number = self.number.wrapping_add(1);
         self.reports.push_back((self.now + self.delay, bytes));
+    }
+
+    /// The mean of the estimate until then.
+    fn mean(&mut self, time: Duration) -> u64 {
+        let (end, mut estimates) = (self.now + time, Vec::new());
+        while self.now < end {
+            self.run(Duration::from_millis(100));
+            estimates.push(self.bandwidth.estimate());
+        }
+        estimates.iter().sum::<u64>() / estimates.len() as u64
     }
 
     /// Bits per second that were sent until then, in pieces of a fifth of a second.
@@ -242,12 +258,19 @@ fn a_step_down_and_up_is_followed() {
 #[test]
 fn random_losses_of_5_percent_do_not_bring_it_down() {
     let mut link = Link::new(3_000_000, 0.05, 3_000_000);
-    let rates = link.run(20 * SECOND);
-    assert!(
-        link.bandwidth.estimate() >= 2_400_000,
-        "{} {rates:?}",
-        link.bandwidth.estimate()
-    );
+    link.run(10 * SECOND);
+    let mean = link.mean(20 * SECOND);
+    assert!(mean >= 2_400_000, "{mean}");
+}
+
+#[test]
+fn a_link_that_is_not_as_wide_as_what_is_wanted_is_used_and_hardly_anything_waits() {
+    let mut link = Link::new(1_000_000, 0.0, 3_000_000);
+    link.run(5 * SECOND);
+    let (mean, longest) = (link.mean(30 * SECOND), Duration::from_millis(100));
+    assert!((750_000..1_000_000).contains(&mean), "{mean}");
+    let waits = link.bandwidth.round_trip_of_feedback().unwrap();
+    assert!(waits < longest, "{waits:?}");
 }
 
 #[test]
@@ -281,6 +304,20 @@ fn a_path_that_is_narrow_from_the_start_is_not_overfilled_whatever_its_queue() {
             "{queue} ms, {leaves_out}, {is_policed}: {mean} {rates:?}"
         );
     }
+}
+
+#[test]
+fn nobody_is_probed_for_less_than_what_is_known() {
+    let mut link = Link::new(20_000_000, 0.0, 0);
+    link.wanted = 120_000;
+    link.run(SECOND / 20);
+    for wanted in [120_000, 240_000, 360_000, 800_000] {
+        link.wanted = wanted;
+        link.bandwidth.set_wanted(link.now, wanted);
+        link.run(SECOND);
+        assert!(link.bandwidth.estimate() >= 1_000_000);
+    }
+    assert!(link.least_step > 0, "{}", link.least_step);
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! What arrives: where nothing queues and little is lost, the path takes at least that much, whatever the controller makes of the times. It tells
+//! a queue by times that grow by a few milliseconds, which at the rate of a few small pictures those of a busy peer do as well; and once it has
+//! come down so, it goes up again by little at a time, though more than it says arrives all along.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Over how long it is counted. Higher: surer. Lower: it tells sooner.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Less tells nothing: a key frame alone may be as long.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// If more than one packet in so many is lost, something is wrong with the path.
+const LOST_SHARE: usize = 10;
+
+/// What the peer has told of late.
+#[derive(Debug, Default)]
+pub struct Proven {
+    /// When it told of how many packets and bytes that arrived, and how many packets that did not.
+    told: VecDeque<(Instant, usize, usize, usize)>,
+}
+
+impl Proven {
+    /// The peer has told of so many packets and bytes that arrived, and so many packets that did not; whether they queue.
+    pub fn told(&mut self, now: Instant, arrived: usize, bytes: usize, lost: usize, queues: bool) {
+        if queues {
+            self.told.clear();
+            return;
+        }
+        self.told.push_back((now, arrived, bytes, lost));
+        while self.told.front().is_some_and(|(at, ..)| age(now, *at) > WINDOW) {
+            self.told.pop_front();
+        }
+    }
+
+    /// What the path has been taking until now, in bits per second; none: that is not known, or not as it should be.
+    pub fn bps(&self, now: Instant) -> Option<u64> {
+        let since = self.told.front().map(|(at, ..)| age(now, *at))?;
+        let is_recent = self.told.back().is_some_and(|(at, ..)| age(now, *at) < LEAST);
+        if since < LEAST || since > WINDOW + LEAST || !is_recent {
+            return None;
+        }
+        // The first one is about what was sent before.
+        let counted = self.told.iter().skip(1);
+        let (arrived, bytes, lost) = counted.fold((0, 0, 0), |sum, (_, arrived, bytes, lost)| {
+            (sum.0 + arrived, sum.1 + bytes, sum.2 + lost)
+        });
+        let bps = bytes as f64 * 8.0 / since.as_secs_f64();
+        (lost * LOST_SHARE <= arrived).then_some(bps as u64)
+    }
+}
+
+fn age(now: Instant, at: Instant) -> Duration {
+    now.saturating_duration_since(at)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+mod tests {
+    use super::*;
+
+    /// A peer that tells every 50 ms for a second, of ten packets with 5,000 bytes each time: 800 kbit/s.
+    fn told(lost: usize, queues: impl Fn(u32) -> bool) -> (Proven, Instant) {
+        let start = Instant::now();
+        let mut proven = Proven::default();
+        let mut now = start;
+        for number in 0..=20 {
+            now = start + number * Duration::from_millis(50);
+            proven.told(now, 10, 5_000, lost, queues(number));
+        }
+        (proven, now)
+    }
+
+    #[test]
+    fn what_arrives_is_believed_until_something_queues_or_much_is_lost_or_nothing_is_told() {
+        let (proven, now) = told(0, |_| false);
+        assert_eq!(proven.bps(now), Some(800_000));
+        assert_eq!(proven.bps(now + LEAST), None, "nothing was told since");
+        let (proven, now) = told(1, |_| false);
+        assert_eq!(proven.bps(now), Some(800_000));
+        let (proven, now) = told(2, |_| false);
+        assert_eq!(proven.bps(now), None, "too much is lost");
+        let (proven, now) = told(0, |number| number == 20);
+        assert_eq!(proven.bps(now), None, "it queues");
+        let (proven, now) = told(0, |number| number == 11);
+        assert_eq!(proven.bps(now), None, "it did a moment ago");
+        let (proven, now) = told(0, |number| number == 9);
+        assert_eq!(proven.bps(now), Some(800_000));
+    }
+}
