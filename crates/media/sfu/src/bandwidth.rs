@@ -382,6 +382,11 @@ impl Bandwidth {
         }
     }
 
+    /// Whether packets have got lost of late though the path is not full, as far as it can be told.
+    pub fn loses_without_queue(&self, now: Instant) -> bool {
+        self.overload.bound(now).is_none() && self.proven.loses(now)
+    }
+
     /// The next probe that is to be sent.
     pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
         self.now = now;

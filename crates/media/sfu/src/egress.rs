@@ -7,6 +7,7 @@
 //! Reading order: [`stream`] (one SSRC and its repair), [`header`] (what a packet is made of),
 //! [`send`] (how it leaves), [`feedback`] (what the peer says), [`reports`] (what the peer is told).
 
+mod copies;
 pub mod feedback;
 pub mod header;
 pub mod meter;
@@ -31,6 +32,7 @@ use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::reporter::Reporter;
 use crate::rewrite::Rewritten;
 
+use copies::Copies;
 use header::Values;
 use meter::Meter;
 use numbers::Numbers;
@@ -226,6 +228,7 @@ pub struct Egress {
     bandwidth: Bandwidth,
     estimate_told: (u64, Option<Instant>),
     pacer: Pacer,
+    copies: Copies,
     probing: Probing,
     repair_budget: usize,
     report_due: Option<Instant>,
@@ -254,6 +257,7 @@ impl Egress {
             bandwidth: Bandwidth::new(now, known_bps),
             estimate_told: (0, None),
             pacer: Pacer::new(),
+            copies: Copies::default(),
             probing: Probing::default(),
             repair_budget: feedback::MAX_REPAIR_BUDGET,
             report_due: None,
@@ -343,6 +347,7 @@ impl Egress {
         let index = stream.0 as usize;
         self.counters.overdue += self.pacer.drop_stream(index);
         self.pacer.drop_repairs(index);
+        self.copies.drop_stream(index);
         if let Some(stream) = self.streams.get_mut(index) {
             stream.history.clear();
         }
@@ -374,7 +379,12 @@ impl Egress {
     /// When [`Egress::handle_timeout`] has something to do; none: nothing is going on.
     pub fn next_due(&self) -> Option<Instant> {
         let waiting = self.probing.next_due().or_else(|| self.pacer.next_due());
-        let due = [self.report_due, self.bandwidth.next_due(), waiting];
+        let due = [
+            self.report_due,
+            self.bandwidth.next_due(),
+            self.copies.next_due(),
+            waiting,
+        ];
         due.into_iter().flatten().min()
     }
 

@@ -14,6 +14,9 @@ const LEAST: Duration = Duration::from_millis(500);
 /// If more than one packet in so many is lost, something is wrong with the path.
 const LOST_SHARE: usize = 10;
 
+/// So many packets that are lost in [`WINDOW`] are more than an accident.
+const SOME: usize = 2;
+
 /// What the peer has told of late.
 #[derive(Debug, Default)]
 pub struct Proven {
@@ -36,6 +39,19 @@ impl Proven {
 
     /// What the path has been taking until now, in bits per second; none: that is not known, or not as it should be.
     pub fn bps(&self, now: Instant) -> Option<u64> {
+        let (since, arrived, bytes, lost) = self.sum(now)?;
+        let bps = bytes as f64 * 8.0 / since.as_secs_f64();
+        (lost * LOST_SHARE <= arrived).then_some(bps as u64)
+    }
+
+    /// Whether some are lost, and not so many that the path may be full.
+    pub fn loses(&self, now: Instant) -> bool {
+        let some = |(_, arrived, _, lost)| lost >= SOME && lost * LOST_SHARE <= arrived;
+        self.sum(now).is_some_and(some)
+    }
+
+    /// For how long, how many packets and bytes arrived, and how many did not.
+    fn sum(&self, now: Instant) -> Option<(Duration, usize, usize, usize)> {
         let since = self.told.front().map(|(at, ..)| age(now, *at))?;
         let is_recent = self.told.back().is_some_and(|(at, ..)| age(now, *at) < LEAST);
         if since < LEAST || since > WINDOW + LEAST || !is_recent {
@@ -43,11 +59,10 @@ impl Proven {
         }
         // The first one is about what was sent before.
         let counted = self.told.iter().skip(1);
-        let (arrived, bytes, lost) = counted.fold((0, 0, 0), |sum, (_, arrived, bytes, lost)| {
+        let sum = counted.fold((0, 0, 0), |sum, (_, arrived, bytes, lost)| {
             (sum.0 + arrived, sum.1 + bytes, sum.2 + lost)
         });
-        let bps = bytes as f64 * 8.0 / since.as_secs_f64();
-        (lost * LOST_SHARE <= arrived).then_some(bps as u64)
+        Some((since, sum.0, sum.1, sum.2))
     }
 }
 
@@ -75,12 +90,12 @@ mod tests {
     #[test]
     fn what_arrives_is_believed_until_something_queues_or_much_is_lost_or_nothing_is_told() {
         let (proven, now) = told(0, |_| false);
-        assert_eq!(proven.bps(now), Some(800_000));
+        assert_eq!((proven.bps(now), proven.loses(now)), (Some(800_000), false));
         assert_eq!(proven.bps(now + LEAST), None, "nothing was told since");
         let (proven, now) = told(1, |_| false);
-        assert_eq!(proven.bps(now), Some(800_000));
+        assert_eq!((proven.bps(now), proven.loses(now)), (Some(800_000), true));
         let (proven, now) = told(2, |_| false);
-        assert_eq!(proven.bps(now), None, "too much is lost");
+        assert_eq!((proven.bps(now), proven.loses(now)), (None, false), "too much is lost");
         let (proven, now) = told(0, |number| number == 20);
         assert_eq!(proven.bps(now), None, "it queues");
         let (proven, now) = told(0, |number| number == 11);

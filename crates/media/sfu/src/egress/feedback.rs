@@ -170,7 +170,13 @@ impl Egress {
             return;
         }
         match stream.history.again(now, sequence, pause) {
-            Ok(_) if self.pacer.queue_repair(index, sequence) => self.repair_budget -= bytes,
+            Ok(_) if self.pacer.queue_repair(index, sequence) => {
+                self.repair_budget -= bytes;
+                let may_copy = bytes <= self.repair_budget && self.bandwidth.loses_without_queue(now);
+                if may_copy && self.copies.add(now, index, sequence) {
+                    self.repair_budget -= bytes;
+                }
+            }
             Ok(_) => counters.refused_missing += 1,
             Err(Missing::Recent) => counters.recent_missing += 1,
             Err(Missing::Unknown) => counters.unknown_missing += 1,

@@ -85,6 +85,9 @@ impl Egress {
     /// Sends what waits, as far as it is its turn.
     pub(super) fn release(&mut self, now: Instant) {
         self.drop_overdue(now);
+        while let Some((stream, sequence)) = self.copies.next(now) {
+            self.pacer.queue_repair(stream, sequence);
+        }
         self.pacer.refill(now, self.bandwidth.pacing());
         while self.pacer.is_open() {
             if let Some((stream, sequence)) = self.pacer.next_repair() {

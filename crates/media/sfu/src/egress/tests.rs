@@ -197,3 +197,18 @@ fn rewritten(sequence: u64) -> Rewritten {
         dependency: None,
     }
 }
+
+fn transport_sequence(packet: &Opened) -> u16 {
+    let mut elements = &packet.extensions[4..];
+    loop {
+        let [head, rest @ ..] = elements else {
+            panic!("no number: {packet:?}");
+        };
+        let length = usize::from(head & 0xf) + 1;
+        match head >> 4 {
+            0 => elements = rest,
+            3 => return u16::from_be_bytes([rest[0], rest[1]]),
+            _ => elements = &rest[length..],
+        }
+    }
+}

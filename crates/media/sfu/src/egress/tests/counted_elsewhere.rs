@@ -47,21 +47,6 @@ impl Counting {
     }
 }
 
-fn transport_sequence(packet: &Opened) -> u16 {
-    let mut elements = &packet.extensions[4..];
-    loop {
-        let [head, rest @ ..] = elements else {
-            panic!("no number: {packet:?}");
-        };
-        let length = usize::from(head & 0xf) + 1;
-        match head >> 4 {
-            0 => elements = rest,
-            3 => return u16::from_be_bytes([rest[0], rest[1]]),
-            _ => elements = &rest[length..],
-        }
-    }
-}
-
 #[test]
 fn a_peer_that_has_counted_another_nodes_packets_gives_feedback_of_ours_at_once() {
     let first = 65_536 + u64::from(OURS as u16);

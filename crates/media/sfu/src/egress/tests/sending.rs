@@ -1,6 +1,8 @@
 //! What arrives of what is written, when, and again.
 
 use super::*;
+use crate::bandwidth::tests::feedback;
+use crate::rtcp::Said;
 
 #[test]
 fn a_packet_arrives_with_its_extensions_and_its_m_line_until_that_is_known() {
@@ -51,6 +53,37 @@ fn a_missed_packet_is_sent_again_once_in_a_round_trip() {
     assert_eq!(peer.received(0).len(), 1);
     let counters = peer.egress.counters;
     assert_eq!((counters.repaired, counters.recent_missing), (2, 1));
+}
+
+#[test]
+fn where_packets_get_lost_though_nothing_queues_they_are_sent_again_twice() {
+    for (is_lossy, copies) in [(false, 0), (true, 1)] {
+        let mut peer = Peer::measured();
+        let (mut missed, mut sent, mut statuses) = (0, 0, Vec::new());
+        for tick in 0..150u64 {
+            missed = peer.video(500);
+            peer.pass(Duration::from_millis(10));
+            for packet in peer.received(0) {
+                sent += 1;
+                let is_lost = is_lossy && sent % 20 == 0;
+                let ticks = 10_000 + 40 * tick;
+                statuses.push((transport_sequence(&packet), (!is_lost).then_some(ticks)));
+            }
+            if tick % 5 == 4 {
+                let (now, first) = (peer.now, statuses[0].0);
+                let arrivals: Vec<_> = statuses.drain(..).map(|(_, arrival)| arrival).collect();
+                let feedback = feedback(u64::from(first), &arrivals, (tick / 5) as u8);
+                peer.egress.said(now, Said::Arrivals(&feedback));
+            }
+        }
+        peer.received(0);
+        peer.misses(&[missed]);
+        peer.pass(Duration::from_millis(5));
+        let again = |sent: Vec<Opened>| sent.iter().filter(|packet| packet.header.ssrc == REPAIR).count();
+        assert_eq!(again(peer.received(0)), 1);
+        peer.pass(Duration::from_millis(30));
+        assert_eq!(again(peer.received(0)), copies, "{is_lossy}");
+    }
 }
 
 #[test]
@@ -212,7 +245,7 @@ fn streams_are_reported_soon_and_then_every_second_while_they_go_on() {
                 let index = peer.receiver.rtcp_index(&datagram).unwrap();
                 assert!(peer.receiver.open_rtcp(&datagram, OURS, index, &mut plain));
                 rtcp::read(&plain, |said| {
-                    if let rtcp::Said::SenderReport { ssrc, .. } = said {
+                    if let Said::SenderReport { ssrc, .. } = said {
                         reports.push((ssrc, (peer.now - start).as_millis()));
                     }
                 });
