@@ -6,6 +6,7 @@
 mod dev;
 mod drain;
 mod exit;
+mod load;
 mod nodes;
 mod orchestrators;
 mod rooms;
@@ -32,6 +33,7 @@ use tracing_subscriber::EnvFilter;
         signalbox                                              everything in one process, on loopback\n  \
         signalbox --listen 127.0.0.1:8080                      the same on another port\n  \
         signalbox token --room daily --identity ann --ttl 2h   a token to join a room with\n  \
+        signalbox load --video-publishers 1 --subscribers 50   what a server makes of fifty viewers\n  \
         signalbox nodes                                        the media nodes of a cluster\n  \
         signalbox rooms why daily                              why a room is where it is\n  \
         signalbox drain 5f0c --wait                            move a node's rooms to others"
@@ -47,6 +49,7 @@ struct Cli {
 enum Command {
     Dev(dev::Dev),
     Token(Box<token::Token>),
+    Load(Box<load::Load>),
     Nodes(nodes::Nodes),
     Rooms(rooms::Rooms),
     Drain(drain::Drain),
@@ -66,6 +69,7 @@ async fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Dev(cli.dev)) {
         Command::Dev(dev) => dev.run().await,
         Command::Token(token) => token.run(),
+        Command::Load(load) => load.run().await,
         Command::Nodes(nodes) => nodes.run().await,
         Command::Rooms(rooms) => rooms.run().await,
         Command::Drain(drain) => drain.run().await,

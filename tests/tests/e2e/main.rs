@@ -10,6 +10,7 @@ mod first_joins;
 mod hostile;
 mod http_only;
 mod livekit;
+mod load_tool;
 mod operators;
 mod orchestrators;
 mod outage;

@@ -1,0 +1,164 @@
+//! One peer connection over a UDP socket of its own: str0m in RTP mode, sans its events' meaning.
+
+use std::cell::RefCell;
+use std::io::{ErrorKind, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use anyhow::Context;
+use quinn_udp::{RecvMeta, UdpSocketState};
+use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The largest datagram, as many as the kernel may hand over as one.
+const BUFFER: usize = 65_536;
+
+/// Datagrams of one kernel call, each perhaps a run of several.
+const BATCH: usize = 8;
+
+thread_local! {
+    /// Everybody on this thread reads into the same memory.
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = RefCell::new(vec![vec![0; BUFFER]; BATCH]);
+}
+
+/// A peer connection.
+pub struct Connection {
+    /// The stack.
+    pub rtc: Rtc,
+    socket: UdpSocket,
+    receiver: UdpSocketState,
+    local: SocketAddr,
+    pending: Option<SdpPendingOffer>,
+    due: Instant,
+    /// What a negotiation has begun goes on with the next input, and there may be no other.
+    is_negotiated: bool,
+}
+
+impl Connection {
+    /// A new one, at this address of the machine.
+    pub async fn new(address: IpAddr) -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind((address, 0)).await.context("no UDP socket")?;
+        let local = socket.local_addr()?;
+        let receiver = UdpSocketState::new((&socket).into())?;
+        let now = Instant::now();
+        let mut rtc = Rtc::builder()
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .set_rtp_mode(true)
+            .build(now);
+        rtc.add_local_candidate(Candidate::host(local, "udp")?);
+        Ok(Self {
+            rtc,
+            socket,
+            receiver,
+            local,
+            pending: None,
+            due: now,
+            is_negotiated: false,
+        })
+    }
+
+    /// Makes changes and an offer of them.
+    pub fn offer<T>(&mut self, change: impl FnOnce(&mut SdpApi<'_>) -> T) -> anyhow::Result<(String, T)> {
+        let mut api = self.rtc.sdp_api();
+        let made = change(&mut api);
+        let (offer, pending) = api.apply().context("there is nothing to offer")?;
+        self.pending = Some(pending);
+        Ok((offer.to_sdp_string(), made))
+    }
+
+    /// Takes the answer to the last offer.
+    pub fn accept_answer(&mut self, sdp: &str) -> anyhow::Result<()> {
+        let pending = self.pending.take().context("an answer without an offer")?;
+        let answer = SdpAnswer::from_sdp_string(sdp).context("an answer that cannot be read")?;
+        self.rtc.sdp_api().accept_answer(pending, answer)?;
+        self.is_negotiated = true;
+        Ok(())
+    }
+
+    /// Answers an offer.
+    pub fn accept_offer(&mut self, sdp: &str) -> anyhow::Result<String> {
+        let offer = SdpOffer::from_sdp_string(sdp).context("an offer that cannot be read")?;
+        let answer = self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
+        self.is_negotiated = true;
+        Ok(answer)
+    }
+
+    /// When [`Connection::handle_timeout`] has something to do.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Waits until something can be received.
+    pub async fn readable(&self) {
+        // What is wrong with the socket shows when it is read.
+        let _ = self.socket.readable().await;
+    }
+
+    /// Takes in what has arrived, a few datagrams at most, so that others have their turn.
+    pub fn receive(&mut self, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+        let now = Instant::now();
+        BUFFERS.with_borrow_mut(|buffers| {
+            let mut metas = [RecvMeta::default(); BATCH];
+            let received = {
+                let mut slices: Vec<IoSliceMut<'_>> =
+                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                self.socket.try_io(Interest::READABLE, || {
+                    self.receiver.recv((&self.socket).into(), &mut slices, &mut metas)
+                })
+            };
+            let count = match received {
+                Ok(count) => count,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            for (meta, buffer) in metas.iter().zip(buffers.iter()).take(count) {
+                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    // What is not for WebRTC is not worth an error.
+                    if let Ok(receive) = Receive::new(Protocol::Udp, meta.addr, self.local, datagram) {
+                        self.rtc.handle_input(Input::Receive(now, receive))?;
+                    }
+                    // Each datagram's events before the next, so that nothing piles up inside.
+                    self.drain_into(&mut handle)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Does what is due, and what a negotiation has begun.
+    pub fn handle_timeout(&mut self, now: Instant, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+        self.drain_into(&mut handle)?;
+        if self.due <= now || std::mem::take(&mut self.is_negotiated) {
+            self.rtc.handle_input(Input::Timeout(now))?;
+            self.drain_into(&mut handle)?;
+        }
+        anyhow::ensure!(self.rtc.is_alive(), "the peer connection ended");
+        Ok(())
+    }
+
+    /// Sends what is to be sent, and hands over what has happened.
+    pub fn drain(&mut self, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+        self.drain_into(&mut handle)
+    }
+
+    fn drain_into(&mut self, handle: &mut impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => {
+                    self.due = at;
+                    return Ok(());
+                }
+                Output::Transmit(datagram) => {
+                    // What the socket does not take is lost, as on any network.
+                    let _ = self.socket.try_send_to(&datagram.contents, datagram.destination);
+                }
+                Output::Event(event) => handle(&mut self.rtc, event),
+            }
+        }
+    }
+}

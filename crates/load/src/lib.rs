@@ -1,0 +1,227 @@
+//! Loads a server that speaks the LiveKit protocol with participants that send and receive real media, and tells what came of it.
+//!
+//! Everybody is a client as others are: a WebSocket with LiveKit's messages, ICE, DTLS and SRTP over a UDP socket of its own, with feedback for
+//! the sender's estimate, requests for what was lost, and repair. What is sent says when it was sent ([`stamp`]), so that delay is measured.
+//!
+//! Reading order: [`plan`] (who joins), [`participant`] (what one does), [`camera`] (what it sends), [`arrivals`] (what it gets),
+//! [`report`] (what came of all).
+
+pub mod arrivals;
+pub mod camera;
+pub mod clip;
+mod connection;
+mod participant;
+pub mod plan;
+pub mod report;
+pub mod server;
+mod signaling;
+pub mod stamp;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use participant::{Counts, Phase, Shared, Stay, stay};
+use plan::Plan;
+use report::Report;
+
+/// How long it may take until everybody's connection is up, when all have been let in.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long everything runs before it counts: estimates find their level, and key frames are over.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long what is on its way has to arrive.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// How long participants may take to leave.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// How often whoever watches is told.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Participants in all.
+    pub participants: u64,
+    /// Those that the server has let in.
+    pub joined: u64,
+    /// Those whose connection is up.
+    pub connected: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Packets that arrived so far.
+    pub packets: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Packets that were sent so far.
+    pub sent: u64,
+    /// For how long it has been measured; nothing: it has not begun to count.
+    pub measured: Option<Duration>,
+}
+
+/// Carries out a plan. `watch` is told how far it is five times a second; `stop` ends the measurement early. `pids` are processes of the server
+/// on this machine, which are watched with all that they started.
+///
+/// # Errors
+/// When the server's address cannot be used, or a process is not there. Participants that fail are in the report.
+pub async fn run(
+    plan: Plan,
+    pids: &[u32],
+    stop: CancellationToken,
+    mut watch: impl FnMut(Progress),
+) -> anyhow::Result<Report> {
+    let idle = server::usage(pids)?;
+    let members = plan.members();
+    let (count, duration, ramp) = (members.len(), plan.duration, plan.ramp);
+    let address = local_address(&plan.url).await?;
+    let (phase, phases) = watch::channel(Phase::Joining);
+    let shared = Arc::new(Shared {
+        plan,
+        address,
+        phase: phases,
+        counts: Counts::default(),
+    });
+    let (begun, mut stays) = (Instant::now(), JoinSet::new());
+    let mut tell = |measured: Option<Duration>| watch(progress(&shared.counts, count, measured));
+
+    let mut turns = interval(Duration::from_secs_f64(1.0 / ramp));
+    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for member in members {
+        if stop.run_until_cancelled(turns.tick()).await.is_none() {
+            break;
+        }
+        stays.spawn(stay(Arc::clone(&shared), member));
+        tell(None);
+    }
+    let spawned = stays.len() as u64;
+    let is_settled = |counts: &Counts| load(&counts.connected) + load(&counts.failed) >= spawned;
+    let mut failures: BTreeMap<String, usize> = BTreeMap::new();
+    let everybody = async {
+        let mut ticks = interval(TICK);
+        while !is_settled(&shared.counts) {
+            tokio::select! {
+                _ = ticks.tick() => tell(None),
+                Some(ended) = stays.join_next() => {
+                    shared.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    note(&mut failures, ended);
+                }
+            }
+        }
+    };
+    let _ = timeout(PATIENCE, stop.run_until_cancelled(everybody)).await;
+    let joining = begun.elapsed();
+    stop.run_until_cancelled(sleep(SETTLE)).await;
+
+    phase.send_replace(Phase::Measuring);
+    let (begin, begun) = (server::usage(pids)?, Instant::now());
+    let measuring = async {
+        let mut ticks = interval(TICK);
+        while begun.elapsed() < duration {
+            ticks.tick().await;
+            tell(Some(begun.elapsed()));
+        }
+    };
+    stop.run_until_cancelled(measuring).await;
+    let (end, measured) = (server::usage(pids)?, begun.elapsed());
+    phase.send_replace(Phase::Ending);
+    sleep(ENDING).await;
+    phase.send_replace(Phase::Leaving);
+
+    let mut stayed: Vec<Stay> = Vec::new();
+    let leaving = async {
+        while let Some(ended) = stays.join_next().await {
+            match ended {
+                Ok(Ok(stay)) => stayed.push(stay),
+                failed => note(&mut failures, failed),
+            }
+        }
+    };
+    if timeout(LEAVING, leaving).await.is_err() {
+        *failures.entry("did not leave in time".to_owned()).or_default() += stays.len();
+        stays.abort_all();
+    }
+    let mut report = Report::of(&stayed, count, joining, measured);
+    report.failures = failures.into_iter().collect();
+    if !pids.is_empty() {
+        report = report.with_server(idle, begin, end);
+    }
+    Ok(report)
+}
+
+fn note(failures: &mut BTreeMap<String, usize>, ended: Result<anyhow::Result<Stay>, tokio::task::JoinError>) {
+    let why = match ended {
+        Ok(Ok(_)) => "left early".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => error.to_string(),
+    };
+    *failures.entry(why).or_default() += 1;
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+fn progress(counts: &Counts, participants: usize, measured: Option<Duration>) -> Progress {
+    Progress {
+        participants: participants as u64,
+        joined: load(&counts.joined),
+        connected: load(&counts.connected),
+        failed: load(&counts.failed),
+        packets: load(&counts.packets),
+        bytes: load(&counts.bytes),
+        sent: load(&counts.sent),
+        measured,
+    }
+}
+
+/// The address of this machine from which the server is reached: media goes the same way as signaling, as far as is known.
+async fn local_address(url: &str) -> anyhow::Result<IpAddr> {
+    let (_, rest) = url
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "http" | "https" | "ws" | "wss"))
+        .context("the server's URL has to begin with http://, https://, ws:// or wss://")?;
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let with_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
+        host.to_owned()
+    } else {
+        format!("{host}:443")
+    };
+    let mut addresses = tokio::net::lookup_host(&with_port)
+        .await
+        .with_context(|| format!("{host} is not known"))?;
+    let server = addresses.next().with_context(|| format!("{host} has no address"))?;
+    let any: SocketAddr = if server.is_ipv4() {
+        (IpAddr::from([0; 4]), 0).into()
+    } else {
+        (IpAddr::from([0; 16]), 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket
+        .connect(server)
+        .with_context(|| format!("{host} is not reached from here"))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_way_to_the_server_is_the_way_of_its_media() {
+        for url in ["http://127.0.0.1:7880", "ws://127.0.0.1:7880/", "https://127.0.0.1"] {
+            assert_eq!(local_address(url).await.unwrap(), IpAddr::from([127, 0, 0, 1]), "{url}");
+        }
+        let error = local_address("127.0.0.1:7880").await.unwrap_err();
+        assert!(error.to_string().contains("http://"), "{error}");
+    }
+}

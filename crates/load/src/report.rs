@@ -1,0 +1,205 @@
+//! What came of it: figures, as JSON and as a table.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::arrivals::Delays;
+use crate::participant::Stay;
+use crate::server::Usage;
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Participants that should have joined.
+    pub participants: usize,
+    /// Participants that did, and stayed.
+    pub stayed: usize,
+    /// Why others did not: each reason, and how often.
+    pub failures: Vec<(String, usize)>,
+    /// Joins a second, from the first one's beginning until the last one's end.
+    pub joins_per_second: f64,
+    /// From the beginning of a join until the server let it in.
+    pub join: Times,
+    /// The same until the peer connection was up.
+    pub connected: Times,
+    /// The same until the first packet, of those that receive.
+    pub first_packet: Times,
+    /// The same until the first key frame.
+    pub first_key_frame: Times,
+    /// For how long it was measured, in seconds.
+    pub seconds: f64,
+    /// Packets that were sent, by all.
+    pub packets_sent: u64,
+    /// Packets that arrived, at all.
+    pub packets_received: u64,
+    /// Streams that arrived, at all.
+    pub streams: usize,
+    /// Bits of payload that arrived in a second, at all.
+    pub bits_per_second: f64,
+    /// The part of the packets that did not arrive at last, from 0 to 1.
+    pub loss: f64,
+    /// One-way delay from one participant to the other.
+    pub delay: Times,
+    /// Interarrival jitter.
+    pub jitter: Times,
+    /// What the server took.
+    pub server: Option<Server>,
+}
+
+/// A distribution, in milliseconds; nothing: there was none.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Times {
+    /// The median.
+    pub p50: Option<f64>,
+    /// What 95 of 100 do not exceed.
+    pub p95: Option<f64>,
+    /// What 99 of 100 do not exceed.
+    pub p99: Option<f64>,
+}
+
+/// What the server took while it was measured.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Server {
+    /// Seconds of processor time.
+    pub cpu_seconds: f64,
+    /// Packets that arrived for each of them.
+    pub packets_per_cpu_second: f64,
+    /// Microseconds of processor time for each packet that arrived.
+    pub microseconds_per_packet: f64,
+    /// Memory at the end, in KiB.
+    pub memory_kib: f64,
+    /// How much more memory there was at the end than before the first join, in KiB for each participant.
+    pub kib_per_participant: f64,
+}
+
+impl From<&Delays> for Times {
+    fn from(delays: &Delays) -> Self {
+        let at = |part| delays.quantile(part).map(|delay| delay.as_secs_f64() * 1_000.0);
+        Self {
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+        }
+    }
+}
+
+impl Report {
+    /// Adds up what participants tell.
+    pub fn of(stays: &[Stay], participants: usize, joining: Duration, measured: Duration) -> Self {
+        let times = |time: fn(&Stay) -> Option<Duration>| {
+            let mut delays = Delays::default();
+            stays.iter().filter_map(time).for_each(|time| delays.add(time));
+            Times::from(&delays)
+        };
+        let (mut delays, mut jitters) = (Delays::default(), Delays::default());
+        let (mut expected, mut lost) = (0, 0);
+        for stay in stays {
+            delays.merge(&stay.arrivals.delays);
+            jitters.merge(&stay.arrivals.jitters);
+            let (more_expected, more_lost) = stay.arrivals.expected_and_lost();
+            expected += more_expected;
+            lost += more_lost;
+        }
+        let seconds = measured.as_secs_f64();
+        let bytes: u64 = stays.iter().map(|stay| stay.arrivals.bytes).sum();
+        Self {
+            participants,
+            stayed: stays.len(),
+            failures: Vec::new(),
+            joins_per_second: stays.len() as f64 / joining.as_secs_f64().max(0.001),
+            join: times(|stay| Some(stay.joined)),
+            connected: times(|stay| stay.connected),
+            first_packet: times(|stay| stay.first_packet),
+            first_key_frame: times(|stay| stay.first_key_frame),
+            seconds,
+            packets_sent: stays.iter().map(|stay| stay.sent).sum(),
+            packets_received: stays.iter().map(|stay| stay.arrivals.packets).sum(),
+            streams: stays.iter().map(|stay| stay.arrivals.streams()).sum(),
+            bits_per_second: bytes as f64 * 8.0 / seconds.max(0.001),
+            loss: if expected > 0 {
+                lost as f64 / expected as f64
+            } else {
+                0.0
+            },
+            delay: Times::from(&delays),
+            jitter: Times::from(&jitters),
+            server: None,
+        }
+    }
+
+    /// Adds what the server took: before the first join, and when it began to count and ended.
+    pub fn with_server(mut self, idle: Usage, begin: Usage, end: Usage) -> Self {
+        let cpu = end.cpu.saturating_sub(begin.cpu).as_secs_f64();
+        let packets = self.packets_received as f64;
+        let grown = end.memory.saturating_sub(idle.memory) as f64 / 1_024.0;
+        self.server = Some(Server {
+            cpu_seconds: cpu,
+            packets_per_cpu_second: packets / cpu.max(0.001),
+            microseconds_per_packet: cpu * 1e6 / packets.max(1.0),
+            memory_kib: end.memory as f64 / 1_024.0,
+            kib_per_participant: grown / self.stayed.max(1) as f64,
+        });
+        self
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            participants, stayed, ..
+        } = self;
+        writeln!(
+            f,
+            "joined              {stayed} of {participants}, {:.1} a second",
+            self.joins_per_second
+        )?;
+        for (why, count) in &self.failures {
+            writeln!(f, "  failed            {count} × {why}")?;
+        }
+        writeln!(f, "{:<20}{:>10}{:>10}{:>10}", "", "p50", "p95", "p99")?;
+        let rows = [
+            ("join", self.join),
+            ("connected", self.connected),
+            ("first packet", self.first_packet),
+            ("first key frame", self.first_key_frame),
+            ("one-way delay", self.delay),
+            ("jitter", self.jitter),
+        ];
+        for (name, times) in rows {
+            let mut cells = String::new();
+            for time in [times.p50, times.p95, times.p99] {
+                let cell = time.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} ms"));
+                write!(cells, "{cell:>10}")?;
+            }
+            writeln!(f, "{name:<20}{cells}")?;
+        }
+        let per_second = |count: u64| count as f64 / self.seconds.max(0.001);
+        writeln!(f, "sent                {:.0} packets/s", per_second(self.packets_sent))?;
+        writeln!(
+            f,
+            "received            {:.0} packets/s, {:.1} Mbit/s in {} streams, for {:.0} s",
+            per_second(self.packets_received),
+            self.bits_per_second / 1e6,
+            self.streams,
+            self.seconds
+        )?;
+        write!(f, "lost                {:.4}%", self.loss * 100.0)?;
+        if let Some(server) = self.server {
+            writeln!(f)?;
+            writeln!(
+                f,
+                "server              {:.2} s of processor time, {:.0} packets for each, {:.2} µs for each packet",
+                server.cpu_seconds, server.packets_per_cpu_second, server.microseconds_per_packet
+            )?;
+            write!(
+                f,
+                "                    {:.1} MiB, {:.0} KiB for each participant",
+                server.memory_kib / 1_024.0,
+                server.kib_per_participant
+            )?;
+        }
+        Ok(())
+    }
+}
