@@ -105,6 +105,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
@@ -161,6 +162,8 @@ fn serve<S: Store>(
         let service = Service::new(store, &config, name, ask, rng);
 
         let stop = shutdown.child_token();
+        // An answer does not wait until the one before it is acknowledged.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let http = axum::serve(listener, service.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
         let background = async {
             let ended = service.background(stop.clone()).await;
