@@ -3,7 +3,7 @@
 //! Everybody is a client as others are: a WebSocket with LiveKit's messages, ICE, DTLS and SRTP over a UDP socket of its own, with feedback for
 //! the sender's estimate, requests for what was lost, and repair. What is sent says when it was sent ([`stamp`]), so that delay is measured.
 //!
-//! Reading order: [`plan`] (who joins), [`participant`] (what one does), [`camera`] (what it sends), [`arrivals`] (what it gets),
+//! Reading order: [`plan`] (who joins), `participant` (what one does), [`camera`] (what it sends), [`arrivals`] (what it gets),
 //! [`report`] (what came of all).
 
 pub mod arrivals;
