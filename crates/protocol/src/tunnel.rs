@@ -54,6 +54,9 @@ pub struct Tunnel {
     pub target: Target,
     /// The node that the client sends to.
     pub via: SocketAddr,
+    /// Where that node is for other nodes, if they reach it at another address than clients do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrance: Option<SocketAddr>,
     /// Names the tunnel there.
     pub token: Token,
     /// The node's side of the ICE session: its ufrag.
@@ -67,6 +70,13 @@ pub struct Tunnel {
     /// What the client's network takes from the node, in bits per second, as far as that was measured: it is the same network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_bps: Option<u64>,
+}
+
+impl Tunnel {
+    /// Where the next node sends what is for the client.
+    pub fn entrance(&self) -> SocketAddr {
+        self.entrance.unwrap_or(self.via)
+    }
 }
 
 impl fmt::Debug for Tunnel {
@@ -171,6 +181,7 @@ mod tests {
         let tunnel = Tunnel {
             target: Target::Publisher,
             via: "192.0.2.1:5000".parse().unwrap(),
+            entrance: None,
             token: Token::new([0x11; 16]),
             ufrag: "node".into(),
             password: "password-of-the-node".into(),

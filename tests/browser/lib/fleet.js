@@ -161,7 +161,7 @@ export class Fleet extends Cluster {
 }
 
 /**
- * Starts so many of each. With a `seed`, each node is behind a bad network that does nothing until it is told to, and counts. Nodes take media at
+ * Starts so many of each. With a `seed`, each node is behind a bad network for its clients that does nothing until it is told to, and counts. Nodes take media at
  * `mediaIp`. `more` is added to the environment of all.
  */
 export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, mediaIp = '127.0.0.1', seed, more = {} } = {}) {
@@ -194,7 +194,9 @@ export async function startFleet({ nodes = 2, gateways = 2, orchestrators = 2, m
       // What one test leaves is not in the way of the next.
       '--empty-room-seconds', '2',
     ];
-    return run({ id, network }, 'signalbox-media', control, args, network && { SIGNALBOX_MEDIA_PORT: String(network.port) });
+    // The bad network is between clients and nodes; nodes reach each other without it.
+    const behind = network && { SIGNALBOX_MEDIA_PORT: String(network.port), SIGNALBOX_TUNNEL_IP: mediaIp };
+    return run({ id, network }, 'signalbox-media', control, args, behind);
   });
   const doors = await many(gateways, async () => {
     const [port, admin] = [await freePort(), await freePort()];

@@ -51,6 +51,11 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_MEDIA_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub media_port: Option<u16>,
 
+    /// The IP address that other media nodes reach this one's UDP ports at, the bound ones, over a network between the servers. While a room moves from
+    /// one node to another, its clients' datagrams pass there, for a second or so. Default: the address that clients are told.
+    #[arg(long, env = "SIGNALBOX_TUNNEL_IP", value_name = "IP")]
+    pub tunnel_ip: Option<IpAddr>,
+
     /// How many shards: threads, each with its own UDP port. Default: one for each processor core.
     #[arg(long, env = "SIGNALBOX_SHARDS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub shards: Option<u16>,
@@ -205,6 +210,7 @@ impl Config {
     /// one cannot be bound.
     pub fn bind_media(&self) -> Result<Vec<UdpSocket>, Error> {
         self.public_ip()?;
+        self.tunnel(self.media_bind)?;
         bind_media(self.media_bind, self.shard_count())
     }
 
@@ -222,6 +228,22 @@ impl Config {
                 })?,
         };
         Ok(SocketAddr::new(self.public_ip()?, port))
+    }
+
+    /// The address that other nodes reach the shard at that is bound to `local`; none: the one that clients are told.
+    pub(crate) fn tunnel(&self, local: SocketAddr) -> Result<Option<SocketAddr>, Error> {
+        let Some(ip) = self.tunnel_ip else {
+            return Ok(None);
+        };
+        let bound = local.ip();
+        if ip.is_unspecified() || (!bound.is_unspecified() && bound != ip) || bound.is_ipv4() != ip.is_ipv4() {
+            return Err(Error::Config(format!(
+                "--tunnel-ip: nothing that is sent to {ip} arrives at {bound}, where --media-bind has the node take media; give an address of this \
+                 machine, and bind to it or to all of them ({})",
+                if ip.is_ipv4() { "0.0.0.0" } else { "[::]" }
+            )));
+        }
+        Ok(Some(SocketAddr::new(ip, local.port())))
     }
 
     fn public_ip(&self) -> Result<IpAddr, Error> {
@@ -458,6 +480,27 @@ mod tests {
         .unwrap();
         let local = config.media_bind;
         assert_eq!(config.public_media(2, local).unwrap().to_string(), "192.0.2.1:6002");
+    }
+
+    #[test]
+    fn nodes_are_told_an_address_of_their_own_if_there_is_one() {
+        let local: SocketAddr = "0.0.0.0:50001".parse().unwrap();
+        assert_eq!(config(&[]).unwrap().tunnel(local).unwrap(), None);
+        let given = config(&[
+            "--media-bind=0.0.0.0:50000",
+            "--media-ip=192.0.2.1",
+            "--tunnel-ip=10.0.0.7",
+        ])
+        .unwrap();
+        assert_eq!(given.tunnel(local).unwrap(), Some("10.0.0.7:50001".parse().unwrap()));
+        for arguments in [
+            &["--media-bind=192.0.2.1:0", "--tunnel-ip=10.0.0.7"][..],
+            &["--tunnel-ip=0.0.0.0"],
+            &["--media-bind=0.0.0.0:0", "--media-ip=192.0.2.1", "--tunnel-ip=fd00::7"],
+        ] {
+            let error = config(arguments).unwrap().bind_media().unwrap_err().to_string();
+            assert!(error.contains("--tunnel-ip"), "{error}");
+        }
     }
 
     #[test]

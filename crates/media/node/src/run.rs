@@ -68,7 +68,8 @@ pub async fn run(
     let count = media.len();
     for (index, socket) in media.into_iter().enumerate() {
         let failed = |source| Error::StartShard { index, source };
-        let public = config.public_media(index, socket.local_addr().map_err(failed)?)?;
+        let local = socket.local_addr().map_err(failed)?;
+        let (public, tunnel) = (config.public_media(index, local)?, config.tunnel(local)?);
         let setup = ShardSetup {
             index,
             shards: count,
@@ -76,6 +77,7 @@ pub async fn run(
             config: ShardConfig {
                 node: id,
                 public,
+                tunnel,
                 unix_ms: unix_ms(),
                 seed: rand::random(),
                 limits: Limits {

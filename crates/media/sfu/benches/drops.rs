@@ -125,6 +125,7 @@ impl Bench {
         let config = ShardConfig {
             node: NodeId::random(),
             public: SocketAddr::from(([10, 0, 0, 1], 50_000)),
+            tunnel: None,
             unix_ms: 0,
             seed: [7; 32],
             // As fast as it can.

@@ -108,6 +108,7 @@ impl Bench {
         let config = ShardConfig {
             node: NodeId::random(),
             public: public(),
+            tunnel: None,
             unix_ms: 0,
             seed: [7; 32],
             limits: Limits::default(),

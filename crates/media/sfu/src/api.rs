@@ -13,6 +13,8 @@ pub struct ShardConfig {
     pub node: NodeId,
     /// The UDP address that clients are told to send to.
     pub public: SocketAddr,
+    /// The UDP address that other nodes reach it at; none: the same.
+    pub tunnel: Option<SocketAddr>,
     /// The time in milliseconds since 1970 at the `now` that [`crate::Shard::new`] is given.
     pub unix_ms: u64,
     /// What its ids are made from. The same seed and the same input give the same ids. Use a secret one in production: ids

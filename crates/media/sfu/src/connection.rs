@@ -56,6 +56,8 @@ pub struct Stack {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
     public: SocketAddr,
+    /// The address that other nodes reach these connections at, if it is another one.
+    pub tunnel: Option<SocketAddr>,
     clock: Clock,
 }
 
@@ -65,8 +67,8 @@ impl Stack {
         self.public
     }
 
-    /// A new certificate, for connections at this address that tell this time of day.
-    pub fn new(public: SocketAddr, clock: Clock) -> Self {
+    /// A new certificate, for connections at these addresses, for clients and for other nodes, that tell this time of day.
+    pub fn new((public, tunnel): (SocketAddr, Option<SocketAddr>), clock: Clock) -> Self {
         let crypto = Arc::new(handshake::crypto_provider());
         #[expect(
             clippy::expect_used,
@@ -80,6 +82,7 @@ impl Stack {
             crypto,
             certificate,
             public,
+            tunnel,
             clock,
         }
     }

@@ -55,7 +55,10 @@ impl Shard {
     pub fn new(config: ShardConfig, now: Instant) -> Self {
         let clock = Clock::new(now, config.unix_ms);
         let cx = Context {
-            connections: Connections::new(Stack::new(config.public, clock), config.limits.packets_per_second),
+            connections: Connections::new(
+                Stack::new((config.public, config.tunnel), clock),
+                config.limits.packets_per_second,
+            ),
             outputs: VecDeque::new(),
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
@@ -373,7 +376,7 @@ impl Shard {
             entry.is_connected |= matches!(polled, Ok(Polled::Event(ConnectionEvent::Connected)));
             match polled {
                 Ok(Polled::Datagram { by, to, bytes }) => {
-                    let (to, bytes) = match entry.via.filter(|via| by == Some(via.node)) {
+                    let (to, bytes) = match entry.via.filter(|via| by == Some(via.address)) {
                         Some(via) => via.through(to, &bytes),
                         None => (to, bytes),
                     };

@@ -311,6 +311,7 @@ fn comes_over(node: &Place, identity: &str, index: u8) -> Request {
     let tunnel = Tunnel {
         target: Target::Publisher,
         via: "192.0.2.1:5000".parse().unwrap(),
+        entrance: None,
         token: Token::new([index; 16]),
         ufrag: format!("node{index}"),
         password: "the-password-of-the-node".into(),

@@ -22,7 +22,7 @@ fn what_panicked_is_not_used_again() {
         password: "a-password-of-28-characters!".into(),
         from: None,
     };
-    let mut connection = Connection::new(&Stack::new(public(), Clock::new(now, 0)), now, session).unwrap();
+    let mut connection = Connection::new(&Stack::new((public(), None), Clock::new(now, 0)), now, session).unwrap();
     connection.panic_now();
     assert!(matches!(connection.poll(now), Err(Fault::Panicked)));
 }
@@ -64,6 +64,7 @@ fn a_panic_in_one_connection_costs_its_participant_and_nobody_else() {
     let config = ShardConfig {
         node: NodeId::random(),
         public: public(),
+        tunnel: None,
         unix_ms: 0,
         seed: [1; 32],
         limits: Limits::default(),

@@ -12,8 +12,10 @@ use crate::stun;
 /// The way to a client over the node that it was at before.
 #[derive(Debug, Clone, Copy)]
 pub struct Via {
+    /// The other node's address for the client.
+    pub address: SocketAddr,
     /// The other node.
-    pub node: SocketAddr,
+    node: SocketAddr,
     /// Names the tunnel there.
     pub token: Token,
     /// A check of the client's has come through it, so that the client can be reached.
@@ -42,7 +44,8 @@ impl Via {
     /// A way that nothing has come through yet.
     pub fn new(tunnel: &Tunnel) -> Self {
         Self {
-            node: tunnel.via,
+            address: tunnel.via,
+            node: tunnel.entrance(),
             token: tunnel.token,
             is_open: false,
             knocks: 0,
@@ -78,18 +81,24 @@ impl Connections {
         !self.by_ufrag.contains_key(&tunnel.ufrag) && !self.by_token.contains_key(&tunnel.token)
     }
 
-    /// The connection that a datagram in a tunnel is for, if that comes from the node that the tunnel leads to and is authentic.
-    pub fn route_tunneled(&mut self, now: Instant, source: SocketAddr, tunneled: &Tunneled<'_>) -> Option<Key> {
+    /// The connection that a datagram in a tunnel is for, and the address that the client sent it to, if that comes from the node that the tunnel leads
+    /// to and is authentic.
+    pub fn route_tunneled(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        tunneled: &Tunneled<'_>,
+    ) -> Option<(Key, SocketAddr)> {
         let key = *self.by_token.get(&tunneled.token)?;
         let entry = self.entries.get_mut(key)?;
         let via = entry.via.as_mut().filter(|via| via.node == source)?;
         let connection = entry.transport.peer_mut()?;
         let is_stun = stun::classify(tunneled.datagram) == stun::Protocol::Stun;
-        if is_stun && !connection.accepts(now, Some(source), tunneled.client, tunneled.datagram) {
+        if is_stun && !connection.accepts(now, Some(via.address), tunneled.client, tunneled.datagram) {
             return None;
         }
         via.is_open |= is_stun;
-        Some(key)
+        Some((key, via.address))
     }
 
     /// What shows other nodes where this one is, as far as it is due: where to, and what.
@@ -124,6 +133,7 @@ impl Connections {
         Some(Tunnel {
             target: entry.target,
             via: self.stack.public(),
+            entrance: self.stack.tunnel,
             token: self
                 .tunnels
                 .open(now, (entry.room, key), clients, nomination, limit, token),

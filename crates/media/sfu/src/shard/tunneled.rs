@@ -20,8 +20,8 @@ impl Shard {
         let Some(tunneled) = Tunneled::parse(datagram) else {
             return self.cx.stats.dropped_garbage += 1;
         };
-        if let Some(key) = self.cx.connections.route_tunneled(now, source, &tunneled) {
-            return self.handle_of(now, key, Some(source), tunneled.client, tunneled.datagram);
+        if let Some((key, by)) = self.cx.connections.route_tunneled(now, source, &tunneled) {
+            return self.handle_of(now, key, Some(by), tunneled.client, tunneled.datagram);
         }
         match self.cx.connections.tunnels.take(source, &tunneled) {
             Some((to, bytes)) => {

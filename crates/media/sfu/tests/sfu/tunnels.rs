@@ -25,7 +25,10 @@ struct Moving {
 
 impl Moving {
     fn new(seed: u64) -> Self {
-        let mut world = World::new(seed, Impairment::NONE);
+        Self::in_world(World::new(seed, Impairment::NONE))
+    }
+
+    fn in_world(mut world: World) -> Self {
         let duals = [
             dual::join(&mut world, "ann", true, &["f"]),
             dual::join(&mut world, "bob", true, &[]),
@@ -203,6 +206,20 @@ fn a_client_that_has_found_the_next_node_needs_the_one_that_it_was_at_no_longer(
     moving.world.run_for(SECONDS(3));
     assert_eq!(moving.way().1, tunneled);
     assert!(moving.pictures(on) > before + 100);
+}
+
+#[test]
+fn nodes_with_a_network_of_their_own_use_that_one() {
+    let mut moving = Moving::in_world(World::with_network_between_nodes(516));
+    let (_, on) = moving.come_over(of_first);
+    moving.bob_sees_ann(on);
+    moving.leave();
+    moving.world.run_for(SECONDS(3));
+    let (before, way) = (moving.pictures(on), moving.way());
+    moving.world.run_for(SECONDS(3));
+    assert!(way.0 && moving.way().1 > way.1 + 100);
+    assert!(moving.pictures(on) > before + 100);
+    assert_eq!(moving.world.astray, 0);
 }
 
 #[test]

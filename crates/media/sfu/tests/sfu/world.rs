@@ -29,6 +29,8 @@ pub struct World {
     /// Another node, with its address; [`World::shard`] is at [`World::here`].
     pub other: Option<(SocketAddr, Box<Shard>)>,
     pub here: SocketAddr,
+    /// The nodes have a network of their own, and do not reach each other over the clients'.
+    have_network: bool,
     /// The nodes do not reach each other.
     pub is_parted: bool,
     /// So many of the next datagrams to this node from the other one are lost, of those that are at least so long.
@@ -77,6 +79,11 @@ pub fn public() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 50_000))
 }
 
+/// Where a node is for other nodes, if they have a network of their own.
+fn inside(node: SocketAddr) -> SocketAddr {
+    SocketAddr::from(([10, 9, 0, u8::from(node == second())], node.port()))
+}
+
 /// Where the other node is.
 pub fn second() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 2], 50_000))
@@ -110,6 +117,7 @@ impl World {
         let config = ShardConfig {
             node: NodeId::random(),
             public: public(),
+            tunnel: None,
             unix_ms: 1_000_000,
             seed: [seed as u8; 32],
             limits,
@@ -125,6 +133,7 @@ impl World {
             astray: 0,
             other: None,
             here: public(),
+            have_network: false,
             is_parted: false,
             lost_between: (public(), 0, 0),
             between: Vec::new(),
@@ -138,6 +147,7 @@ impl World {
         let config = ShardConfig {
             node: NodeId::random(),
             public: public(),
+            tunnel: self.have_network.then(|| inside(public())),
             unix_ms: 2_000_000,
             seed: [self.seed as u8 ^ 0xff; 32],
             limits,
@@ -145,11 +155,20 @@ impl World {
         self.shard = Shard::new(config, self.now);
     }
 
+    /// Like [`World::new`], but the nodes have a network of their own.
+    pub fn with_network_between_nodes(seed: u64) -> Self {
+        let mut world = Self::new(seed, Impairment::NONE);
+        world.have_network = true;
+        world.replace_shard(Limits::default());
+        world
+    }
+
     /// A second node, beside the first one: commands go to the second from now on.
     pub fn add_node(&mut self) {
         let config = ShardConfig {
             node: NodeId::random(),
             public: second(),
+            tunnel: self.have_network.then(|| inside(second())),
             unix_ms: 2_000_000,
             seed: [self.seed as u8 ^ 0xff; 32],
             limits: Limits::default(),
@@ -163,6 +182,16 @@ impl World {
         let (at, shard) = self.other.as_mut().unwrap();
         std::mem::swap(&mut self.shard, shard);
         std::mem::swap(&mut self.here, at);
+    }
+
+    /// The node of two that the other one reaches at this address.
+    fn node_at(&self, address: SocketAddr) -> Option<SocketAddr> {
+        let known = |node: &SocketAddr| match self.have_network {
+            true => inside(*node),
+            false => *node,
+        };
+        let mut nodes = self.other.iter().flat_map(|_| [public(), second()]);
+        nodes.find(|node| known(node) == address)
     }
 
     /// A datagram arrives at a node.
@@ -478,12 +507,16 @@ impl World {
     pub fn drain(&mut self) {
         while let Some((from, output)) = self.next_output() {
             match output {
-                Output::Datagram { to, bytes } if self.other.is_some() && [public(), second()].contains(&to) => {
+                Output::Datagram { to, bytes } if self.node_at(to).is_some() => {
+                    let (to, source) = match self.have_network {
+                        true => (self.node_at(to).unwrap(), inside(from)),
+                        false => (to, from),
+                    };
                     let (node, left, length) = &mut self.lost_between;
                     if *node == to && *left > 0 && bytes.len() >= *length {
                         *left -= 1;
                     } else if !self.is_parted {
-                        self.arrive(to, from, &bytes);
+                        self.arrive(to, source, &bytes);
                         self.between.push((to, bytes));
                     }
                 }

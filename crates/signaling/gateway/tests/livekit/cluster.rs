@@ -433,6 +433,7 @@ pub fn tunnel() -> Tunnel {
     Tunnel {
         target: Target::Publisher,
         via: "192.0.2.1:5000".parse().unwrap(),
+        entrance: None,
         token: Token::new([7; 16]),
         ufrag: "node".into(),
         password: "the node's password".into(),
