@@ -228,7 +228,8 @@ impl Bandwidth {
     }
 
     /// The peer's transport-wide feedback: the packet's feedback control information, behind the two SSRCs.
-    pub fn feedback(&mut self, now: Instant, feedback: &[u8]) -> Feedback {
+    /// `told` gets what is news of it: numbers, and whether they have arrived.
+    pub fn feedback(&mut self, now: Instant, feedback: &[u8], mut told: impl FnMut(u64, bool)) -> Feedback {
         self.now = now;
         let (Some((head, rest)), Some(last)) = (arrivals::head(feedback), self.history.last()) else {
             return Feedback::Refused;
@@ -251,10 +252,12 @@ impl Bandwidth {
             && begin < first
             && first - begin < MAX_LEFT_OUT
         {
-            lost.extend((begin..first).filter_map(|sequence| history.told(sequence, false)));
+            let before = (begin..first).filter_map(|sequence| history.told(sequence, false));
+            lost.extend(before.inspect(|sent| told(sent.sequence, false)));
         }
         let is_whole = arrivals::read(head.count, rest, |place, ticks| {
             if let Some(sent) = history.told(first + u64::from(place), ticks.is_some()) {
+                told(sent.sequence, ticks.is_some());
                 match ticks {
                     Some(ticks) => {
                         let time = (reference + ticks) * TICK_US;

@@ -5,6 +5,7 @@
 //! [`Connection::write`] only queues, and [`Connection::poll`] must run until [`Polled::Idle`] before anything else is done with the
 //! connection. A panic inside the stack is caught here and ends this connection alone.
 
+mod asking;
 mod dependency;
 mod format;
 mod handshake;
@@ -114,6 +115,9 @@ pub struct Connection {
     /// When the stack has something to do; none: it was changed.
     stack_due: Option<Instant>,
     statistics: statistics::Statistics,
+    asking: asking::Asking,
+    /// The SSRC of the datagram that is being taken.
+    carrier: Option<u32>,
     immediate_timeouts: u32,
     is_over: bool,
 }
@@ -162,6 +166,8 @@ impl Connection {
             path: None,
             stack_due: None,
             statistics: statistics::Statistics::default(),
+            asking: asking::Asking::default(),
+            carrier: None,
             immediate_timeouts: 0,
             is_over: false,
         })
@@ -202,6 +208,9 @@ impl Connection {
         let Ok(receive) = Receive::new(Protocol::Udp, source, by, datagram) else {
             return Ok(false);
         };
+        self.carrier = (protocol == stun::Protocol::Rtp)
+            .then(|| rtp::sender(datagram))
+            .flatten();
         self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))?;
         if protocol == stun::Protocol::Stun && self.path.is_some_and(|path| path != Path { by, to: source }) {
             self.ask_for_path()?;
@@ -324,6 +333,9 @@ impl Connection {
                 continue;
             }
             self.take_keys();
+            while let Some((ssrc, missing)) = self.asking.next(now) {
+                self.egress.ask(ssrc, &missing);
+            }
             if self.egress.next_due().is_some_and(|due| due <= now) {
                 self.egress.handle_timeout(now);
             }
@@ -339,7 +351,8 @@ impl Connection {
                     return Ok(self.datagram(path, bytes));
                 }
             }
-            let due = self.stack_due.into_iter().chain(self.egress.next_due()).min();
+            let due = self.stack_due.into_iter().chain(self.egress.next_due());
+            let due = due.chain(self.asking.next_due()).min();
             return Ok(Polled::Idle(due.unwrap_or(now).max(now + Duration::from_millis(1))));
         }
     }

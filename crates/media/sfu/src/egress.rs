@@ -18,6 +18,7 @@ pub mod red;
 pub mod reports;
 pub mod send;
 pub mod stream;
+mod transmissions;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use pacer::Pacer;
 use probing::Probing;
 use reports::RtcpWindows;
 use stream::{Line, Stream};
+use transmissions::{Transmission, Transmissions};
 
 /// The round trip until one was measured.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(100);
@@ -229,6 +231,9 @@ pub struct Egress {
     estimate_told: (u64, Option<Instant>),
     pacer: Pacer,
     copies: Copies,
+    transmissions: Transmissions,
+    /// Empty; kept for its memory.
+    lost: Vec<Transmission>,
     probing: Probing,
     repair_budget: usize,
     report_due: Option<Instant>,
@@ -258,6 +263,8 @@ impl Egress {
             estimate_told: (0, None),
             pacer: Pacer::new(),
             copies: Copies::default(),
+            transmissions: Transmissions::default(),
+            lost: Vec::new(),
             probing: Probing::default(),
             repair_budget: feedback::MAX_REPAIR_BUDGET,
             report_due: None,

@@ -30,6 +30,7 @@ mod ids;
 mod keys;
 pub mod layers;
 mod loudest;
+mod missing;
 mod one_offer;
 pub mod packet;
 mod participant;

@@ -10,7 +10,6 @@
 //! move the replay window), and never to believe RTCP whose encryption bit is off.
 
 pub mod endpoint;
-pub mod gaps;
 pub mod guard;
 pub mod inbound;
 pub mod join;

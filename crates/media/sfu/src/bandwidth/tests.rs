@@ -137,7 +137,7 @@ impl Link {
         self.probe();
         while self.reports.front().is_some_and(|(at, _)| *at <= self.now) {
             let (_, report) = self.reports.pop_front().unwrap();
-            assert_eq!(self.bandwidth.feedback(self.now, &report), Feedback::Read);
+            assert_eq!(self.bandwidth.feedback(self.now, &report, |_, _| {}), Feedback::Read);
         }
         if self.now >= self.next_feedback {
             self.next_feedback += FEEDBACK;
@@ -393,7 +393,7 @@ fn feedback_that_lies_is_ignored_and_harms_nobody() {
     let about_all = [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x3f, 0xff, 0x3f, 0xff];
     let nothing = [0; 8];
     for lie in [&beyond[..], &about_all, &nothing, &[1, 2, 3]] {
-        assert_ne!(link.bandwidth.feedback(now, lie), Feedback::Read, "{lie:?}");
+        assert_ne!(link.bandwidth.feedback(now, lie, |_, _| {}), Feedback::Read, "{lie:?}");
     }
     assert_eq!(link.bandwidth.estimate(), estimate);
     // Random bytes, and random changes of good ones, whatever they say.
@@ -409,7 +409,7 @@ fn feedback_that_lies_is_ignored_and_harms_nobody() {
         }
         bytes.truncate(link.rng.random_range(0..=bytes.len()));
         link.now += STEP;
-        link.bandwidth.feedback(link.now, &bytes);
+        link.bandwidth.feedback(link.now, &bytes, |_, _| {});
         link.bandwidth.handle_timeout(link.now);
     }
     assert!((MIN_BPS..=MAX_BPS).contains(&link.bandwidth.estimate()));

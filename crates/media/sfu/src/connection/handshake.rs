@@ -25,11 +25,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const FIRST_RETRY_OF_MOVED: Duration = Duration::from_millis(25);
 
 /// On such a connection the first flight is sent so often as well, until its client answers. That takes no notice of it
-/// before it has our description, and nobody tells us when. Higher: its media stands still for longer. Lower: more datagrams for nothing.
-const COPY_EVERY: Duration = Duration::from_millis(20);
+/// before it has our description. Higher: its media stands still for longer. Lower: more datagrams for nothing.
+const COPY_EVERY: Duration = Duration::from_millis(10);
 
 /// How many such copies are sent.
-const COPIES: u32 = 20;
+const COPIES: u32 = 40;
 
 /// How long the stack waits before it asks again whether a handshake may begin.
 const HELD: Duration = Duration::from_millis(5);
@@ -254,6 +254,12 @@ impl Copies {
     }
 }
 
+/// Whether it ends a DTLS connection, such as the one that the client had with the node that it comes from: it has our description now.
+fn is_alert(packet: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    packet.first() == Some(&ALERT)
+}
+
 /// Whether it is part of a handshake that has just begun: a record of epoch 0 (RFC 6347 section 4.1).
 fn begins(packet: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
@@ -296,6 +302,8 @@ impl DtlsInstance for Instance {
         }
         if begins(packet) {
             self.copies = None;
+        } else if let Some(copies) = self.copies.as_mut().filter(|_| is_alert(packet)) {
+            copies.next = self.now;
         }
         self.inner.handle_packet(packet)
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use signalbox_protocol::room::Kind;
 use str0m::rtp::{ExtensionValues, RtpPacket};
 
 use super::negotiation::codec;
@@ -22,6 +23,11 @@ impl Connection {
             .codec_config()
             .find(|params| params.pt() == payload_type || params.red() == Some(payload_type))?;
         let codec = codec(&params)?;
+        if codec.kind() == Kind::Video && params.fb_nack() {
+            let ssrc = *packet.header.ssrc;
+            self.asking
+                .packet(now, ssrc, *packet.seq_no, self.carrier != Some(ssrc));
+        }
         let values = &packet.header.ext_vals;
         Some(MediaPacket {
             arrived: now,

@@ -72,7 +72,9 @@ impl Egress {
             Said::Missing { ssrc, first, others } => self.missing(now, ssrc, first, others),
             Said::KeyFrame { ssrc } => self.key_frame_wanted(now, ssrc),
             Said::Arrivals(feedback) => {
-                let is_believed = match self.bandwidth.feedback(now, feedback) {
+                let (transmissions, mut lost) = (&mut self.transmissions, std::mem::take(&mut self.lost));
+                let told = |number, has_arrived| lost.extend(transmissions.told(number, has_arrived));
+                let is_believed = match self.bandwidth.feedback(now, feedback, told) {
                     Feedback::Read => true,
                     Feedback::Refused => false,
                     Feedback::Beyond(end) => self.numbers.go_on_behind(end),
@@ -82,6 +84,10 @@ impl Egress {
                     self.round_trip_measured(now, round_trip);
                 }
                 self.bandwidth_changed(now);
+                for lost in lost.drain(..) {
+                    self.send_missing(now, lost.stream as usize, lost.sequence, MIN_ROUND_TRIP);
+                }
+                self.lost = lost;
             }
             Said::PeerEstimate(bps) => {
                 let is_believed = self.bandwidth.peer_estimate(now, bps);
@@ -154,14 +160,19 @@ impl Egress {
             .least_round_trip
             .map_or(super::USUAL_ROUND_TRIP, |(round_trip, _)| round_trip);
         let pause = pause.clamp(MIN_ROUND_TRIP, MAX_ROUND_TRIP);
+        let sequence = self.streams.get(index).and_then(|stream| stream.extend(sequence));
+        match sequence {
+            Some(sequence) => self.send_missing(now, index, sequence, pause),
+            None => self.counters.unknown_missing += 1,
+        }
+    }
+
+    /// Sends a packet again that has not arrived, unless that was done less than `pause` ago, or too much was.
+    fn send_missing(&mut self, now: Instant, index: usize, sequence: u64, pause: Duration) {
         let taken = self.bandwidth.estimate() as f64 / 8.0 * REPAIR_TIME.as_secs_f64();
         self.repair_budget = self.repair_budget.min((taken as usize).max(MIN_REPAIR_BUDGET));
         let counters = &mut self.counters;
         let Some(stream) = self.streams.get_mut(index) else {
-            return;
-        };
-        let Some(sequence) = stream.extend(sequence) else {
-            counters.unknown_missing += 1;
             return;
         };
         let bytes = stream.history.get(sequence).map_or(0, |sent| sent.packet.payload.len());

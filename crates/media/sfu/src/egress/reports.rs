@@ -53,6 +53,14 @@ impl Egress {
         opened.is_some()
     }
 
+    /// Asks the peer for what is missing of a stream that it sends.
+    pub fn ask(&mut self, ssrc: u32, missing: &[u16]) {
+        let compound = Compound::receiver_report(self.ssrc, None).cname(self.ssrc, CNAME);
+        let compound = compound.missing(self.ssrc, ssrc, missing);
+        self.ready
+            .extend(self.keys.as_mut().and_then(|keys| keys.sender.seal(compound)));
+    }
+
     /// Tells the peer how many packets were sent of each stream, and what time it is.
     pub(super) fn report(&mut self, now: Instant) {
         self.report_due = None;

@@ -156,6 +156,9 @@ impl Egress {
         if line.is_audio {
             self.overhead.add(now, bytes.len());
         }
+        if line.repair_ssrc.is_some() && format.repair.is_some() && format.has_nack {
+            self.transmitted(&stamp, index, packet.sequence, false);
+        }
         self.leave(now, &stamp, bytes, load);
         if line.repair_ssrc.is_some() && format.repair.is_some() && !packet.payload.is_empty() {
             self.probing.padding_stream = Some(index);
@@ -224,6 +227,7 @@ impl Egress {
         let stream = self.streams.get(index)?;
         let bytes = self.seal(stream, &sent.packet, &stamp, ssrc, sequence, Some(payload_type))?;
         let length = bytes.len();
+        self.transmitted(&stamp, index, sent.packet.sequence, true);
         self.leave(now, &stamp, bytes, load);
         Some(length)
     }
@@ -271,6 +275,13 @@ impl Egress {
             mid,
             transport_sequence: is_counted.then_some(self.numbers.next() as u16),
             send_time: clock::abs_send_time(self.clock.ntp(now)),
+        }
+    }
+
+    /// A packet of a stream leaves with this stamp.
+    fn transmitted(&mut self, stamp: &Stamp, stream: usize, sequence: u64, is_again: bool) {
+        if stamp.transport_sequence.is_some() {
+            self.transmissions.sent(self.numbers.next(), stream, sequence, is_again);
         }
     }
 

@@ -4,6 +4,7 @@
 mod counted_elsewhere;
 mod lies;
 mod sending;
+mod without_requests;
 
 use super::feedback::Handled;
 use super::header::Extensions;

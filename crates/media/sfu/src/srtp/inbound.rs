@@ -7,10 +7,10 @@ use crate::codec::{Codec, PayloadFormat};
 use crate::packet::{MediaPacket, Mid};
 
 use super::Refused;
-use super::gaps::Gaps;
 use super::guard::Guard;
 use super::reception::Reception;
 use crate::cipher::Cipher;
+use crate::missing::Missing;
 use crate::reporter::{REPORT_INTERVAL, Reporter};
 use crate::rtcp::{self, Compound, Said};
 use crate::rtp::Header;
@@ -25,6 +25,13 @@ const MAX_ROLLOVERS: u32 = 1_024;
 /// Packets after which the rollover counter is taken for known. Until then the first packet may have been an old one, sent again by
 /// somebody else; what is newer is looked for.
 const SETTLED: u64 = 256;
+
+/// How long a packet may be late before it is asked for. Higher: losses are repaired later. Lower: reordering causes needless
+/// requests.
+const TOLERANCE: Duration = Duration::from_millis(20);
+
+/// How long after a request the same packet is asked for again: longer than most round trips.
+const REPEAT: Duration = Duration::from_millis(100);
 
 /// A published stream.
 pub struct Inbound {
@@ -45,7 +52,7 @@ pub struct Inbound {
     heard: Option<Instant>,
     feedback: Reporter,
     reception: Reception,
-    gaps: Gaps,
+    missing: Missing,
     /// The packets of the last interval, and which share of them was lost.
     loss: (u64, f32),
     is_heard_since_report: bool,
@@ -87,7 +94,7 @@ impl Inbound {
             heard: None,
             feedback,
             reception: Reception::default(),
-            gaps: Gaps::default(),
+            missing: Missing::default(),
             loss: (0, 0.0),
             is_heard_since_report: false,
             report_due: None,
@@ -144,7 +151,7 @@ impl Inbound {
             self.rollover = None;
         }
         if self.codec != Codec::Opus {
-            self.gaps.packet(now, index, before);
+            self.missing.packet(now, index, before, TOLERANCE);
         }
         self.is_heard_since_report = true;
         self.report_due.get_or_insert(now + REPORT_INTERVAL);
@@ -251,7 +258,7 @@ impl Inbound {
         if self.idle_at(idle).is_some_and(|at| at <= now) {
             self.address = None;
         }
-        let missing = self.gaps.due(now);
+        let missing = self.missing.due(now, REPEAT);
         let is_report_due = self.report_due.is_some_and(|due| due <= now);
         if is_report_due {
             self.loss = self.reception.rate();
@@ -271,7 +278,7 @@ impl Inbound {
 
     /// When [`Inbound::handle_timeout`] has something to do.
     pub fn next_due(&self, idle: Duration) -> Option<Instant> {
-        let reports = self.report_due.into_iter().chain(self.gaps.next_due());
+        let reports = self.report_due.into_iter().chain(self.missing.next_due());
         reports.chain(self.idle_at(idle)).min()
     }
 
