@@ -105,6 +105,11 @@ pub fn render(node: &Node) -> String {
         core.resent,
     );
     page.counter(
+        "packets_asked_again_total",
+        "RTP packets that publishers were asked for another time, since they had not sent them again as soon as usual.",
+        core.asked_again,
+    );
+    page.counter(
         "padding_packets_total",
         "RTP packets sent only to measure a peer's network.",
         core.padding,

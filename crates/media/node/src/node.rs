@@ -152,6 +152,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         tunneled,
         forwarded,
         resent,
+        asked_again,
         padding,
         dropped_overdue,
         dropped_unsendable,
@@ -183,6 +184,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.tunneled += tunneled;
     core.forwarded += forwarded;
     core.resent += resent;
+    core.asked_again += asked_again;
     core.padding += padding;
     core.dropped_overdue += dropped_overdue;
     core.dropped_unsendable += dropped_unsendable;

@@ -122,6 +122,8 @@ pub struct ShardStats {
     pub forwarded: u64,
     /// RTP packets that were sent again since a peer missed them.
     pub resent: u64,
+    /// RTP packets that a publisher was asked for another time, since it had not sent them again as soon as usual.
+    pub asked_again: u64,
     /// RTP packets that were sent to a peer only to measure its network.
     pub padding: u64,
     /// RTP packets that were not sent to a peer: they had waited too long for its network.

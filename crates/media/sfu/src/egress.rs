@@ -59,6 +59,8 @@ pub struct Counters {
     pub overdue: u64,
     /// Packets sent again because they were missed.
     pub repaired: u64,
+    /// Packets that the peer was asked for once more than the stack had.
+    pub asked_again: u64,
     /// Missed packets that are not kept (any more), or never were.
     pub unknown_missing: u64,
     /// Missed packets that were on their way again already.
@@ -81,6 +83,7 @@ impl Counters {
     /// Adds them to the shard's.
     pub fn add_to(self, stats: &mut ShardStats) {
         stats.resent += self.repaired;
+        stats.asked_again += self.asked_again;
         stats.padding += self.padding;
         stats.dropped_overdue += self.overdue;
         stats.dropped_unsendable += self.oversize + self.bad_red + self.repeated;

@@ -15,7 +15,8 @@ use crate::budget::Budget;
 use crate::connections::Key;
 
 /// A client that has sent nothing here for so long has found the next node: one that uses a path checks it twice a second (RFC 8445 section 14 allows
-/// less often, browsers do not). Higher: a drained node ends later. Lower: a client that lost a few datagrams is cut off.
+/// less often, browsers do not). That node has it as long as its last check has not arrived there, and goes on to send to it here. Higher: a drained node
+/// ends later. Lower: a client that lost a few datagrams is cut off.
 const UNUSED: Duration = Duration::from_secs(1);
 
 /// How long a tunnel lasts at most. Higher: a client that never finds the next node keeps the old one up for longer. Lower: a slow one is cut off.
@@ -124,7 +125,7 @@ impl Tunnels {
     }
 
     /// What is to be sent, and where to, when this comes from another node; none: nothing is, as it has no right to.
-    pub fn take(&mut self, source: SocketAddr, tunneled: &Tunneled<'_>) -> Option<(SocketAddr, Vec<u8>)> {
+    pub fn take(&mut self, now: Instant, source: SocketAddr, tunneled: &Tunneled<'_>) -> Option<(SocketAddr, Vec<u8>)> {
         let leaving = self.leaving.get_mut(&tunneled.token)?;
         if *leaving.next.get_or_insert(source) != source {
             return None;
@@ -138,6 +139,9 @@ impl Tunnels {
             return Some((source, nominated.to_bytes()));
         }
         let is_known = leaving.clients.contains(&tunneled.client);
+        if is_known {
+            leaving.used = now;
+        }
         is_known.then(|| (tunneled.client, tunneled.datagram.to_vec()))
     }
 
@@ -216,8 +220,8 @@ mod tests {
         }
     }
 
-    fn enter(tunnels: &mut Tunnels) {
-        let (to, bytes) = tunnels.take(at(99), &from_next(token(7), 0, b"")).unwrap();
+    fn enter(tunnels: &mut Tunnels, now: Instant) {
+        let (to, bytes) = tunnels.take(now, at(99), &from_next(token(7), 0, b"")).unwrap();
         assert_eq!(to, at(99));
         assert_eq!(Tunneled::parse(&bytes), Some(from_next(token(7), 1, CHECK)));
     }
@@ -226,7 +230,7 @@ mod tests {
     fn the_next_node_shows_itself_and_gets_the_clients_last_nomination_and_what_follows() {
         let (mut tunnels, now) = opened();
         assert!(tunnels.pass_on(now, at(1), b"media").is_none());
-        enter(&mut tunnels);
+        enter(&mut tunnels, now);
         for client in [1, 2] {
             let passed = tunnels.pass_on(now, at(client), b"media").unwrap();
             assert!(passed.is_served && passed.to == at(99));
@@ -234,24 +238,24 @@ mod tests {
             assert_eq!(Tunneled::parse(&passed.bytes), Some(expected));
         }
         assert!(tunnels.pass_on(now, at(3), b"media").is_none());
-        let sent = tunnels.take(at(99), &from_next(token(7), 2, b"answer"));
+        let sent = tunnels.take(now, at(99), &from_next(token(7), 2, b"answer"));
         assert_eq!(sent, Some((at(2), b"answer".to_vec())));
     }
 
     #[test]
     fn nothing_goes_to_an_address_that_is_not_the_clients_nor_comes_from_another_node() {
-        let (mut tunnels, _) = opened();
-        enter(&mut tunnels);
-        assert_eq!(tunnels.take(at(99), &from_next(token(7), 3, b"flood")), None);
-        assert_eq!(tunnels.take(at(98), &from_next(token(7), 1, b"other")), None);
-        assert_eq!(tunnels.take(at(98), &from_next(token(7), 1, b"")), None);
-        assert_eq!(tunnels.take(at(99), &from_next(token(8), 1, b"guess")), None);
+        let (mut tunnels, now) = opened();
+        enter(&mut tunnels, now);
+        assert_eq!(tunnels.take(now, at(99), &from_next(token(7), 3, b"flood")), None);
+        assert_eq!(tunnels.take(now, at(98), &from_next(token(7), 1, b"other")), None);
+        assert_eq!(tunnels.take(now, at(98), &from_next(token(7), 1, b"")), None);
+        assert_eq!(tunnels.take(now, at(99), &from_next(token(8), 1, b"guess")), None);
     }
 
     #[test]
     fn a_tunnel_lasts_while_it_is_used_but_not_for_ever() {
         let (mut tunnels, mut now) = opened();
-        enter(&mut tunnels);
+        enter(&mut tunnels, now);
         let begun = now;
         now += 2 * UNUSED;
         tunnels.expire(now);
@@ -268,16 +272,21 @@ mod tests {
         assert!(!tunnels.are_used(0) && tunnels.is_empty() && tunnels.by_client.is_empty());
 
         let (mut tunnels, now) = opened();
-        enter(&mut tunnels);
+        enter(&mut tunnels, now);
         tunnels.let_go(5);
+        // The client has found the next node, which does not know it yet.
+        let later = now + UNUSED / 2;
+        assert!(tunnels.take(later, at(99), &from_next(token(7), 1, b"media")).is_some());
         tunnels.expire(now + UNUSED);
+        assert!(!tunnels.is_empty());
+        tunnels.expire(later + UNUSED);
         assert!(tunnels.is_empty());
     }
 
     #[test]
     fn a_client_passes_on_no_more_than_it_may_send() {
         let (mut tunnels, now) = opened();
-        enter(&mut tunnels);
+        enter(&mut tunnels, now);
         let passed = (0..1_000).filter(|_| tunnels.pass_on(now, at(1), b"media").is_some());
         assert_eq!(passed.count(), 100);
     }

@@ -57,6 +57,7 @@ impl Egress {
     pub fn ask(&mut self, ssrc: u32, missing: &[u16]) {
         let compound = Compound::receiver_report(self.ssrc, None).cname(self.ssrc, CNAME);
         let compound = compound.missing(self.ssrc, ssrc, missing);
+        self.counters.asked_again += missing.len() as u64;
         self.ready
             .extend(self.keys.as_mut().and_then(|keys| keys.sender.seal(compound)));
     }

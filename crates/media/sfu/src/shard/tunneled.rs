@@ -23,7 +23,7 @@ impl Shard {
         if let Some((key, by)) = self.cx.connections.route_tunneled(now, source, &tunneled) {
             return self.handle_of(now, key, Some(by), tunneled.client, tunneled.datagram);
         }
-        match self.cx.connections.tunnels.take(source, &tunneled) {
+        match self.cx.connections.tunnels.take(now, source, &tunneled) {
             Some((to, bytes)) => {
                 self.cx.stats.tunneled += 1;
                 self.cx.outputs.push_back(Output::Datagram { to, bytes });
