@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use signalbox_load::plan::{Layout, Plan};
+use signalbox_load::plan::{Layout, Plan, Receive};
 use signalbox_load::{Progress, clip};
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,9 @@ pub struct Load {
     /// How those who receive lay pictures out. Without it they say nothing, and the server decides.
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// How to receive: `light` does all that a browser does but decode, for as little as that costs; `full` is a whole WebRTC stack.
+    #[arg(long, value_enum, default_value_t = ReceiveName::Light)]
+    receive: ReceiveName,
     /// For how long to measure, when everybody is there: a number with s, m or h.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_ttl)]
     duration: Duration,
@@ -82,6 +85,12 @@ enum Size {
     P360,
     #[value(name = "720p")]
     P720,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReceiveName {
+    Light,
+    Full,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -180,6 +189,10 @@ impl Load {
                 LayoutName::Grid4 => Layout::Grid(4),
                 LayoutName::Grid5 => Layout::Grid(5),
             }),
+            receive: match self.receive {
+                ReceiveName::Light => Receive::Light,
+                ReceiveName::Full => Receive::Full,
+            },
             duration: self.duration,
             ramp: self.ramp,
         })

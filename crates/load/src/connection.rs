@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -12,6 +13,10 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use crate::described::{self, Described};
+use crate::handshake::{self, Handshake};
+use crate::receiver::Receiver;
 
 /// The largest datagram, as many as the kernel may hand over as one.
 const BUFFER: usize = 65_536;
@@ -33,13 +38,29 @@ pub struct Connection {
     local: SocketAddr,
     pending: Option<SdpPendingOffer>,
     due: Instant,
+    light: Option<Light>,
     /// What a negotiation has begun goes on with the next input, and there may be no other.
     is_negotiated: bool,
 }
 
+/// What media goes to instead of the stack.
+#[derive(Default)]
+struct Light {
+    handshake: Handshake,
+    receiver: Option<Receiver>,
+    described: Described,
+    /// Where media comes from, and reports of it go to.
+    source: Option<SocketAddr>,
+}
+
+/// Whether a datagram is SRTP or SRTCP (RFC 7983).
+fn is_media(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(128..=191))
+}
+
 impl Connection {
-    /// A new one, at this address of the machine.
-    pub async fn new(address: IpAddr) -> anyhow::Result<Self> {
+    /// A new one, at this address of the machine. If it is a light one, media is not the stack's business.
+    pub async fn new(address: IpAddr, is_light: bool) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind((address, 0)).await.context("no UDP socket")?;
         let local = socket.local_addr()?;
         let receiver = UdpSocketState::new((&socket).into())?;
@@ -49,7 +70,12 @@ impl Connection {
             .enable_opus(true, false)
             .enable_vp8(true)
             .set_rtp_mode(true)
+            .set_crypto_provider(Arc::new(handshake::crypto_provider()))
             .build(now);
+        let light = is_light.then(|| Light {
+            handshake: Handshake::of_last_made().unwrap_or_default(),
+            ..Light::default()
+        });
         rtc.add_local_candidate(Candidate::host(local, "udp")?);
         Ok(Self {
             rtc,
@@ -58,6 +84,7 @@ impl Connection {
             local,
             pending: None,
             due: now,
+            light,
             is_negotiated: false,
         })
     }
@@ -82,6 +109,9 @@ impl Connection {
 
     /// Answers an offer.
     pub fn accept_offer(&mut self, sdp: &str) -> anyhow::Result<String> {
+        if let Some(light) = &mut self.light {
+            light.described = described::read(sdp);
+        }
         let offer = SdpOffer::from_sdp_string(sdp).context("an offer that cannot be read")?;
         let answer = self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string();
         self.is_negotiated = true;
@@ -90,7 +120,9 @@ impl Connection {
 
     /// When [`Connection::handle_timeout`] has something to do.
     pub fn due(&self) -> Instant {
-        self.due
+        let light = self.light.as_ref().filter(|light| light.source.is_some());
+        let media = light.and_then(|light| light.receiver.as_ref()).map(Receiver::due);
+        media.map_or(self.due, |media| media.min(self.due))
     }
 
     /// Waits until something can be received.
@@ -99,8 +131,12 @@ impl Connection {
         let _ = self.socket.readable().await;
     }
 
-    /// Takes in what has arrived, a few datagrams at most, so that others have their turn.
-    pub fn receive(&mut self, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+    /// Takes in what has arrived, a few datagrams at most, so that others have their turn. `media` is handed what a light one gets of it.
+    pub fn receive(
+        &mut self,
+        mut handle: impl FnMut(&mut Rtc, Event),
+        mut media: impl FnMut(&mut Receiver, &Described, &[u8]),
+    ) -> anyhow::Result<()> {
         let now = Instant::now();
         BUFFERS.with_borrow_mut(|buffers| {
             let mut metas = [RecvMeta::default(); BATCH];
@@ -118,6 +154,13 @@ impl Connection {
             };
             for (meta, buffer) in metas.iter().zip(buffers.iter()).take(count) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    if let Some(light) = self.light.as_mut().filter(|_| is_media(datagram)) {
+                        light.source = Some(meta.addr);
+                        if let Some(receiver) = &mut light.receiver {
+                            media(receiver, &light.described, datagram);
+                        }
+                        continue;
+                    }
                     // What is not for WebRTC is not worth an error.
                     if let Ok(receive) = Receive::new(Protocol::Udp, meta.addr, self.local, datagram) {
                         self.rtc.handle_input(Input::Receive(now, receive))?;
@@ -137,6 +180,13 @@ impl Connection {
             self.rtc.handle_input(Input::Timeout(now))?;
             self.drain_into(&mut handle)?;
         }
+        if let Some(light) = &mut self.light
+            && let (Some(receiver), Some(source)) = (&mut light.receiver, light.source)
+        {
+            for datagram in receiver.handle_timeout(now) {
+                let _ = self.socket.try_send_to(&datagram, source);
+            }
+        }
         anyhow::ensure!(self.rtc.is_alive(), "the peer connection ended");
         Ok(())
     }
@@ -151,6 +201,7 @@ impl Connection {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
                     self.due = at;
+                    self.take_keys();
                     return Ok(());
                 }
                 Output::Transmit(datagram) => {
@@ -159,6 +210,15 @@ impl Connection {
                 }
                 Output::Event(event) => handle(&mut self.rtc, event),
             }
+        }
+    }
+
+    /// The handshake may be over.
+    fn take_keys(&mut self) {
+        if let Some(light) = self.light.as_mut().filter(|light| light.receiver.is_none())
+            && let Some(keys) = light.handshake.take()
+        {
+            light.receiver = Receiver::new(Instant::now(), &keys, rand::random());
         }
     }
 }

@@ -10,12 +10,16 @@ pub mod arrivals;
 pub mod camera;
 pub mod clip;
 mod connection;
+mod described;
+mod handshake;
 mod participant;
 pub mod plan;
+mod receiver;
 pub mod report;
 pub mod server;
 mod signaling;
 pub mod stamp;
+mod transport_feedback;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::arrivals::{Arrivals, Arrived};
 use crate::camera::{Packet, Source};
 use crate::connection::Connection;
-use crate::plan::{Member, Plan, Role};
+use crate::plan::{Member, Plan, Receive, Role};
 use crate::signaling::{Signaling, description};
 
 /// How often the server is told that the participant is there.
@@ -134,9 +134,10 @@ pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
     let (signaling, join) = Signaling::join(&shared.plan, &member).await?;
     let joined = begun.elapsed();
     shared.counts.joined.fetch_add(1, Ordering::Relaxed);
-    let subscriber = Connection::new(shared.address).await?;
+    let is_light = shared.plan.receive == Receive::Light;
+    let subscriber = Connection::new(shared.address, is_light).await?;
     let publisher = match member.role {
-        Role::Publisher { .. } => Some(Connection::new(shared.address).await?),
+        Role::Publisher { .. } => Some(Connection::new(shared.address, false).await?),
         Role::Subscriber => None,
     };
     let mut participant = Participant {
@@ -383,10 +384,22 @@ impl Participant {
     fn receive(&mut self) -> anyhow::Result<()> {
         let (inbox, lines, receives) = (&mut self.inbox, &mut self.lines, self.receives);
         if let Some(publisher) = &mut self.publisher {
-            publisher.receive(|rtc, event| inbox.happened(lines, rtc, event, true))?;
+            publisher.receive(|rtc, event| inbox.happened(lines, rtc, event, true), |_, _, _| {})?;
         }
-        self.subscriber
-            .receive(|rtc, event| inbox.happened(lines, rtc, event, receives))
+        let now = (Instant::now(), SystemTime::now());
+        let (mut arrivals, mut packets, mut bytes) = (std::mem::take(&mut inbox.arrivals), 0, 0);
+        let received = self.subscriber.receive(
+            |rtc, event| inbox.happened(lines, rtc, event, receives),
+            |receiver, described, datagram| {
+                let length = receiver.handle(now, datagram, described, &mut arrivals);
+                packets += u64::from(length > 0);
+                bytes += length as u64;
+            },
+        );
+        self.inbox.arrivals = arrivals;
+        self.inbox.packets += packets;
+        self.inbox.bytes += bytes;
+        received
     }
 
     fn handle_timeout(&mut self, now: Instant) -> anyhow::Result<()> {

@@ -29,6 +29,8 @@ pub struct Plan {
     pub simulcast: bool,
     /// How those who receive look at it; none: nothing is said, and the server decides.
     pub layout: Option<Layout>,
+    /// How media is received.
+    pub receive: Receive,
     /// For how long it is measured, when everybody has joined.
     pub duration: Duration,
     /// How many join per second.
@@ -42,6 +44,15 @@ pub enum Layout {
     Speaker,
     /// A square of so many times so many; who has no place in it is not received.
     Grid(u32),
+}
+
+/// How media is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receive {
+    /// Authenticated, decrypted, counted and reported on, for as little as that costs.
+    Light,
+    /// By the whole WebRTC stack.
+    Full,
 }
 
 /// What one participant does.
@@ -135,6 +146,7 @@ mod tests {
             size: Size::P360,
             simulcast: true,
             layout: None,
+            receive: Receive::Light,
             duration: Duration::ZERO,
             ramp: 1.0,
         }

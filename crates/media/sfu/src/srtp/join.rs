@@ -87,7 +87,7 @@ impl Room {
                 payload_type: payload_type(codec),
                 ssrc: 0,
                 suite,
-                key: MasterKey::generate(suite, &mut cx.ids),
+                key: MasterKey::generate(suite, |length| cx.ids.secret(length)),
             };
             wish.ssrc = chosen(request, index).unwrap_or_else(|| ssrcs.make(cx));
             let mut track = None;
@@ -117,7 +117,7 @@ impl Room {
                 payload_type: payload_type(codec),
                 ssrc: ssrcs.make(cx),
                 suite: request.suite,
-                key: MasterKey::generate(request.suite, &mut cx.ids),
+                key: MasterKey::generate(request.suite, |length| cx.ids.secret(length)),
             };
             plan.receive(cx, &mut ssrcs, wish)?;
         }
@@ -186,7 +186,7 @@ impl Plan {
         wish: Wish,
         is_resumed: bool,
     ) -> Result<(), Refusal> {
-        let feedback_key = MasterKey::generate(wish.suite, &mut cx.ids);
+        let feedback_key = MasterKey::generate(wish.suite, |length| cx.ids.secret(length));
         let feedback = Reporter::new(ssrcs.make(cx), cipher(&feedback_key)?);
         let stream = wish.told(Some(track.clone()), &feedback_key, feedback.ssrc);
         let (mid, ssrc, payload_type, codec) = (wish.mid, wish.ssrc, wish.payload_type, wish.codec);
@@ -205,7 +205,7 @@ impl Plan {
     }
 
     fn receive(&mut self, cx: &mut Context, ssrcs: &mut Ssrcs, wish: Wish) -> Result<(), Refusal> {
-        let feedback_key = MasterKey::generate(wish.suite, &mut cx.ids);
+        let feedback_key = MasterKey::generate(wish.suite, |length| cx.ids.secret(length));
         let feedback_ssrc = ssrcs.make(cx);
         let mut stream = wish.told(None, &feedback_key, feedback_ssrc);
         let sender = Reporter::new(wish.ssrc, cipher(&wish.key)?);

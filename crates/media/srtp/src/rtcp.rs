@@ -271,6 +271,17 @@ impl Compound {
         self
     }
 
+    /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1): its control information, in whole words of 32 bits.
+    #[must_use]
+    pub fn arrivals(mut self, sender: u32, information: &[u8]) -> Self {
+        let words = information
+            .chunks_exact(4)
+            .map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        let words: Vec<u32> = [sender, 0].into_iter().chain(words).collect();
+        self.packet(TRANSPORT_WIDE, TRANSPORT_FEEDBACK, &words);
+        self
+    }
+
     /// The packet.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0

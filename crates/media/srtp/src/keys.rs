@@ -5,8 +5,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use signalbox_protocol::srtp::{SrtpKey, SrtpSuite};
 
-use crate::ids::Ids;
-
 /// How packets are encrypted and authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -52,10 +50,10 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// A new one.
-    pub fn generate(suite: SrtpSuite, ids: &mut Ids) -> Self {
+    /// A new one of as many bytes as `secret` is asked for, which nobody must be able to guess.
+    pub fn generate(suite: SrtpSuite, secret: impl FnOnce(usize) -> Vec<u8>) -> Self {
         let profile = Profile::from(suite);
-        let bytes = ids.secret(profile.key_bytes() + profile.salt_bytes());
+        let bytes = secret(profile.key_bytes() + profile.salt_bytes());
         Self { profile, bytes }
     }
 
@@ -114,9 +112,8 @@ mod tests {
 
     #[test]
     fn a_key_comes_back_from_the_wire_and_no_other_length_does() {
-        let mut ids = Ids::new([3; 32]);
         for suite in [SrtpSuite::AesCm128HmacSha1_80, SrtpSuite::AeadAes128Gcm] {
-            let key = MasterKey::generate(suite, &mut ids);
+            let key = MasterKey::generate(suite, |length| (3..).take(length).collect());
             let read = MasterKey::read(suite, &key.to_wire()).unwrap();
             assert_eq!((read.key(), read.salt()), (key.key(), key.salt()));
             assert_eq!((key.key().len(), key.salt().len()), (16, suite.salt_bytes()));
