@@ -53,6 +53,14 @@ struct Light {
     source: Option<SocketAddr>,
 }
 
+/// What has happened on a connection.
+pub enum Happened<'a> {
+    /// What the stack tells.
+    Event(&'a mut Rtc, Event),
+    /// A light one has got a datagram of media.
+    Media(&'a mut Receiver, &'a Described, &'a [u8]),
+}
+
 /// Whether a datagram is SRTP or SRTCP (RFC 7983).
 fn is_media(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(128..=191))
@@ -131,12 +139,8 @@ impl Connection {
         let _ = self.socket.readable().await;
     }
 
-    /// Takes in what has arrived, a few datagrams at most, so that others have their turn. `media` is handed what a light one gets of it.
-    pub fn receive(
-        &mut self,
-        mut handle: impl FnMut(&mut Rtc, Event),
-        mut media: impl FnMut(&mut Receiver, &Described, &[u8]),
-    ) -> anyhow::Result<()> {
+    /// Takes in what has arrived, a few datagrams at most, so that others have their turn.
+    pub fn receive(&mut self, mut handle: impl FnMut(Happened<'_>)) -> anyhow::Result<()> {
         let now = Instant::now();
         BUFFERS.with_borrow_mut(|buffers| {
             let mut metas = [RecvMeta::default(); BATCH];
@@ -157,7 +161,7 @@ impl Connection {
                     if let Some(light) = self.light.as_mut().filter(|_| is_media(datagram)) {
                         light.source = Some(meta.addr);
                         if let Some(receiver) = &mut light.receiver {
-                            media(receiver, &light.described, datagram);
+                            handle(Happened::Media(receiver, &light.described, datagram));
                         }
                         continue;
                     }
@@ -174,7 +178,7 @@ impl Connection {
     }
 
     /// Does what is due, and what a negotiation has begun.
-    pub fn handle_timeout(&mut self, now: Instant, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+    pub fn handle_timeout(&mut self, now: Instant, mut handle: impl FnMut(Happened<'_>)) -> anyhow::Result<()> {
         self.drain_into(&mut handle)?;
         if self.due <= now || std::mem::take(&mut self.is_negotiated) {
             self.rtc.handle_input(Input::Timeout(now))?;
@@ -192,11 +196,11 @@ impl Connection {
     }
 
     /// Sends what is to be sent, and hands over what has happened.
-    pub fn drain(&mut self, mut handle: impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+    pub fn drain(&mut self, mut handle: impl FnMut(Happened<'_>)) -> anyhow::Result<()> {
         self.drain_into(&mut handle)
     }
 
-    fn drain_into(&mut self, handle: &mut impl FnMut(&mut Rtc, Event)) -> anyhow::Result<()> {
+    fn drain_into(&mut self, handle: &mut impl FnMut(Happened<'_>)) -> anyhow::Result<()> {
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
@@ -208,7 +212,7 @@ impl Connection {
                     // What the socket does not take is lost, as on any network.
                     let _ = self.socket.try_send_to(&datagram.contents, datagram.destination);
                 }
-                Output::Event(event) => handle(&mut self.rtc, event),
+                Output::Event(event) => handle(Happened::Event(&mut self.rtc, event)),
             }
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::arrivals::{Arrivals, Arrived};
 use crate::camera::{Packet, Source};
-use crate::connection::Connection;
+use crate::connection::{Connection, Happened};
 use crate::plan::{Member, Plan, Receive, Role};
 use crate::signaling::{Signaling, description};
 
@@ -384,31 +384,18 @@ impl Participant {
     fn receive(&mut self) -> anyhow::Result<()> {
         let (inbox, lines, receives) = (&mut self.inbox, &mut self.lines, self.receives);
         if let Some(publisher) = &mut self.publisher {
-            publisher.receive(|rtc, event| inbox.happened(lines, rtc, event, true), |_, _, _| {})?;
+            publisher.receive(|what| inbox.happened(lines, what, true))?;
         }
-        let now = (Instant::now(), SystemTime::now());
-        let (mut arrivals, mut packets, mut bytes) = (std::mem::take(&mut inbox.arrivals), 0, 0);
-        let received = self.subscriber.receive(
-            |rtc, event| inbox.happened(lines, rtc, event, receives),
-            |receiver, described, datagram| {
-                let length = receiver.handle(now, datagram, described, &mut arrivals);
-                packets += u64::from(length > 0);
-                bytes += length as u64;
-            },
-        );
-        self.inbox.arrivals = arrivals;
-        self.inbox.packets += packets;
-        self.inbox.bytes += bytes;
-        received
+        self.subscriber.receive(|what| inbox.happened(lines, what, receives))
     }
 
     fn handle_timeout(&mut self, now: Instant) -> anyhow::Result<()> {
         let (inbox, lines, receives) = (&mut self.inbox, &mut self.lines, self.receives);
         if let Some(publisher) = &mut self.publisher {
-            publisher.handle_timeout(now, |rtc, event| inbox.happened(lines, rtc, event, true))?;
+            publisher.handle_timeout(now, |what| inbox.happened(lines, what, true))?;
         }
         self.subscriber
-            .handle_timeout(now, |rtc, event| inbox.happened(lines, rtc, event, receives))
+            .handle_timeout(now, |what| inbox.happened(lines, what, receives))
     }
 
     /// Sends what is due of picture and sound.
@@ -436,7 +423,7 @@ impl Participant {
         self.sent += sent;
         self.shared.counts.sent.fetch_add(sent, Ordering::Relaxed);
         let (inbox, lines) = (&mut self.inbox, &mut self.lines);
-        publisher.drain(|rtc, event| inbox.happened(lines, rtc, event, true))
+        publisher.drain(|what| inbox.happened(lines, what, true))
     }
 
     /// Tells whoever watches how far it is.
@@ -457,7 +444,15 @@ impl Participant {
 
 impl Inbox {
     /// Something has happened on a connection; whether it is the one that it joined for.
-    fn happened(&mut self, lines: &mut [Line], rtc: &mut Rtc, event: Event, is_main: bool) {
+    fn happened(&mut self, lines: &mut [Line], what: Happened<'_>, is_main: bool) {
+        let (rtc, event) = match what {
+            Happened::Event(rtc, event) => (rtc, event),
+            Happened::Media(receiver, described, datagram) => {
+                let now = (Instant::now(), SystemTime::now());
+                let bytes = receiver.handle(now, datagram, described, &mut self.arrivals);
+                return self.got(bytes);
+            }
+        };
         match event {
             Event::Connected => self.is_connected |= is_main,
             Event::RtpPacket(packet) => {
@@ -478,8 +473,7 @@ impl Inbox {
                     payload: &packet.payload,
                 };
                 let bytes = self.arrivals.add(Instant::now(), SystemTime::now(), arrived);
-                self.packets += u64::from(bytes > 0);
-                self.bytes += bytes as u64;
+                self.got(bytes);
             }
             Event::KeyframeRequest(request) => {
                 for line in lines.iter_mut().filter(|line| line.mid == request.mid) {
@@ -489,6 +483,12 @@ impl Inbox {
             }
             _ => {}
         }
+    }
+
+    /// A packet with so many bytes has come; 0: it is nothing new.
+    fn got(&mut self, bytes: usize) {
+        self.packets += u64::from(bytes > 0);
+        self.bytes += bytes as u64;
     }
 }
 
