@@ -128,23 +128,21 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// One more media node.
+    /// One more media node. The flags take the place of those that it would have.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn add_node(&mut self, flags: &[&str]) -> anyhow::Result<()> {
         let (listener, control) = listen().await?;
         let address = control.to_string();
-        let mut all = vec![
-            "--control-listen",
-            &address,
-            "--media-bind",
-            "127.0.0.1:0",
-            "--shards",
-            "2",
+        let usual = [
+            ["--control-listen", &address],
+            ["--media-bind", "127.0.0.1:0"],
+            ["--shards", "2"],
+            ["--orchestrator", &self.orchestrator],
         ];
-        all.extend(["--orchestrator", &self.orchestrator]);
-        all.extend(flags);
+        let usual = usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten();
+        let all: Vec<&str> = usual.chain(flags).copied().collect();
         let config = config::<signalbox_media::Config>(&all)?;
         let sockets = config.bind_media()?;
         let shutdown = self.shutdown.child_token();

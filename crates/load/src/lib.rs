@@ -12,11 +12,14 @@ pub mod clip;
 mod connection;
 mod described;
 mod handshake;
+mod inbox;
 mod participant;
 pub mod plan;
+mod publication;
 mod receiver;
 pub mod report;
 pub mod server;
+mod shared;
 mod signaling;
 pub mod stamp;
 mod transport_feedback;
@@ -33,9 +36,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use participant::{Counts, Phase, Shared, Stay, stay};
+use participant::{Stay, stay};
 use plan::Plan;
 use report::Report;
+use shared::{Counts, Phase, Shared};
 
 /// How long it may take until everybody's connection is up, when all have been let in.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,79 +1,27 @@
 //! One participant from its join to its leave: the WebSocket, one or two peer connections, what it sends and what it gets. One task drives all of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::future::pending;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use str0m::format::Codec;
-use str0m::media::{Direction, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
-use str0m::rtp::{ExtensionValues, RtpWrite};
-use str0m::{Candidate, Event, Rtc};
-use tokio::sync::watch;
+use str0m::Candidate;
 
-use crate::arrivals::{Arrivals, Arrived};
-use crate::camera::{Packet, Source};
-use crate::connection::{Connection, Happened};
-use crate::plan::{Member, Plan, Receive, Role};
+use crate::arrivals::Arrivals;
+use crate::connection::Connection;
+use crate::inbox::Inbox;
+use crate::plan::{Member, Receive, Role};
+use crate::publication::{self, Publication};
+use crate::shared::{Phase, Shared};
 use crate::signaling::{Signaling, description};
 
 /// How often the server is told that the participant is there.
 const PING: Duration = Duration::from_secs(5);
-
-/// How loud the sound is said to be, in -dBov.
-const LEVEL: i8 = -25;
-
-/// If it has fallen so far behind, pictures and sound are left out, as on a machine that is too slow for its encoder.
-const BEHIND: Duration = Duration::from_millis(500);
-
-/// What everybody does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Some have yet to join.
-    Joining,
-    /// It counts.
-    Measuring,
-    /// Nothing more is sent, and what is on its way arrives.
-    Ending,
-    /// They leave.
-    Leaving,
-}
-
-/// What all participants have in common.
-#[derive(Debug)]
-pub struct Shared {
-    /// What is to be done.
-    pub plan: Plan,
-    /// The address of this machine that the server is reached from.
-    pub address: IpAddr,
-    /// What to do now.
-    pub phase: watch::Receiver<Phase>,
-    /// How far it is.
-    pub counts: Counts,
-}
-
-/// How far it is, for whoever watches.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Participants that the server has let in.
-    pub joined: AtomicU64,
-    /// Participants whose peer connection is up.
-    pub connected: AtomicU64,
-    /// Participants that failed.
-    pub failed: AtomicU64,
-    /// Packets that arrived.
-    pub packets: AtomicU64,
-    /// Bytes in them.
-    pub bytes: AtomicU64,
-    /// Packets that were sent.
-    pub sent: AtomicU64,
-}
 
 /// What came of a participant.
 #[derive(Debug)]
@@ -92,13 +40,6 @@ pub struct Stay {
     pub arrivals: Arrivals,
 }
 
-/// What is sent on an m-line.
-struct Line {
-    source: Source,
-    mid: Mid,
-    rids: Vec<Option<Rid>>,
-}
-
 struct Participant {
     shared: Arc<Shared>,
     signaling: Signaling,
@@ -110,22 +51,11 @@ struct Participant {
     /// The connection that the server offers: with media for those that receive, for data alone to the others.
     subscriber: Connection,
     receives: bool,
-    lines: Vec<Line>,
+    publication: Publication,
     /// Tracks that the server has been told how they are looked at.
     pictures: HashSet<String>,
     inbox: Inbox,
     sent: u64,
-}
-
-/// Where what arrives goes.
-#[derive(Default)]
-struct Inbox {
-    arrivals: Arrivals,
-    /// Whether a stream is sound.
-    sounds: HashMap<u32, bool>,
-    packets: u64,
-    bytes: u64,
-    is_connected: bool,
 }
 
 /// Joins, stays until the end, and leaves.
@@ -149,7 +79,7 @@ pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
         publisher,
         subscriber,
         receives: member.role == Role::Subscriber,
-        lines: Vec::new(),
+        publication: Publication::default(),
         pictures: HashSet::new(),
         inbox: Inbox::default(),
         sent: 0,
@@ -164,45 +94,12 @@ pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
 impl Participant {
     /// Announces what it will send, and offers it.
     async fn publish(&mut self, sound: bool, picture: bool) -> anyhow::Result<()> {
-        let sizes = self.shared.plan.layers();
+        let layers = picture.then(|| self.shared.plan.layers());
+        let of_picture = layers.as_deref().map(publication::picture);
+        let requests = sound.then(publication::sound).into_iter().chain(of_picture);
         let mut announced = HashSet::new();
-        if sound {
-            announced.insert("sound".to_owned());
-            let request = proto::AddTrackRequest {
-                cid: "sound".to_owned(),
-                r#type: proto::TrackType::Audio as i32,
-                source: proto::TrackSource::Microphone as i32,
-                ..proto::AddTrackRequest::default()
-            };
-            self.signaling.send(Request::AddTrack(request)).await?;
-        }
-        if picture {
-            announced.insert("picture".to_owned());
-            let (width, height) = self.shared.plan.size.pixels();
-            let qualities = [
-                proto::VideoQuality::Low,
-                proto::VideoQuality::Medium,
-                proto::VideoQuality::High,
-            ];
-            let layers = sizes.iter().zip(qualities).map(|(size, quality)| {
-                let (width, height) = size.pixels();
-                proto::VideoLayer {
-                    quality: quality as i32,
-                    width,
-                    height,
-                    bitrate: size.bps(),
-                    ..proto::VideoLayer::default()
-                }
-            });
-            let request = proto::AddTrackRequest {
-                cid: "picture".to_owned(),
-                r#type: proto::TrackType::Video as i32,
-                source: proto::TrackSource::Camera as i32,
-                width,
-                height,
-                layers: layers.collect(),
-                ..proto::AddTrackRequest::default()
-            };
+        for request in requests {
+            announced.insert(request.cid.clone());
             self.signaling.send(Request::AddTrack(request)).await?;
         }
         while !announced.is_empty() {
@@ -214,47 +111,9 @@ impl Participant {
                 other => self.told(other).await?,
             }
         }
-        self.offer(sound, picture).await
-    }
-
-    async fn offer(&mut self, sound: bool, picture: bool) -> anyhow::Result<()> {
-        let sizes = self.shared.plan.layers();
         let publisher = self.publisher.as_mut().context("it does not publish")?;
-        let rids: Vec<Option<Rid>> = match sizes.len() {
-            1 => vec![None],
-            _ => sizes.iter().map(|size| Some(Rid::from(size.rid()))).collect(),
-        };
-        let simulcast = (rids.len() > 1).then(|| Simulcast {
-            send: rids
-                .iter()
-                .flatten()
-                .map(|rid| SimulcastLayer::new(&rid.to_string()))
-                .collect(),
-            recv: Vec::new(),
-        });
-        let now = Instant::now();
-        let stream = || Some("load".to_owned());
-        let (sdp, lines) = publisher.offer(|api| {
-            let mut lines = Vec::new();
-            if sound {
-                let track = Some("sound".to_owned());
-                let mid = api.add_media(MediaKind::Audio, Direction::SendOnly, stream(), track, None);
-                let source = Source::microphone(now);
-                lines.push(Line {
-                    source,
-                    mid,
-                    rids: vec![None],
-                });
-            }
-            if picture {
-                let track = Some("picture".to_owned());
-                let mid = api.add_media(MediaKind::Video, Direction::SendOnly, stream(), track, simulcast);
-                let source = Source::camera(now, &sizes);
-                lines.push(Line { source, mid, rids });
-            }
-            lines
-        })?;
-        self.lines = lines;
+        let (sdp, publication) = Publication::offer(publisher, sound, layers.as_deref())?;
+        self.publication = publication;
         self.signaling.send(Request::Offer(description("offer", sdp, 1))).await
     }
 
@@ -263,7 +122,7 @@ impl Participant {
         let mut now = *phase.borrow_and_update();
         let mut next_ping = Instant::now() + PING;
         loop {
-            let media = self.lines.iter().map(|line| line.source.due).min();
+            let media = self.publication.due();
             let media = media.filter(|_| self.inbox.is_connected && now < Phase::Ending);
             let connections = self.publisher.iter().chain([&self.subscriber]);
             let due = connections.map(Connection::due).chain(media).chain([next_ping]).min();
@@ -382,48 +241,32 @@ impl Participant {
     }
 
     fn receive(&mut self) -> anyhow::Result<()> {
-        let (inbox, lines, receives) = (&mut self.inbox, &mut self.lines, self.receives);
+        let (inbox, publication, receives) = (&mut self.inbox, &mut self.publication, self.receives);
         if let Some(publisher) = &mut self.publisher {
-            publisher.receive(|what| inbox.happened(lines, what, true))?;
+            publisher.receive(|what| inbox.happened(publication, what, true))?;
         }
-        self.subscriber.receive(|what| inbox.happened(lines, what, receives))
+        self.subscriber
+            .receive(|what| inbox.happened(publication, what, receives))
     }
 
     fn handle_timeout(&mut self, now: Instant) -> anyhow::Result<()> {
-        let (inbox, lines, receives) = (&mut self.inbox, &mut self.lines, self.receives);
+        let (inbox, publication, receives) = (&mut self.inbox, &mut self.publication, self.receives);
         if let Some(publisher) = &mut self.publisher {
-            publisher.handle_timeout(now, |what| inbox.happened(lines, what, true))?;
+            publisher.handle_timeout(now, |what| inbox.happened(publication, what, true))?;
         }
         self.subscriber
-            .handle_timeout(now, |what| inbox.happened(lines, what, receives))
+            .handle_timeout(now, |what| inbox.happened(publication, what, receives))
     }
 
-    /// Sends what is due of picture and sound.
     fn send_due(&mut self, now: Instant) -> anyhow::Result<()> {
         let Some(publisher) = self.publisher.as_mut().filter(|_| self.inbox.is_connected) else {
             return Ok(());
         };
-        let (clock, mut sent) = (SystemTime::now(), 0);
-        for line in &mut self.lines {
-            if now.saturating_duration_since(line.source.due) > BEHIND {
-                line.source.due = now;
-            }
-            while line.source.due <= now {
-                let is_sound = line.source.is_sound();
-                let Some(kind) = payload_type(&publisher.rtc, line.mid, is_sound) else {
-                    break;
-                };
-                let (mid, rids) = (line.mid, &line.rids);
-                line.source.next(now, clock, |packet| {
-                    let rid = rids.get(packet.layer).copied().flatten();
-                    sent += u64::from(write(&mut publisher.rtc, (mid, rid, kind), now, is_sound, packet));
-                });
-            }
-        }
+        let sent = self.publication.send_due(&mut publisher.rtc, now);
         self.sent += sent;
         self.shared.counts.sent.fetch_add(sent, Ordering::Relaxed);
-        let (inbox, lines) = (&mut self.inbox, &mut self.lines);
-        publisher.drain(|what| inbox.happened(lines, what, true))
+        let (inbox, publication) = (&mut self.inbox, &mut self.publication);
+        publisher.drain(|what| inbox.happened(publication, what, true))
     }
 
     /// Tells whoever watches how far it is.
@@ -433,97 +276,10 @@ impl Participant {
             self.connected = Some(self.begun.elapsed());
             counts.connected.fetch_add(1, Ordering::Relaxed);
         }
-        counts
-            .packets
-            .fetch_add(std::mem::take(&mut self.inbox.packets), Ordering::Relaxed);
-        counts
-            .bytes
-            .fetch_add(std::mem::take(&mut self.inbox.bytes), Ordering::Relaxed);
+        let (packets, bytes) = self.inbox.counted();
+        counts.packets.fetch_add(packets, Ordering::Relaxed);
+        counts.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
-}
-
-impl Inbox {
-    /// Something has happened on a connection; whether it is the one that it joined for.
-    fn happened(&mut self, lines: &mut [Line], what: Happened<'_>, is_main: bool) {
-        let (rtc, event) = match what {
-            Happened::Event(rtc, event) => (rtc, event),
-            Happened::Media(receiver, described, datagram) => {
-                let now = (Instant::now(), SystemTime::now());
-                let bytes = receiver.handle(now, datagram, described, &mut self.arrivals);
-                return self.got(bytes);
-            }
-        };
-        match event {
-            Event::Connected => self.is_connected |= is_main,
-            Event::RtpPacket(packet) => {
-                let ssrc = *packet.header.ssrc;
-                let is_sound = *self.sounds.entry(ssrc).or_insert_with(|| {
-                    let stream = rtc
-                        .direct_api()
-                        .stream_rx(&packet.header.ssrc)
-                        .map(|stream| stream.mid());
-                    let media = stream.and_then(|mid| rtc.media(mid));
-                    media.is_some_and(|media| media.kind() == MediaKind::Audio)
-                });
-                let arrived = Arrived {
-                    ssrc,
-                    sequence: *packet.seq_no,
-                    timestamp: packet.header.timestamp,
-                    is_sound,
-                    payload: &packet.payload,
-                };
-                let bytes = self.arrivals.add(Instant::now(), SystemTime::now(), arrived);
-                self.got(bytes);
-            }
-            Event::KeyframeRequest(request) => {
-                for line in lines.iter_mut().filter(|line| line.mid == request.mid) {
-                    let layer = line.rids.iter().position(|rid| rid.is_some() && *rid == request.rid);
-                    line.source.want_key_frame(layer);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A packet with so many bytes has come; 0: it is nothing new.
-    fn got(&mut self, bytes: usize) {
-        self.packets += u64::from(bytes > 0);
-        self.bytes += bytes as u64;
-    }
-}
-
-fn write(
-    rtc: &mut Rtc,
-    (mid, rid, kind): (Mid, Option<Rid>, Pt),
-    now: Instant,
-    is_sound: bool,
-    packet: Packet,
-) -> bool {
-    let mut direct = rtc.direct_api();
-    let Some(stream) = direct.stream_tx_by_mid(mid, rid) else {
-        return false;
-    };
-    let values = ExtensionValues {
-        audio_level: is_sound.then_some(LEVEL),
-        voice_activity: is_sound.then_some(true),
-        ..ExtensionValues::default()
-    };
-    let write = RtpWrite::new(kind, packet.sequence.into(), packet.timestamp, now, packet.payload)
-        .marker(packet.marker)
-        .nackable(!is_sound)
-        .ext_vals(values);
-    stream.write_rtp(write);
-    true
-}
-
-fn payload_type(rtc: &Rtc, mid: Mid, is_sound: bool) -> Option<Pt> {
-    let wanted = if is_sound { Codec::Opus } else { Codec::Vp8 };
-    let negotiated = rtc.media(mid)?.remote_pts();
-    let params = rtc.codec_config().params().iter();
-    let mut fitting = params
-        .filter(|params| params.spec().codec == wanted)
-        .map(|params| params.pt());
-    fitting.find(|kind| negotiated.contains(kind))
 }
 
 /// The candidate in a trickle message: JSON as `RTCIceCandidate.toJSON` makes it.

@@ -1,10 +1,12 @@
 //! `signalbox load` against a cluster: what it says of the participants that it plays.
 
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Stdio};
 
 use e2e::cluster::{CLUSTER_SECRET, Cluster, KEY, KEY_SECRET};
 use e2e::processes::command;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs the tool: exit code, figures and errors.
 async fn load(gateway: &str, secret: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
@@ -28,32 +30,88 @@ async fn load(gateway: &str, secret: &str, arguments: &[&str]) -> (Option<i32>, 
     (output.status.code(), figures, String::from_utf8(output.stderr).unwrap())
 }
 
+/// What a figure is; one of several with a path such as `join.p50`.
+fn number(figures: &Value, path: &str) -> f64 {
+    let found = path.split('.').fold(figures, |within, name| &within[name]);
+    found.as_f64().unwrap_or(f64::NAN)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_arrives_at_everyone_and_is_measured() {
+async fn what_is_sent_arrives_at_everyone_and_is_measured_however_it_is_received() {
     let cluster = Cluster::start(2).await;
     let pid = std::process::id().to_string();
     let plan = "--rooms 2 --publishers 2 --video-publishers 1 --subscribers 3 --size 360p --ramp 50 --duration 3s --max-loss 1";
-    let arguments: Vec<&str> = plan.split(' ').chain(["--server-pid", &pid]).collect();
-    let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
-    assert_eq!((code, errors.as_str()), (Some(0), ""), "{figures:#}");
-    let number = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
-    assert_eq!((number("participants"), number("stayed")), (10.0, 10.0), "{figures:#}");
-    // Two of sound and one of picture, for each of three in two rooms.
-    assert_eq!(number("streams"), 18.0, "{figures:#}");
-    let copies = number("packets_received") / number("packets_sent");
-    assert!((2.7..=3.2).contains(&copies), "{copies}: {figures:#}");
-    for times in [
-        "join",
-        "connected",
-        "first_packet",
-        "first_key_frame",
-        "delay",
-        "jitter",
-    ] {
-        let [median, last] = ["p50", "p99"].map(|part| figures[times][part].as_f64().unwrap_or(f64::NAN));
-        assert!(median <= last, "{times}: {figures:#}");
+    for receive in ["light", "full"] {
+        let more = ["--server-pid", &pid, "--receive", receive];
+        let arguments: Vec<&str> = plan.split(' ').chain(more).collect();
+        let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{receive}: {figures:#}");
+        let number = |path| number(&figures, path);
+        assert_eq!(
+            (number("participants"), number("stayed")),
+            (10.0, 10.0),
+            "{receive}: {figures:#}"
+        );
+        // Two of sound and one of picture, for each of three in two rooms.
+        assert_eq!(number("streams"), 18.0, "{receive}: {figures:#}");
+        let copies = number("packets_received") / number("packets_sent");
+        assert!((2.7..=3.2).contains(&copies), "{receive}: {copies}: {figures:#}");
+        for times in [
+            "join",
+            "connected",
+            "first_packet",
+            "first_key_frame",
+            "delay",
+            "jitter",
+        ] {
+            let [median, last] = ["p50", "p99"].map(|part| number(&format!("{times}.{part}")));
+            assert!(median <= last, "{receive}, {times}: {figures:#}");
+        }
+        assert!(number("server.cpu_seconds") > 0.0, "{receive}: {figures:#}");
     }
-    assert!(figures["server"]["cpu_seconds"].as_f64().unwrap() > 0.0, "{figures:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_network_loses_is_asked_for_and_comes_again() {
+    // The node's port is the proxy's upstream, and the proxy's the node's port for clients: one has to be known before.
+    let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_network, port) = losing_5_percent(media);
+    let (bind, port) = (media.to_string(), port.to_string());
+    let flags = ["--media-bind", &bind, "--shards", "1", "--media-port", &port];
+    let cluster = Cluster::try_start(1, &flags).await.unwrap();
+    let plan = "--video-publishers 1 --subscribers 3 --size 360p --ramp 50 --duration 4s --max-loss 100";
+    for receive in ["light", "full"] {
+        let arguments: Vec<&str> = plan.split(' ').chain(["--receive", receive]).collect();
+        let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{receive}: {figures:#}");
+        assert_eq!(number(&figures, "streams"), 3.0, "{receive}: {figures:#}");
+        // One in ten is lost on its way to the node or from it; without repair it would stay so.
+        let loss = number(&figures, "loss");
+        assert!(loss < 0.02, "{receive}: {figures:#}");
+    }
+}
+
+/// A network in front of this address that loses 5% each way, until it is dropped, and the port that it has there.
+fn losing_5_percent(upstream: SocketAddr) -> (Proxy, u16) {
+    let flags = ["127.0.0.1:0".to_owned(), upstream.to_string(), "7".to_owned()];
+    let mut command = command("impaired-proxy", &flags, CLUSTER_SECRET).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut answer = || -> Value { serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap() };
+    let listening: SocketAddr = answer()["listening"].as_str().unwrap().parse().unwrap();
+    let losing = json!({"set": {"up": {"loss": 0.05}, "down": {"loss": 0.05}}});
+    writeln!(child.stdin.as_mut().unwrap(), "{losing}").unwrap();
+    assert!(answer()["set"].is_number());
+    (Proxy(child), listening.port())
+}
+
+struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
