@@ -56,7 +56,7 @@ struct Light {
 /// What has happened on a connection.
 pub enum Happened<'a> {
     /// What the stack tells.
-    Event(&'a mut Rtc, Event),
+    Event(&'a mut Rtc, &'a Event),
     /// A light one has got a datagram of media.
     Media(&'a mut Receiver, &'a Described, &'a [u8]),
 }
@@ -212,7 +212,7 @@ impl Connection {
                     // What the socket does not take is lost, as on any network.
                     let _ = self.socket.try_send_to(&datagram.contents, datagram.destination);
                 }
-                Output::Event(event) => handle(Happened::Event(&mut self.rtc, event)),
+                Output::Event(event) => handle(Happened::Event(&mut self.rtc, &event)),
             }
         }
     }

@@ -56,7 +56,7 @@ impl Inbox {
                 let bytes = self.arrivals.add(Instant::now(), SystemTime::now(), arrived);
                 self.got(bytes);
             }
-            Event::KeyframeRequest(request) => publication.want_key_frame(&request),
+            Event::KeyframeRequest(request) => publication.want_key_frame(request),
             _ => {}
         }
     }

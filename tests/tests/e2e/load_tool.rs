@@ -46,7 +46,7 @@ async fn what_is_sent_arrives_at_everyone_and_is_measured_however_it_is_received
         let arguments: Vec<&str> = plan.split(' ').chain(more).collect();
         let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{receive}: {figures:#}");
-        let number = |path| number(&figures, path);
+        let number = |path: &str| number(&figures, path);
         assert_eq!(
             (number("participants"), number("stayed")),
             (10.0, 10.0),

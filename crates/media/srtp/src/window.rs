@@ -17,6 +17,12 @@ pub type RtpWindow = Window<17>;
 /// 64 packets, the least that RFC 3711 allows: RTCP is sparse.
 pub type RtcpWindow = Window<2>;
 
+impl<const WORDS: usize> Default for Window<WORDS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<const WORDS: usize> Window<WORDS> {
     /// Nothing was taken yet.
     pub fn new() -> Self {

@@ -35,7 +35,7 @@ impl RtcpWindows {
 
     /// Takes an authentic packet.
     pub fn take(&mut self, sender: u32, index: u32) {
-        self.0.entry(sender).or_insert_with(RtcpWindow::new).take(index.into());
+        self.0.entry(sender).or_default().take(index.into());
     }
 }
 
