@@ -390,6 +390,11 @@ impl Bandwidth {
         self.overload.bound(now).is_none() && self.proven.loses(now)
     }
 
+    /// Whether something queues on the path, or it has just shown that it is full.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.is_longer_by(SUSPICION) || self.overload.bound(now).is_some()
+    }
+
     /// The next probe that is to be sent.
     pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
         self.now = now;

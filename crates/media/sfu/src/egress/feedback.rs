@@ -84,6 +84,10 @@ impl Egress {
                     self.round_trip_measured(now, round_trip);
                 }
                 self.bandwidth_changed(now);
+                // On a full path what nobody asks for is in the way.
+                if self.bandwidth.is_full(now) {
+                    lost.clear();
+                }
                 for lost in lost.drain(..) {
                     self.send_missing(now, lost.stream as usize, lost.sequence, MIN_ROUND_TRIP);
                 }
