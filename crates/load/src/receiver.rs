@@ -269,3 +269,52 @@ fn extension(header: &[u8], id: u8) -> Option<u16> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_asked_for_until_it_comes_or_a_key_frame_has_to() {
+        let mut picture = Stream::new(10, false);
+        picture.take(10, true);
+        picture.take(13, true);
+        assert_eq!(picture.ask(), [11, 12]);
+        picture.take(12, false);
+        for _ in 1..TRIES {
+            assert_eq!(picture.ask(), [11]);
+            assert!(!picture.needs_key_frame);
+        }
+        assert!(picture.ask().is_empty() && picture.needs_key_frame);
+        let mut sound = Stream::new(10, true);
+        sound.take(10, true);
+        sound.take(13, true);
+        assert!(sound.ask().is_empty());
+    }
+
+    #[test]
+    fn a_long_gap_is_for_a_key_frame_alone() {
+        let mut picture = Stream::new(10, false);
+        picture.take(10, true);
+        picture.take(12 + MAX_MISSING as u64, true);
+        assert!(picture.ask().is_empty() && picture.needs_key_frame);
+    }
+
+    #[test]
+    fn a_header_extension_is_found_in_both_forms() {
+        let header = |profile: [u8; 2], block: [u8; 8]| {
+            let mut header = vec![0x90; 12];
+            header.extend(profile);
+            header.extend([0, 2]);
+            header.extend(block);
+            header
+        };
+        let short = header([0xbe, 0xde], [0x10, 7, 0, 0x31, 1, 2, 0, 0]);
+        let long = header([0x10, 0], [1, 1, 7, 3, 2, 1, 2, 0]);
+        for header in [short, long] {
+            assert_eq!(extension(&header, 3), Some(0x0102));
+            assert_eq!(extension(&header, 4), None);
+            assert_eq!(extension(&header[..17], 3), None);
+        }
+    }
+}
