@@ -11,6 +11,7 @@ mod format;
 mod handshake;
 mod ingress;
 mod negotiation;
+mod nomination;
 mod path;
 mod resumed;
 mod statistics;
@@ -25,6 +26,7 @@ use str0m::bwe::Bitrate;
 use str0m::change::SdpPendingOffer;
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::Sha1HmacProvider;
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
 use str0m::{Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcError};
@@ -112,6 +114,8 @@ pub struct Connection {
     client_ufrag: Option<String>,
     /// Where the stack sends to, and by which address.
     path: Option<Path>,
+    nominating: nomination::Nominating,
+    sha1_hmac: &'static dyn Sha1HmacProvider,
     /// When the stack has something to do; none: it was changed.
     stack_due: Option<Instant>,
     statistics: statistics::Statistics,
@@ -164,6 +168,8 @@ impl Connection {
             moves,
             client_ufrag: None,
             path: None,
+            nominating: nomination::Nominating::default(),
+            sha1_hmac: stack.crypto.sha1_hmac_provider,
             stack_due: None,
             statistics: statistics::Statistics::default(),
             asking: asking::Asking::default(),
@@ -212,8 +218,12 @@ impl Connection {
             .then(|| rtp::sender(datagram))
             .flatten();
         self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))?;
-        if protocol == stun::Protocol::Stun && self.path.is_some_and(|path| path != Path { by, to: source }) {
-            self.ask_for_path()?;
+        if protocol == stun::Protocol::Stun {
+            let path = Path { by, to: source };
+            self.nominating.stun(now, path, datagram);
+            if self.path.is_some_and(|before| before != path) {
+                self.ask_for_path()?;
+            }
         }
         Ok(true)
     }
@@ -325,6 +335,9 @@ impl Connection {
 
     /// The next thing to do. Must be called until [`Polled::Idle`] after anything else.
     pub fn poll(&mut self, now: Instant) -> Result<Polled, Fault> {
+        if self.nominating.next_due().is_some_and(|due| due <= now) {
+            self.nominate(now)?;
+        }
         loop {
             if self.stack_due.is_none_or(|due| due <= now) {
                 if let Some(polled) = self.poll_stack(now)? {
@@ -352,7 +365,10 @@ impl Connection {
                 }
             }
             let due = self.stack_due.into_iter().chain(self.egress.next_due());
-            let due = due.chain(self.asking.next_due()).min();
+            let due = due
+                .chain(self.asking.next_due())
+                .chain(self.nominating.next_due())
+                .min();
             return Ok(Polled::Idle(due.unwrap_or(now).max(now + Duration::from_millis(1))));
         }
     }

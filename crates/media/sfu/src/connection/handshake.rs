@@ -22,7 +22,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// The same of a connection that goes on from another node: its media stands still until the handshake is over, and everybody else's who looks at it.
 /// Higher: a lost packet costs them more. Lower: more needless copies, of the one or two packets that a flight has.
-const FIRST_RETRY_OF_MOVED: Duration = Duration::from_millis(25);
+const FIRST_RETRY_OF_MOVED: Duration = Duration::from_millis(10);
 
 /// On such a connection the first flight is sent so often as well, until its client answers. That takes no notice of it
 /// before it has our description. Higher: its media stands still for longer. Lower: more datagrams for nothing.
@@ -38,7 +38,7 @@ const HELD: Duration = Duration::from_millis(5);
 const RETRIES: usize = 8;
 
 /// The same of a connection that goes on from another node, for as long.
-const RETRIES_OF_MOVED: usize = 9;
+const RETRIES_OF_MOVED: usize = 11;
 
 /// Where a connection finds the keys of its handshakes.
 #[derive(Debug, Clone, Default)]

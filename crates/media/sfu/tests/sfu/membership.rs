@@ -25,6 +25,15 @@ fn the_same_identity_replaces_the_first() {
 }
 
 #[test]
+fn whose_nomination_is_lost_is_connected_as_if_it_had_come() {
+    let mut world = World::new(9, Impairment::NONE);
+    let ann = world.join("ann", true, &[], (0, 0));
+    world.members[ann].loses_nominations = true;
+    let all = Duration::from_millis(1_500);
+    world.run_until(all, "Ann is connected", |world| world.members[ann].client.is_connected);
+}
+
+#[test]
 fn an_offer_that_cannot_be_used_changes_nothing() {
     let mut world = World::new(2, Impairment::NONE);
     world.join("ann", true, &[], (0, 0));

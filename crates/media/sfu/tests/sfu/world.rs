@@ -51,6 +51,8 @@ pub struct Member {
     pub is_gone: bool,
     /// Of what it sends, only its checks arrive.
     pub only_checks: bool,
+    /// Of its checks, only those arrive that nominate no path.
+    pub loses_nominations: bool,
 }
 
 pub struct SrtpMember {
@@ -233,6 +235,7 @@ impl World {
             down: Link::new(self.impairment, seed + 1),
             is_gone: false,
             only_checks: false,
+            loses_nominations: false,
         });
         self.members.len() - 1
     }
@@ -544,14 +547,18 @@ impl Member {
     /// Sends what its client has to say. With two nodes, each datagram says in its last byte which one it is for.
     fn send(&mut self, now: Instant, is_alone: bool) {
         for (to, mut datagram) in self.client.poll(now) {
+            let is_nomination = stun::nominates(&datagram);
             if is_alone {
                 assert_eq!(to, public());
             } else {
                 datagram.push(u8::from(to == second()));
             }
-            if !self.only_checks || stun::classify(&datagram) == stun::Protocol::Stun {
-                self.up.send(now, datagram);
+            if self.only_checks && stun::classify(&datagram) != stun::Protocol::Stun
+                || self.loses_nominations && is_nomination
+            {
+                continue;
             }
+            self.up.send(now, datagram);
         }
     }
 }
