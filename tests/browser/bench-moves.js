@@ -72,7 +72,10 @@ function loseProcess(one) {
 
 /** Runs a part with a call of its own; answers a `Watched`. */
 async function callRun({ fleet, browser, site }, part, lossy, room) {
-  const call = await Call.begin(fleet, browser, site, room);
+  const call = await Call.begin(fleet, browser, site, room).catch((error) => {
+    process.stderr.write(`${room}: ${fleet.lines()}\n`);
+    throw error;
+  });
   try {
     if (lossy) await fleet.lossy(true);
     // The estimates of the bandwidth settle.

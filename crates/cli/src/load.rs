@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use signalbox_load::plan::{Layout, Plan, Receive};
-use signalbox_load::{Progress, clip};
+use signalbox_load::plan::{Layout, Plan, Protocol, Receive};
+use signalbox_load::{Progress, clip, floor};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Usage;
@@ -15,7 +15,7 @@ use crate::token::{DEV_KEY, DEV_SECRET, parse_ttl};
 
 /// Load a server with participants that send and receive real media, and measure what comes of it.
 ///
-/// Any server that speaks the LiveKit protocol will do. Participants that publish join first, then those that receive; it counts when everybody is there.
+/// Any server that speaks LiveKit's protocol will do, or this one's WHIP and WHEP. Participants that publish join first, then those that receive; it counts when everybody is there.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     signalbox load --video-publishers 1 --subscribers 50\n  \
@@ -27,6 +27,9 @@ pub struct Load {
     /// The server's URL.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7880")]
     url: String,
+    /// How to speak to it: LiveKit's protocol, or WHIP to publish and WHEP to receive.
+    #[arg(long, value_enum, default_value_t = ProtocolName::Livekit)]
+    protocol: ProtocolName,
     /// The API key to sign tokens with.
     #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY", default_value = DEV_KEY)]
     api_key: String,
@@ -69,12 +72,21 @@ pub struct Load {
     /// A process of the server's on this machine, to measure with all that it has started. Can be given several times.
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
+    /// Measure first what a packet costs on this machine at least: to encrypt it and to hand it to the kernel.
+    #[arg(long)]
+    floor: bool,
     /// How much may be lost, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     max_loss: f64,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolName {
+    Livekit,
+    Whip,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,9 +131,14 @@ impl Load {
                 interrupted.cancel();
             }
         });
+        let floor = match self.floor {
+            true => Some(tokio::task::spawn_blocking(floor::measure).await??),
+            false => None,
+        };
         let mut bar = Bar::new(plan.duration);
-        let report = signalbox_load::run(plan, &self.server_pids, stop, |progress| bar.show(progress)).await?;
+        let mut report = signalbox_load::run(plan, &self.server_pids, stop, |progress| bar.show(progress)).await?;
         bar.clear();
+        report.floor = floor;
         if self.json {
             stdout::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
@@ -168,7 +185,16 @@ impl Load {
             ))
             .into());
         }
+        if self.layout.is_some() && self.protocol == ProtocolName::Whip {
+            return Err(
+                Usage("--layout is said with LiveKit's protocol: leave it out, or --protocol whip".to_owned()).into(),
+            );
+        }
         Ok(Plan {
+            protocol: match self.protocol {
+                ProtocolName::Livekit => Protocol::LiveKit,
+                ProtocolName::Whip => Protocol::Whip,
+            },
             url: self.url.clone(),
             key: self.api_key.clone(),
             secret: self.api_secret.clone(),

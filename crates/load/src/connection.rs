@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSliceMut};
+use std::iter::repeat_n;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use quinn_udp::{RecvMeta, UdpSocketState};
 use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use tokio::io::Interest;
@@ -106,9 +108,23 @@ impl Connection {
         Ok((offer.to_sdp_string(), made))
     }
 
+    /// Offers to receive so many streams of sound and of picture.
+    pub fn offer_to_receive(&mut self, sounds: usize, pictures: usize) -> anyhow::Result<String> {
+        let kinds = repeat_n(MediaKind::Audio, sounds).chain(repeat_n(MediaKind::Video, pictures));
+        let (offer, ()) = self.offer(|api| {
+            for kind in kinds {
+                api.add_media(kind, Direction::RecvOnly, None, None, None);
+            }
+        })?;
+        Ok(offer)
+    }
+
     /// Takes the answer to the last offer.
     pub fn accept_answer(&mut self, sdp: &str) -> anyhow::Result<()> {
         let pending = self.pending.take().context("an answer without an offer")?;
+        if let Some(light) = &mut self.light {
+            light.described = described::read(sdp);
+        }
         let answer = SdpAnswer::from_sdp_string(sdp).context("an answer that cannot be read")?;
         self.rtc.sdp_api().accept_answer(pending, answer)?;
         self.is_negotiated = true;

@@ -1,11 +1,11 @@
-//! What a light receiver has to know of an offer (RFC 8866): which streams there are, which repair which (RFC 4588 section 8.6), and where their packets
+//! What a light receiver has to know of the server's description (RFC 8866): which streams there are, which repair which (RFC 4588 section 8.6), and where their packets
 //! have their transport-wide numbers.
 
 use std::collections::HashMap;
 
 const TRANSPORT_SEQUENCE: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
-/// What an offer says.
+/// What a description says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Described {
     /// Whether a stream is sound, by its SSRC.
@@ -16,7 +16,7 @@ pub struct Described {
     pub transport_sequence: Option<u8>,
 }
 
-/// Reads an offer. What is not understood is of no interest.
+/// Reads a description. What is not understood is of no interest.
 pub fn read(sdp: &str) -> Described {
     let (mut described, mut is_sound) = (Described::default(), None);
     for line in sdp.lines() {

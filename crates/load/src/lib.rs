@@ -1,6 +1,6 @@
-//! Loads a server that speaks the LiveKit protocol with participants that send and receive real media, and tells what came of it.
+//! Loads a server that speaks LiveKit's protocol, or WHIP and WHEP, with participants that send and receive real media, and tells what came of it.
 //!
-//! Everybody is a client as others are: a WebSocket with LiveKit's messages, ICE, DTLS and SRTP over a UDP socket of its own, with feedback for
+//! Everybody is a client as others are: a WebSocket with LiveKit's messages or an offer over HTTP, ICE, DTLS and SRTP over a UDP socket of its own, with feedback for
 //! the sender's estimate, requests for what was lost, and repair. What is sent says when it was sent ([`stamp`]), so that delay is measured.
 //!
 //! Reading order: [`plan`] (who joins), `participant` (what one does), [`camera`] (what it sends), [`arrivals`] (what it gets),
@@ -11,8 +11,10 @@ pub mod camera;
 pub mod clip;
 mod connection;
 mod described;
+pub mod floor;
 mod handshake;
 mod inbox;
+mod livekit;
 mod participant;
 pub mod plan;
 mod publication;
@@ -23,6 +25,7 @@ mod shared;
 mod signaling;
 pub mod stamp;
 mod transport_feedback;
+mod whip;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -95,6 +98,7 @@ pub async fn run(
     let (phase, phases) = watch::channel(Phase::Joining);
     let shared = Arc::new(Shared {
         plan,
+        http: whip::client()?,
         address,
         phase: phases,
         counts: Counts::default(),

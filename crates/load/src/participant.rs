@@ -1,10 +1,10 @@
-//! One participant from its join to its leave: the WebSocket, one or two peer connections, what it sends and what it gets. One task drives all of it.
+//! One participant from its join to its leave: its signaling, one or two peer connections, what it sends and what it gets. One task drives all of it.
 
 use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use livekit_protocol as proto;
@@ -15,10 +15,12 @@ use str0m::Candidate;
 use crate::arrivals::Arrivals;
 use crate::connection::Connection;
 use crate::inbox::Inbox;
-use crate::plan::{Member, Receive, Role};
+use crate::livekit::{LiveKit, description};
+use crate::plan::{Member, Protocol, Receive, Role};
 use crate::publication::{self, Publication};
 use crate::shared::{Phase, Shared};
-use crate::signaling::{Signaling, description};
+use crate::signaling::Signaling;
+use crate::whip::Whip;
 
 /// How often the server is told that the participant is there.
 const PING: Duration = Duration::from_secs(5);
@@ -48,8 +50,8 @@ struct Participant {
     connected: Option<Duration>,
     /// The connection that it offers, of those that send.
     publisher: Option<Connection>,
-    /// The connection that the server offers: with media for those that receive, for data alone to the others.
-    subscriber: Connection,
+    /// The connection on which it receives: with LiveKit's protocol the server offers it, with media for those that receive, for data alone to the others.
+    subscriber: Option<Connection>,
     receives: bool,
     publication: Publication,
     /// Tracks that the server has been told how they are looked at.
@@ -60,30 +62,25 @@ struct Participant {
 
 /// Joins, stays until the end, and leaves.
 pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
+    match shared.plan.protocol {
+        Protocol::LiveKit => stay_with_livekit(shared, member).await,
+        Protocol::Whip => stay_with_whip(shared, member).await,
+    }
+}
+
+async fn stay_with_livekit(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
     let begun = Instant::now();
-    let (signaling, join) = Signaling::join(&shared.plan, &member).await?;
+    let (livekit, join) = LiveKit::join(&shared.plan, &member).await?;
     let joined = begun.elapsed();
-    shared.counts.joined.fetch_add(1, Ordering::Relaxed);
     let is_light = shared.plan.receive == Receive::Light;
-    let subscriber = Connection::new(shared.address, is_light).await?;
+    let subscriber = Some(Connection::new(shared.address, is_light).await?);
     let publisher = match member.role {
         Role::Publisher { .. } => Some(Connection::new(shared.address, false).await?),
         Role::Subscriber => None,
     };
-    let mut participant = Participant {
-        shared,
-        signaling,
-        begun,
-        joined,
-        connected: None,
-        publisher,
-        subscriber,
-        receives: member.role == Role::Subscriber,
-        publication: Publication::default(),
-        pictures: HashSet::new(),
-        inbox: Inbox::default(),
-        sent: 0,
-    };
+    let signaling = Signaling::LiveKit(Box::new(livekit));
+    let mut participant = Participant::new(shared, signaling, (begun, joined), publisher, subscriber);
+    participant.receives = member.role == Role::Subscriber;
     if let Role::Publisher { sound, picture } = member.role {
         participant.publish(sound, picture).await?;
     }
@@ -91,7 +88,60 @@ pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
     participant.run().await
 }
 
+async fn stay_with_whip(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
+    let begun = Instant::now();
+    let plan = &shared.plan;
+    let is_light = plan.receive == Receive::Light && member.role == Role::Subscriber;
+    let mut connection = Connection::new(shared.address, is_light).await?;
+    let (offer, publication) = match member.role {
+        Role::Publisher { sound, picture } => {
+            let layers = picture.then(|| plan.layers());
+            Publication::offer(&mut connection, sound, layers.as_deref())?
+        }
+        Role::Subscriber => {
+            let offer = connection.offer_to_receive(plan.publishers, plan.video_publishers)?;
+            (offer, Publication::default())
+        }
+    };
+    let (whip, answer) = Whip::begin(&shared.http, plan, &member, &offer).await?;
+    let joined = begun.elapsed();
+    connection.accept_answer(&answer)?;
+    let (publisher, subscriber) = match member.role {
+        Role::Publisher { .. } => (Some(connection), None),
+        Role::Subscriber => (None, Some(connection)),
+    };
+    let mut participant = Participant::new(shared, Signaling::Whip(whip), (begun, joined), publisher, subscriber);
+    participant.receives = member.role == Role::Subscriber;
+    participant.publication = publication;
+    participant.run().await
+}
+
 impl Participant {
+    /// One that the server has let in.
+    fn new(
+        shared: Arc<Shared>,
+        signaling: Signaling,
+        (begun, joined): (Instant, Duration),
+        publisher: Option<Connection>,
+        subscriber: Option<Connection>,
+    ) -> Self {
+        shared.counts.joined.fetch_add(1, Ordering::Relaxed);
+        Self {
+            shared,
+            signaling,
+            begun,
+            joined,
+            connected: None,
+            publisher,
+            subscriber,
+            receives: false,
+            publication: Publication::default(),
+            pictures: HashSet::new(),
+            inbox: Inbox::default(),
+            sent: 0,
+        }
+    }
+
     /// Announces what it will send, and offers it.
     async fn publish(&mut self, sound: bool, picture: bool) -> anyhow::Result<()> {
         let layers = picture.then(|| self.shared.plan.layers());
@@ -100,7 +150,7 @@ impl Participant {
         let mut announced = HashSet::new();
         for request in requests {
             announced.insert(request.cid.clone());
-            self.signaling.send(Request::AddTrack(request)).await?;
+            self.signaling.livekit()?.send(Request::AddTrack(request)).await?;
         }
         while !announced.is_empty() {
             match self.signaling.next().await? {
@@ -114,7 +164,8 @@ impl Participant {
         let publisher = self.publisher.as_mut().context("it does not publish")?;
         let (sdp, publication) = Publication::offer(publisher, sound, layers.as_deref())?;
         self.publication = publication;
-        self.signaling.send(Request::Offer(description("offer", sdp, 1))).await
+        let offer = Request::Offer(description("offer", sdp, 1));
+        self.signaling.livekit()?.send(offer).await
     }
 
     async fn run(mut self) -> anyhow::Result<Stay> {
@@ -124,12 +175,12 @@ impl Participant {
         loop {
             let media = self.publication.due();
             let media = media.filter(|_| self.inbox.is_connected && now < Phase::Ending);
-            let connections = self.publisher.iter().chain([&self.subscriber]);
+            let connections = self.publisher.iter().chain(&self.subscriber);
             let due = connections.map(Connection::due).chain(media).chain([next_ping]).min();
             tokio::select! {
                 message = self.signaling.next() => self.told(message?).await?,
                 () = readable(self.publisher.as_ref()) => self.receive()?,
-                () = self.subscriber.readable() => self.receive()?,
+                () = readable(self.subscriber.as_ref()) => self.receive()?,
                 () = at(due) => {}
                 changed = phase.changed() => {
                     changed.context("nobody leads any more")?;
@@ -151,19 +202,14 @@ impl Participant {
             }
             if next_ping <= time {
                 next_ping = time + PING;
-                self.ping().await?;
+                self.signaling.ping().await?;
             }
             self.account();
         }
     }
 
     async fn leave(mut self) -> anyhow::Result<Stay> {
-        let leave = proto::LeaveRequest {
-            reason: proto::DisconnectReason::ClientInitiated as i32,
-            ..proto::LeaveRequest::default()
-        };
-        // Whoever is gone has left.
-        let _ = self.signaling.send(Request::Leave(leave)).await;
+        self.signaling.leave().await;
         let since = |at: Instant| at.saturating_duration_since(self.begun);
         Ok(Stay {
             joined: self.joined,
@@ -175,17 +221,6 @@ impl Participant {
         })
     }
 
-    async fn ping(&mut self) -> anyhow::Result<()> {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let ping = proto::Ping {
-            timestamp: since.as_millis() as i64,
-            rtt: 0,
-        };
-        self.signaling.send(Request::PingReq(ping)).await
-    }
-
     /// The server has said something.
     async fn told(&mut self, message: Response) -> anyhow::Result<()> {
         match message {
@@ -194,14 +229,18 @@ impl Participant {
                 publisher.accept_answer(&answer.sdp)
             }
             Response::Offer(offer) => {
-                let answer = self.subscriber.accept_offer(&offer.sdp)?;
+                let subscriber = self
+                    .subscriber
+                    .as_mut()
+                    .context("an offer to one who receives nothing")?;
+                let answer = subscriber.accept_offer(&offer.sdp)?;
                 let answer = description("answer", answer, offer.id);
-                self.signaling.send(Request::Answer(answer)).await
+                self.signaling.livekit()?.send(Request::Answer(answer)).await
             }
             Response::Trickle(trickle) => {
                 let is_subscribers = trickle.target == proto::SignalTarget::Subscriber as i32;
                 let connection = match is_subscribers {
-                    true => Some(&mut self.subscriber),
+                    true => self.subscriber.as_mut(),
                     false => self.publisher.as_mut(),
                 };
                 if let (Some(connection), Some(candidate)) = (connection, candidate(&trickle.candidate_init)) {
@@ -235,7 +274,7 @@ impl Participant {
                 height,
                 ..proto::UpdateTrackSettings::default()
             };
-            self.signaling.send(Request::TrackSetting(settings)).await?;
+            self.signaling.livekit()?.send(Request::TrackSetting(settings)).await?;
         }
         Ok(())
     }
@@ -245,8 +284,10 @@ impl Participant {
         if let Some(publisher) = &mut self.publisher {
             publisher.receive(|what| inbox.happened(publication, what, true))?;
         }
-        self.subscriber
-            .receive(|what| inbox.happened(publication, what, receives))
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.receive(|what| inbox.happened(publication, what, receives))?;
+        }
+        Ok(())
     }
 
     fn handle_timeout(&mut self, now: Instant) -> anyhow::Result<()> {
@@ -254,8 +295,10 @@ impl Participant {
         if let Some(publisher) = &mut self.publisher {
             publisher.handle_timeout(now, |what| inbox.happened(publication, what, true))?;
         }
-        self.subscriber
-            .handle_timeout(now, |what| inbox.happened(publication, what, receives))
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.handle_timeout(now, |what| inbox.happened(publication, what, receives))?;
+        }
+        Ok(())
     }
 
     fn send_due(&mut self, now: Instant) -> anyhow::Result<()> {

@@ -7,6 +7,8 @@ use crate::clip::Size;
 /// What is to be done.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// The server, as `http://`, `https://`, `ws://` or `wss://`.
     pub url: String,
     /// The API key that tokens are signed for.
@@ -35,6 +37,15 @@ pub struct Plan {
     pub duration: Duration,
     /// How many join per second.
     pub ramp: f64,
+}
+
+/// How the server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// LiveKit's protocol, version 15, over a WebSocket.
+    LiveKit,
+    /// Who publishes comes with WHIP (RFC 9725), who receives with WHEP (draft-ietf-wish-whep).
+    Whip,
 }
 
 /// How pictures are laid out.
@@ -135,6 +146,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            protocol: Protocol::LiveKit,
             url: String::new(),
             key: String::new(),
             secret: String::new(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::arrivals::Delays;
+use crate::floor::Floor;
 use crate::participant::Stay;
 use crate::server::Usage;
 
@@ -46,6 +47,8 @@ pub struct Report {
     pub jitter: Times,
     /// What the server took.
     pub server: Option<Server>,
+    /// What a packet costs on this machine at least.
+    pub floor: Option<Floor>,
 }
 
 /// A distribution, in milliseconds; nothing: there was none.
@@ -126,6 +129,7 @@ impl Report {
             delay: Times::from(&delays),
             jitter: Times::from(&jitters),
             server: None,
+            floor: None,
         }
     }
 
@@ -199,6 +203,23 @@ impl fmt::Display for Report {
                 server.memory_kib / 1_024.0,
                 server.kib_per_participant
             )?;
+        }
+        if let Some(floor) = self.floor {
+            writeln!(f)?;
+            write!(
+                f,
+                "floor               {:.2} µs to encrypt and send a packet of a picture, {:.2} µs when 8 leave together",
+                floor.alone, floor.in_runs
+            )?;
+            if let Some(server) = self.server {
+                let times = |floor: f64| server.microseconds_per_packet / floor;
+                write!(
+                    f,
+                    "\n                    the server takes {:.1} times the one, {:.1} times the other",
+                    times(floor.alone),
+                    times(floor.in_runs)
+                )?;
+            }
         }
         Ok(())
     }

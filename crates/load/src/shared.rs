@@ -25,6 +25,8 @@ pub enum Phase {
 pub struct Shared {
     /// What is to be done.
     pub plan: Plan,
+    /// What requests go through.
+    pub http: reqwest::Client,
     /// The address of this machine that the server is reached from.
     pub address: IpAddr,
     /// What to do now.

@@ -72,6 +72,24 @@ async fn what_is_sent_arrives_at_everyone_and_is_measured_however_it_is_received
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn encoders_and_players_without_signaling_are_measured_the_same() {
+    let cluster = Cluster::start(1).await;
+    let plan = "--protocol whip --publishers 1 --video-publishers 2 --subscribers 3 --size 360p --ramp 50 --duration 2s --max-loss 1";
+    for receive in ["light", "full"] {
+        let arguments: Vec<&str> = plan.split(' ').chain(["--receive", receive]).collect();
+        let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{receive}: {figures:#}");
+        let number = |path: &str| number(&figures, path);
+        assert_eq!(
+            (number("stayed"), number("streams")),
+            (5.0, 9.0),
+            "{receive}: {figures:#}"
+        );
+        assert!(number("first_key_frame.p99") > 0.0, "{receive}: {figures:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_network_loses_is_asked_for_and_comes_again() {
     // The node's port is the proxy's upstream, and the proxy's the node's port for clients: one has to be known before.
     let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -132,6 +150,10 @@ async fn what_cannot_be_done_is_said_before_anybody_joins() {
         (&["--subscribers", "0"][..], "nobody would join"),
         (&["--subscribers", "100000"], "more than the 20000"),
         (&["--subscribers", "1", "--ramp", "0"], "--ramp must be between"),
+        (
+            &["--subscribers", "1", "--protocol", "whip", "--layout", "3x3"],
+            "--layout is said with",
+        ),
     ];
     for (arguments, expected) in cases {
         let (code, _, errors) = load("http://127.0.0.1:1", KEY_SECRET, arguments).await;

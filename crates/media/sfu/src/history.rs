@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Packets kept of a stream: at 5 Mbit/s about a second's. Higher: more memory for each stream, which holds its payloads that long.
+/// Packets kept of a stream at most: at 5 Mbit/s about a second's. Higher: more memory for each stream, which holds its payloads that long.
 /// Lower: what is asked for late is gone.
-const CAPACITY: u64 = 512;
+const CAPACITY: usize = 512;
+
+/// Room for so many at first; as many again whenever one would take the place of another that is still of use.
+const FIRST_CAPACITY: usize = 32;
 
 /// What was sent so long ago is not sent again: no receiver waits for it any more.
 const MEMORY: Duration = Duration::from_secs(2);
@@ -17,6 +20,13 @@ struct Kept<P> {
     first: Instant,
     /// When it was sent again last.
     again: Option<Instant>,
+}
+
+impl<P> Kept<P> {
+    /// Whether it could still be asked for when another one is kept.
+    fn is_of_use(&self, now: Instant, other: u64) -> bool {
+        self.sequence != other && now.saturating_duration_since(self.first) < MEMORY
+    }
 }
 
 /// Why a packet is not sent again.
@@ -48,10 +58,14 @@ impl<P> History<P> {
     /// Keeps a packet, in the place of one that was sent long before.
     pub fn keep(&mut self, now: Instant, sequence: u64, packet: P) {
         if self.ring.is_empty() {
-            self.ring.resize_with(CAPACITY as usize, || None);
+            self.ring.resize_with(FIRST_CAPACITY, || None);
+        }
+        while self.ring.len() < CAPACITY && self.slot(sequence).is_some_and(|kept| kept.is_of_use(now, sequence)) {
+            self.grow();
         }
         self.highest = self.highest.max(sequence);
-        if let Some(slot) = self.ring.get_mut((sequence % CAPACITY) as usize) {
+        let place = self.place(sequence);
+        if let Some(slot) = self.ring.get_mut(place) {
             *slot = Some(Kept {
                 sequence,
                 packet,
@@ -61,12 +75,35 @@ impl<P> History<P> {
         }
     }
 
+    /// Makes room for twice as many. None that are kept have the same place afterwards, as none have now.
+    fn grow(&mut self) {
+        let length = self.ring.len() * 2;
+        let kept = std::mem::take(&mut self.ring);
+        self.ring.resize_with(length, || None);
+        for kept in kept.into_iter().flatten() {
+            let place = self.place(kept.sequence);
+            if let Some(slot) = self.ring.get_mut(place) {
+                *slot = Some(kept);
+            }
+        }
+    }
+
+    /// Where a packet is; nothing may be kept yet.
+    fn place(&self, sequence: u64) -> usize {
+        (sequence % self.ring.len().max(1) as u64) as usize
+    }
+
+    fn slot(&self, sequence: u64) -> Option<&Kept<P>> {
+        self.ring.get(self.place(sequence))?.as_ref()
+    }
+
     /// A packet to be sent again now, unless that was done less than `pause` ago. The first time it does not matter when it was sent: who asks has seen
     /// a later one.
     pub fn again(&mut self, now: Instant, sequence: u64, pause: Duration) -> Result<&P, Missing> {
+        let place = self.place(sequence);
         let sent = self
             .ring
-            .get_mut((sequence % CAPACITY) as usize)
+            .get_mut(place)
             .and_then(Option::as_mut)
             .filter(|sent| sent.sequence == sequence && now.saturating_duration_since(sent.first) < MEMORY)
             .ok_or(Missing::Unknown)?;
@@ -82,7 +119,7 @@ impl<P> History<P> {
 
     /// A packet that is kept.
     pub fn get(&self, sequence: u64) -> Option<&P> {
-        let sent = self.ring.get((sequence % CAPACITY) as usize)?.as_ref();
+        let sent = self.slot(sequence);
         sent.filter(|sent| sent.sequence == sequence).map(|sent| &sent.packet)
     }
 
@@ -90,7 +127,7 @@ impl<P> History<P> {
     pub fn newest(&self, now: Instant, will_do: impl Fn(&P) -> bool) -> Option<&P> {
         (0..8)
             .filter_map(|back| self.highest.checked_sub(back))
-            .filter_map(|sequence| self.ring.get((sequence % CAPACITY) as usize)?.as_ref())
+            .filter_map(|sequence| self.slot(sequence))
             .find(|sent| will_do(&sent.packet) && now.saturating_duration_since(sent.first) < MEMORY)
             .map(|sent| &sent.packet)
     }
@@ -135,7 +172,9 @@ mod tests {
         assert_eq!(history.again(start + ms(100), 7, ms(50)).unwrap_err(), Missing::Recent);
         assert!(history.again(start + ms(101), 7, ms(50)).is_ok());
         assert_eq!(history.again(start + MEMORY, 7, ms(50)).unwrap_err(), Missing::Unknown);
-        history.keep(start, 7 + CAPACITY, ());
+        for sequence in 7..=7 + CAPACITY as u64 {
+            history.keep(start, sequence, ());
+        }
         assert_eq!(history.again(start + ms(500), 7, ms(50)).unwrap_err(), Missing::Unknown);
     }
 
@@ -145,8 +184,34 @@ mod tests {
         let mut history = History::default();
         history.keep(start, 7, ());
         history.forget(start + MEMORY - Duration::from_millis(1));
-        assert_eq!(history.ring.len() as u64, CAPACITY);
+        assert_eq!(history.ring.len(), FIRST_CAPACITY);
         history.forget(start + MEMORY);
         assert!(history.ring.is_empty());
+    }
+
+    #[test]
+    fn it_has_room_for_what_is_of_use_and_for_no_more_than_that() {
+        let (start, step) = (Instant::now(), Duration::from_millis(25));
+        let mut history = History::default();
+        let mut keep = |sequences: std::ops::Range<u64>, step: Duration| {
+            for sequence in sequences {
+                history.keep(start + step * (sequence - 1_000) as u32, sequence, ());
+            }
+            history.ring.len()
+        };
+        // 80 of them in the time that they are kept.
+        assert_eq!(keep(1_000..1_400, step), 128);
+        assert_eq!(keep(1_400..1_800, step), 128);
+        let now = start + step * 799;
+        for sequence in 1_721..1_800 {
+            assert!(history.get(sequence).is_some(), "{sequence}");
+            assert!(history.again(now, sequence, step).is_ok(), "{sequence}");
+        }
+        assert!(history.get(1_600).is_none());
+        // However many come, and however they are numbered.
+        for sequence in (0..20_000).map(|number| 2_000 + number * 7) {
+            history.keep(now, sequence, ());
+        }
+        assert_eq!(history.ring.len(), CAPACITY);
     }
 }

@@ -9,8 +9,8 @@ use super::{Load, Probe};
 /// fast path is about what is forgotten.
 const CAPACITY: usize = 8_192;
 
-/// Feedback about what was sent so long ago is of no use.
-const MEMORY: Duration = Duration::from_secs(10);
+/// Feedback about what was sent so long ago is of no use. Higher: more memory for each receiver. Lower: a path with such a round trip cannot be measured.
+const MEMORY: Duration = Duration::from_secs(3);
 
 /// A packet that was sent.
 #[derive(Debug, Clone, Copy)]

@@ -17,10 +17,6 @@ const RETRY_OF_MOVED: Duration = Duration::from_millis(40);
 /// After so many requests for nothing the next ones come at [`INTERVAL`]: nobody sends the stream.
 const QUICK_TRIES: u32 = 5;
 
-/// The same of a picture that came at another node until now: for longer than [`INTERVAL`], as the key frame that came may have lost its first packet, which nothing
-/// that came before tells of.
-const QUICK_TRIES_OF_MOVED: u32 = 12;
-
 /// What is known of a stream's key frames.
 #[derive(Debug, Default)]
 pub struct KeyFrames {
@@ -64,9 +60,9 @@ impl KeyFrames {
     /// Whether it is time to ask for one, for whoever waits.
     pub fn is_time(&self, now: Instant) -> bool {
         let interval = match (self.tries, self.is_from_elsewhere) {
-            (1..QUICK_TRIES, false) => RETRY,
-            (1..QUICK_TRIES_OF_MOVED, true) => RETRY_OF_MOVED,
-            _ => INTERVAL,
+            (0, _) | (QUICK_TRIES.., _) => INTERVAL,
+            (_, false) => RETRY,
+            (_, true) => RETRY_OF_MOVED,
         };
         self.asked
             .is_none_or(|asked| now.saturating_duration_since(asked) >= interval)
@@ -108,9 +104,7 @@ mod tests {
         assert_eq!(asked(&mut frames, start, 0, 1_100), [0, 100, 200, 300, 400, 700, 1_000]);
         let mut frames = KeyFrames::default();
         frames.go_on_from_elsewhere();
-        let moved = asked(&mut frames, start, 0, 1_000);
-        let quick: Vec<u64> = (0..u64::from(QUICK_TRIES_OF_MOVED)).map(|nth| nth * 40).collect();
-        assert_eq!(moved, [quick, vec![740]].concat());
+        assert_eq!(asked(&mut frames, start, 0, 500), [0, 40, 80, 120, 160, 460]);
     }
 
     #[test]
