@@ -200,13 +200,15 @@ fn progress(counts: &Counts, participants: usize, measured: Option<Duration>) ->
 async fn local_address(url: &str) -> anyhow::Result<IpAddr> {
     let (_, rest) = url
         .split_once("://")
-        .filter(|(scheme, _)| matches!(*scheme, "http" | "https" | "ws" | "wss"))
-        .context("the server's URL has to begin with http://, https://, ws:// or wss://")?;
+        .filter(|(scheme, _)| matches!(*scheme, "http" | "ws"))
+        .context(
+            "the server's URL has to begin with http:// or ws://; for one that is behind TLS, load what is behind it",
+        )?;
     let host = rest.split(['/', '?']).next().unwrap_or_default();
     let with_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
         host.to_owned()
     } else {
-        format!("{host}:443")
+        format!("{host}:80")
     };
     let mut addresses = tokio::net::lookup_host(&with_port)
         .await
@@ -230,10 +232,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_way_to_the_server_is_the_way_of_its_media() {
-        for url in ["http://127.0.0.1:7880", "ws://127.0.0.1:7880/", "https://127.0.0.1"] {
+        for url in ["http://127.0.0.1:7880", "ws://127.0.0.1:7880/", "http://127.0.0.1"] {
             assert_eq!(local_address(url).await.unwrap(), IpAddr::from([127, 0, 0, 1]), "{url}");
         }
-        let error = local_address("127.0.0.1:7880").await.unwrap_err();
-        assert!(error.to_string().contains("http://"), "{error}");
+        for url in ["127.0.0.1:7880", "wss://127.0.0.1:7880", "https://127.0.0.1"] {
+            let error = local_address(url).await.unwrap_err();
+            assert!(error.to_string().contains("http://"), "{url}: {error}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::clip::Size;
 pub struct Plan {
     /// How it is spoken to.
     pub protocol: Protocol,
-    /// The server, as `http://`, `https://`, `ws://` or `wss://`.
+    /// The server, as `http://` or `ws://`.
     pub url: String,
     /// The API key that tokens are signed for.
     pub key: String,

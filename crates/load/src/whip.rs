@@ -102,8 +102,8 @@ mod tests {
         };
         let url = endpoint("http://127.0.0.1:7880", &member(publisher)).unwrap();
         assert_eq!(url.as_str(), "http://127.0.0.1:7880/v1/rooms/load%201/whip");
-        let url = endpoint("wss://calls.example/media/", &member(Role::Subscriber)).unwrap();
-        assert_eq!(url.as_str(), "https://calls.example/media/v1/rooms/load%201/whep");
+        let url = endpoint("ws://calls.example/media/", &member(Role::Subscriber)).unwrap();
+        assert_eq!(url.as_str(), "http://calls.example/media/v1/rooms/load%201/whep");
         assert!(endpoint("calls.example", &member(Role::Subscriber)).is_err());
     }
 }

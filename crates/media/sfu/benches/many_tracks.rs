@@ -17,7 +17,7 @@ use rtc_shared::marshal::Marshal;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use signalbox_protocol::control::{Join, Joined, Reply, Transports};
-use signalbox_protocol::room::{Grants, Kind, PublishTrack, Source};
+use signalbox_protocol::room::{Kind, PublishTrack, Source};
 use signalbox_protocol::srtp::{SrtpRequest, SrtpStream, SrtpSuite};
 use signalbox_protocol::{Generation, NodeId};
 use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
@@ -25,6 +25,11 @@ use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Rtc};
+
+#[path = "request.rs"]
+mod request;
+
+use request::request;
 
 /// Subscribed tracks.
 const TRACKS: [usize; 3] = [2, 20, 100];
@@ -283,29 +288,6 @@ fn publisher(shard: &mut Shard, now: Instant, number: usize) -> Publisher {
         sender: Context::new(key, salt, profile, None, None, provider.crypto()).unwrap(),
         stream,
         sequence: 0,
-    }
-}
-
-fn request(identity: &str) -> Join {
-    Join {
-        limits: Default::default(),
-        ticket: String::new(),
-        room: "measured".parse().unwrap(),
-        identity: identity.parse().unwrap(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: Default::default(),
-        grants: Grants::default(),
-        transports: Transports::Single,
-        auto_subscribe: false,
-        never_pause: false,
-        attach: true,
-        publish: Vec::new(),
-        offer: None,
-        one_offer: None,
-        srtp: None,
-        dialect_info: None,
-        resume: None,
     }
 }
 

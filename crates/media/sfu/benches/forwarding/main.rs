@@ -3,6 +3,8 @@
 //! counts what happens below `in_shard`.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+#[path = "../request.rs"]
+mod request;
 mod stage;
 
 use std::time::Duration;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::control::{Join, Reply, Transports};
-use signalbox_protocol::room::{Grants, Kind, PublishTrack, Source};
+use signalbox_protocol::control::{Join, Reply};
+use signalbox_protocol::room::{Kind, PublishTrack, Source};
 use signalbox_protocol::{Generation, NodeId};
 use signalbox_sfu::{Limits, Output, Shard, ShardConfig};
 use str0m::change::SdpAnswer;
@@ -13,6 +13,8 @@ use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 use str0m::{Candidate, Event, Input, Rtc};
+
+use crate::request::request;
 
 /// Packets of a picture.
 pub const BURST: usize = 8;
@@ -157,6 +159,7 @@ impl Stage {
         ];
         let join = Join {
             auto_subscribe: !publishes,
+            never_pause: true,
             publish: if publishes { publish.into() } else { Vec::new() },
             offer: Some(offer.to_sdp_string()),
             ..request(&format!("participant-{index}"))
@@ -288,28 +291,5 @@ impl Peer {
                 }
             }
         }
-    }
-}
-
-fn request(identity: &str) -> Join {
-    Join {
-        limits: Default::default(),
-        ticket: String::new(),
-        room: "measured".parse().unwrap(),
-        identity: identity.parse().unwrap(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: Default::default(),
-        grants: Grants::default(),
-        transports: Transports::Single,
-        auto_subscribe: true,
-        never_pause: true,
-        attach: true,
-        publish: Vec::new(),
-        offer: None,
-        one_offer: None,
-        srtp: None,
-        dialect_info: None,
-        resume: None,
     }
 }
