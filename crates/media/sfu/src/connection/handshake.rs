@@ -46,9 +46,10 @@ pub struct Handshake(Arc<Slot>);
 
 #[derive(Default)]
 struct Slot {
-    /// How many handshakes have exported keys.
+    /// How many handshakes have exported keys and are over for both sides.
     count: AtomicU32,
     is_held: AtomicBool,
+    is_confirmed: AtomicBool,
     exported: Mutex<Option<(SrtpProfile, Vec<u8>)>>,
 }
 
@@ -99,7 +100,16 @@ impl Handshake {
         self.0.is_held.load(Ordering::Acquire)
     }
 
-    /// How many handshakes have exported keys.
+    /// The peer has used keys of it, so it has all that it needs.
+    pub fn confirm(&self) {
+        self.0.is_confirmed.store(true, Ordering::Release);
+    }
+
+    fn is_confirmed(&self) -> bool {
+        self.0.is_confirmed.load(Ordering::Acquire)
+    }
+
+    /// How many handshakes have exported keys and are over for both sides.
     pub fn count(&self) -> u32 {
         self.0.count.load(Ordering::Acquire)
     }
@@ -121,6 +131,9 @@ impl Handshake {
     fn exported(&self, material: &KeyingMaterial, profile: SrtpProfile) {
         let copy = Some((profile, material.to_vec()));
         *self.0.exported.lock().unwrap_or_else(PoisonError::into_inner) = copy;
+    }
+
+    fn connected(&self) {
         self.0.count.fetch_add(1, Ordering::Release);
     }
 }
@@ -163,6 +176,7 @@ impl DtlsProvider for Recorder {
             handshake,
             waits: None,
             copies,
+            connected: None,
             now,
         }))
     }
@@ -202,6 +216,8 @@ struct Instance {
     waits: Option<bool>,
     /// The first flight, as long as the peer may not have taken notice of it; none: that is sent as any other.
     copies: Option<Copies>,
+    /// It is over for our side, and whether the stack has been told.
+    connected: Option<bool>,
     now: Instant,
 }
 
@@ -254,19 +270,53 @@ impl Copies {
     }
 }
 
-/// Whether it ends a DTLS connection, such as the one that the client had with the node that it comes from: it has our description now.
+/// Whether it ends a DTLS connection, such as the one that the client had with the node that it comes from: it has our description now. An encrypted record of
+/// DTLS 1.3 does not say what it is (RFC 9147 section 4), but none with data of SCTP is as short as an alert.
 fn is_alert(packet: &[u8]) -> bool {
     const ALERT: u8 = 21;
-    packet.first() == Some(&ALERT)
+    const LONGEST_ENCRYPTED: usize = 32;
+    match packet.first() {
+        Some(&ALERT) => true,
+        Some(32..64) => packet.len() <= LONGEST_ENCRYPTED,
+        _ => false,
+    }
 }
 
-/// Whether it is part of a handshake that has just begun: a record of epoch 0 (RFC 6347 section 4.1).
-fn begins(packet: &[u8]) -> bool {
+/// Whether it answers our first flight: a record of epoch 0 with a whole ServerHello or HelloVerifyRequest (RFC 6347 sections 4.1 and 4.2.2; the same in DTLS 1.3). Only this
+/// tells which version the peer speaks, and the stack gives up when it gets anything else first: what is late, of another connection, or of anyone.
+fn is_answer(packet: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
-    packet.first() == Some(&HANDSHAKE) && packet.get(3..5) == Some(&[0, 0])
+    const SERVER_HELLO: u8 = 2;
+    const HELLO_VERIFY_REQUEST: u8 = 3;
+    const RECORD_HEAD: usize = 13;
+    let Some((head, message)) = packet.split_at_checked(RECORD_HEAD) else {
+        return false;
+    };
+    let is_first = head.first() == Some(&HANDSHAKE) && head.get(3..5) == Some(&[0, 0]);
+    let whole = message.get(1..4).zip(message.get(6..12));
+    let is_whole = whole.is_some_and(|(length, place)| place.strip_prefix(&[0; 3]) == Some(length));
+    let is_answer = matches!(message.first(), Some(&(SERVER_HELLO | HELLO_VERIFY_REQUEST)));
+    is_first && is_answer && is_whole
 }
 
 impl Instance {
+    /// Whether it has told the peer which versions there are, and not been told which it is.
+    fn is_unanswered(&self) -> bool {
+        self.inner.is_active() && self.inner.protocol_version().is_none()
+    }
+
+    /// Whether the stack is to be told now that it is connected. Whoever ends the handshake may send at once, in 1.3 (RFC 9147 section 5.7) that is us; but until the
+    /// peer has our last flight it can open nothing, and the first packets, with the beginning of a key frame, are lost. It acknowledges that flight.
+    fn is_to_tell(&mut self) -> bool {
+        let is_confirmed = match self.inner.protocol_version() {
+            Some(ProtocolVersion::DTLS1_3) => !self.inner.is_active() || self.handshake.is_confirmed(),
+            _ => true,
+        };
+        self.connected
+            .as_mut()
+            .is_some_and(|told| is_confirmed && !std::mem::replace(told, true))
+    }
+
     /// Begins what was held, if it may.
     fn begin(&mut self) -> Result<(), DtlsImplError> {
         if let Some(active) = self.waits.take_if(|_| !self.handshake.is_held()) {
@@ -300,12 +350,20 @@ impl DtlsInstance for Instance {
         if self.waits.is_some() {
             return Ok(());
         }
-        if begins(packet) {
+        if is_answer(packet) {
             self.copies = None;
         } else if let Some(copies) = self.copies.as_mut().filter(|_| is_alert(packet)) {
             copies.next = self.now;
         }
-        self.inner.handle_packet(packet)
+        if self.is_unanswered() && !is_answer(packet) {
+            return Ok(());
+        }
+        let was_over = self.connected.is_some();
+        self.inner.handle_packet(packet)?;
+        if was_over {
+            self.handshake.confirm();
+        }
+        Ok(())
     }
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
@@ -319,9 +377,18 @@ impl DtlsInstance for Instance {
             copy.copy_from_slice(packet);
             return DtlsOutput::Packet(copy);
         }
+        if self.is_to_tell() {
+            self.handshake.connected();
+            return DtlsOutput::Connected;
+        }
         let output = self.inner.poll_output(buffer);
         match (&output, &mut self.copies) {
             (DtlsOutput::KeyingMaterial(material, profile), _) => self.handshake.exported(material, *profile),
+            (DtlsOutput::Connected, _) => {
+                self.connected.get_or_insert(false);
+                // It asks again at once.
+                return DtlsOutput::Timeout(self.now);
+            }
             (DtlsOutput::Packet(packet), Some(copies)) => copies.sent(packet, self.now),
             (DtlsOutput::Timeout(due), Some(copies)) => {
                 copies.is_whole = !copies.packets.is_empty();
@@ -363,5 +430,126 @@ impl DtlsInstance for Instance {
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
         self.inner.close()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+mod tests {
+    use super::*;
+
+    /// What `from` has to send now.
+    fn packets(from: &mut dyn DtlsInstance) -> Vec<Vec<u8>> {
+        let (mut buffer, mut packets, begun) = ([0; 2_000], Vec::new(), Instant::now());
+        loop {
+            match from.poll_output(&mut buffer) {
+                DtlsOutput::Packet(packet) => packets.push(packet.to_vec()),
+                // Before that it is to be asked again at once.
+                DtlsOutput::Timeout(due) if due > begun => return packets,
+                _ => {}
+            }
+        }
+    }
+
+    fn carry(from: &mut dyn DtlsInstance, to: &mut dyn DtlsInstance) {
+        for packet in packets(from) {
+            to.handle_packet(&packet).unwrap();
+        }
+    }
+
+    /// Our side, which begins, and a peer of this version.
+    fn pair(peer: DtlsVersion, now: Instant) -> (Box<dyn DtlsInstance>, Box<dyn DtlsInstance>, Handshake) {
+        let provider = crypto_provider().dtls_provider;
+        let new = |version| {
+            let certificate = provider.generate_certificate().unwrap();
+            provider.new_dtls(&certificate, now, version, None).unwrap()
+        };
+        let mut theirs = new(peer);
+        let mut ours = new(DtlsVersion::Auto);
+        let handshake = Handshake::of_last_made().unwrap();
+        ours.set_active(true);
+        theirs.set_active(false);
+        for side in [&mut ours, &mut theirs] {
+            side.handle_timeout(now).unwrap();
+        }
+        (ours, theirs, handshake)
+    }
+
+    /// The version that both agree on, and how many handshakes that took. First our side gets this.
+    fn agree(peer: DtlsVersion, before: &[&[u8]]) -> (ProtocolVersion, u32) {
+        let (mut ours, mut theirs, handshake) = pair(peer, Instant::now());
+        let first = packets(&mut *ours);
+        for packet in before {
+            ours.handle_packet(packet).unwrap();
+        }
+        for packet in first {
+            theirs.handle_packet(&packet).unwrap();
+        }
+        for _ in 0..10 {
+            carry(&mut *theirs, &mut *ours);
+            carry(&mut *ours, &mut *theirs);
+        }
+        (ours.protocol_version().unwrap(), handshake.count())
+    }
+
+    #[test]
+    fn a_peer_is_spoken_to_in_the_newest_version_that_it_knows() {
+        assert_eq!(agree(DtlsVersion::Auto, &[]), (ProtocolVersion::DTLS1_3, 1));
+        assert_eq!(agree(DtlsVersion::Dtls13, &[]), (ProtocolVersion::DTLS1_3, 1));
+        assert_eq!(agree(DtlsVersion::Dtls12, &[]), (ProtocolVersion::DTLS1_2, 1));
+    }
+
+    /// Else it would be sent media that it cannot open yet.
+    #[test]
+    fn it_is_over_when_the_peer_has_our_last_flight() {
+        for (peer, flights) in [(DtlsVersion::Dtls13, 1), (DtlsVersion::Dtls12, 2)] {
+            let (mut ours, mut theirs, handshake) = pair(peer, Instant::now());
+            for _ in 0..flights {
+                assert_eq!(handshake.count(), 0, "{peer}");
+                carry(&mut *ours, &mut *theirs);
+                carry(&mut *theirs, &mut *ours);
+            }
+            let last = packets(&mut *ours);
+            if peer == DtlsVersion::Dtls13 {
+                assert_eq!(handshake.count(), 0);
+                for packet in &last {
+                    theirs.handle_packet(packet).unwrap();
+                }
+                carry(&mut *theirs, &mut *ours);
+                packets(&mut *ours);
+            }
+            assert_eq!(handshake.count(), 1, "{peer}");
+        }
+    }
+
+    /// Such as what the client still sends of its connection with the node that it comes from, and what anybody sends in its name.
+    #[test]
+    fn what_comes_before_the_answer_costs_nothing() {
+        let alert = [&[21, 0xfe, 0xfd, 0, 1][..], &[0; 30]].concat();
+        let encrypted = [&[0x2f, 1, 2, 0, 19][..], &[7; 19]].concat();
+        let hello = [
+            &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 1, 0, 0, 8][..],
+            &[0; 16],
+        ]
+        .concat();
+        let part = [
+            &[
+                22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 2, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 8,
+            ][..],
+            &[0; 8],
+        ]
+        .concat();
+        let before: [&[u8]; 6] = [&alert, &encrypted, &hello, &part, &[22], &[]];
+        for peer in [DtlsVersion::Auto, DtlsVersion::Dtls12] {
+            assert_eq!(agree(peer, &before).1, 1, "{peer}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_connection_before_is_seen_in_both_versions() {
+        let of_1_3 = |length: u8| [&[0x2f, 1, 2, 0, length][..], &vec![7; length.into()]].concat();
+        assert!(is_alert(&[21, 0xfe, 0xfd, 0, 1]) && is_alert(&of_1_3(19)));
+        // An SCTP packet has 12 bytes and at least one chunk of 4; its record 17 more.
+        assert!(!is_alert(&of_1_3(33)) && !is_alert(&[22, 0xfe, 0xfd, 0, 0]));
     }
 }

@@ -8,8 +8,9 @@ use signalbox_protocol::tunnel::{MAX_OVERHEAD, Tunneled};
 use super::{MAX_DATAGRAM_BYTES, Shard};
 use crate::api::Output;
 
-/// The first bytes of DTLS records that are part of a handshake (RFC 6347 section 4.1): change_cipher_spec, alert, handshake.
-const HANDSHAKE: std::ops::RangeInclusive<u8> = 20..=22;
+/// The first bytes of DTLS records that may be part of a handshake: change_cipher_spec, alert, handshake (RFC 6347 section 4.1), acknowledgment and whatever
+/// DTLS 1.3 has encrypted (RFC 9147 section 4.1), as it does not say what that is.
+const HANDSHAKE: [std::ops::RangeInclusive<u8>; 3] = [20..=22, 26..=26, 32..=63];
 
 impl Shard {
     /// Takes a datagram that another node passes on, or wants passed on.
@@ -41,7 +42,8 @@ impl Shard {
         self.cx.stats.tunneled += 1;
         // A client repeats its part of a handshake only after 50 ms, and everybody's media waits for it. On the way here nothing could be done about
         // that; on the way from here it comes twice.
-        if datagram.first().is_some_and(|first| HANDSHAKE.contains(first)) {
+        let may_be = |first| HANDSHAKE.iter().any(|kinds| kinds.contains(first));
+        if datagram.first().is_some_and(may_be) {
             let bytes = bytes.clone();
             self.cx.outputs.push_back(Output::Datagram { to, bytes });
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::config::DtlsVersion;
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
@@ -103,7 +104,9 @@ impl Client {
         let mut extensions = extensions();
         extensions.set(5, Extension::PlayoutDelay);
         extensions.set(7, Extension::AbsoluteCaptureTime);
-        let mut rtc = config.set_rtp_mode(true).set_extension_map(extensions).build(now);
+        let config = config.set_rtp_mode(true).set_extension_map(extensions);
+        // As browsers do.
+        let mut rtc = config.set_dtls_version(DtlsVersion::Auto).build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         Self {
             rtc,
