@@ -69,6 +69,9 @@ pub struct Load {
     /// How many join per second.
     #[arg(long, value_name = "RATE", default_value_t = 20.0)]
     ramp: f64,
+    /// How many of those who receive leave per second while it is measured, each for somebody new.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    churn: f64,
     /// A process of the server's on this machine, to measure with all that it has started. Can be given several times.
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
@@ -185,6 +188,13 @@ impl Load {
             ))
             .into());
         }
+        if !(0.0..=1_000.0).contains(&self.churn) || self.churn > 0.0 && self.subscribers == 0 {
+            return Err(Usage(format!(
+                "--churn must be between 0 and 1000 a second, and needs --subscribers, not {} of {}",
+                self.churn, self.subscribers
+            ))
+            .into());
+        }
         if self.layout.is_some() && self.protocol == ProtocolName::Whip {
             return Err(
                 Usage("--layout is said with LiveKit's protocol: leave it out, or --protocol whip".to_owned()).into(),
@@ -221,6 +231,7 @@ impl Load {
             },
             duration: self.duration,
             ramp: self.ramp,
+            churn: self.churn,
         })
     }
 }

@@ -10,6 +10,7 @@ pub mod arrivals;
 pub mod camera;
 pub mod clip;
 mod connection;
+mod crowd;
 mod described;
 pub mod floor;
 mod handshake;
@@ -27,7 +28,7 @@ pub mod stamp;
 mod transport_feedback;
 mod whip;
 
-use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,11 +36,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use participant::{Stay, stay};
+use crowd::Crowd;
 use plan::Plan;
 use report::Report;
 use shared::{Counts, Phase, Shared};
@@ -55,6 +55,9 @@ const ENDING: Duration = Duration::from_secs(1);
 
 /// How long participants may take to leave.
 const LEAVING: Duration = Duration::from_secs(5);
+
+/// How often the server's processes are looked at meanwhile.
+const SAMPLES: u32 = 20;
 
 /// How often whoever watches is told.
 const TICK: Duration = Duration::from_millis(200);
@@ -93,7 +96,7 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     let idle = server::usage(pids)?;
     let members = plan.members();
-    let (count, duration, ramp) = (members.len(), plan.duration, plan.ramp);
+    let (count, duration, ramp, churn) = (members.len(), plan.duration, plan.ramp, plan.churn);
     let address = local_address(&plan.url).await?;
     let (phase, phases) = watch::channel(Phase::Joining);
     let shared = Arc::new(Shared {
@@ -103,30 +106,26 @@ pub async fn run(
         phase: phases,
         counts: Counts::default(),
     });
-    let (begun, mut stays) = (Instant::now(), JoinSet::new());
+    let mut crowd = Crowd::new(Arc::clone(&shared));
+    let begun = Instant::now();
     let mut tell = |measured: Option<Duration>| watch(progress(&shared.counts, count, measured));
 
-    let mut turns = interval(Duration::from_secs_f64(1.0 / ramp));
-    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut turns = every(ramp);
     for member in members {
         if stop.run_until_cancelled(turns.tick()).await.is_none() {
             break;
         }
-        stays.spawn(stay(Arc::clone(&shared), member));
+        crowd.join(member);
         tell(None);
     }
-    let spawned = stays.len() as u64;
+    let spawned = crowd.len() as u64;
     let is_settled = |counts: &Counts| load(&counts.connected) + load(&counts.failed) >= spawned;
-    let mut failures: BTreeMap<String, usize> = BTreeMap::new();
     let everybody = async {
         let mut ticks = interval(TICK);
         while !is_settled(&shared.counts) {
             tokio::select! {
                 _ = ticks.tick() => tell(None),
-                Some(ended) = stays.join_next() => {
-                    shared.counts.failed.fetch_add(1, Ordering::Relaxed);
-                    note(&mut failures, ended);
-                }
+                () = crowd.ended() => {}
             }
         }
     };
@@ -136,47 +135,54 @@ pub async fn run(
 
     phase.send_replace(Phase::Measuring);
     let (begin, begun) = (server::usage(pids)?, Instant::now());
+    let mut samples = vec![(Duration::ZERO, begin)];
     let measuring = async {
         let mut ticks = interval(TICK);
+        let mut replacements = (churn > 0.0).then(|| every(churn));
+        let mut looks = interval((duration / SAMPLES).max(TICK));
+        looks.reset();
         while begun.elapsed() < duration {
-            ticks.tick().await;
-            tell(Some(begun.elapsed()));
+            tokio::select! {
+                _ = ticks.tick() => tell(Some(begun.elapsed())),
+                () = tick(replacements.as_mut()) => crowd.replace(),
+                _ = looks.tick() => samples.push((begun.elapsed(), server::usage(pids)?)),
+                () = crowd.ended() => {}
+            }
         }
+        anyhow::Ok(())
     };
-    stop.run_until_cancelled(measuring).await;
+    if let Some(measured) = stop.run_until_cancelled(measuring).await {
+        measured?;
+    }
     let (end, measured) = (server::usage(pids)?, begun.elapsed());
+    samples.push((measured, end));
     phase.send_replace(Phase::Ending);
     sleep(ENDING).await;
     phase.send_replace(Phase::Leaving);
 
-    let mut stayed: Vec<Stay> = Vec::new();
-    let leaving = async {
-        while let Some(ended) = stays.join_next().await {
-            match ended {
-                Ok(Ok(stay)) => stayed.push(stay),
-                failed => note(&mut failures, failed),
-            }
-        }
-    };
-    if timeout(LEAVING, leaving).await.is_err() {
-        *failures.entry("did not leave in time".to_owned()).or_default() += stays.len();
-        stays.abort_all();
+    if timeout(LEAVING, crowd.all_ended()).await.is_err() {
+        crowd.abandon();
     }
-    let mut report = Report::of(&stayed, count, joining, measured);
-    report.failures = failures.into_iter().collect();
+    let mut report = Report::of(&crowd.tally, count + crowd.newcomers(), joining, measured);
+    report.failures = crowd.failures.into_iter().collect();
     if !pids.is_empty() {
-        report = report.with_server(idle, begin, end);
+        report = report.with_server(count, idle, &samples);
     }
     Ok(report)
 }
 
-fn note(failures: &mut BTreeMap<String, usize>, ended: Result<anyhow::Result<Stay>, tokio::task::JoinError>) {
-    let why = match ended {
-        Ok(Ok(_)) => "left early".to_owned(),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(error) => error.to_string(),
-    };
-    *failures.entry(why).or_default() += 1;
+/// So many times a second; what is late is made up for.
+fn every(per_second: f64) -> Interval {
+    let mut turns = interval(Duration::from_secs_f64(1.0 / per_second));
+    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    turns
+}
+
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => pending().await,
+    }
 }
 
 fn load(count: &AtomicU64) -> u64 {

@@ -11,6 +11,7 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use str0m::Candidate;
+use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
 use crate::connection::Connection;
@@ -60,15 +61,16 @@ struct Participant {
     sent: u64,
 }
 
-/// Joins, stays until the end, and leaves.
-pub async fn stay(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
-    match shared.plan.protocol {
-        Protocol::LiveKit => stay_with_livekit(shared, member).await,
-        Protocol::Whip => stay_with_whip(shared, member).await,
-    }
+/// Joins, stays until the end or until it is to leave, and leaves.
+pub async fn stay(shared: Arc<Shared>, member: Member, leave: CancellationToken) -> anyhow::Result<Stay> {
+    let participant = match shared.plan.protocol {
+        Protocol::LiveKit => join_with_livekit(shared, member).await?,
+        Protocol::Whip => join_with_whip(shared, member).await?,
+    };
+    participant.run(leave).await
 }
 
-async fn stay_with_livekit(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
+async fn join_with_livekit(shared: Arc<Shared>, member: Member) -> anyhow::Result<Participant> {
     let begun = Instant::now();
     let (livekit, join) = LiveKit::join(&shared.plan, &member).await?;
     let joined = begun.elapsed();
@@ -85,10 +87,10 @@ async fn stay_with_livekit(shared: Arc<Shared>, member: Member) -> anyhow::Resul
         participant.publish(sound, picture).await?;
     }
     participant.look_at(&join.other_participants).await?;
-    participant.run().await
+    Ok(participant)
 }
 
-async fn stay_with_whip(shared: Arc<Shared>, member: Member) -> anyhow::Result<Stay> {
+async fn join_with_whip(shared: Arc<Shared>, member: Member) -> anyhow::Result<Participant> {
     let begun = Instant::now();
     let plan = &shared.plan;
     let is_light = plan.receive == Receive::Light && member.role == Role::Subscriber;
@@ -113,7 +115,7 @@ async fn stay_with_whip(shared: Arc<Shared>, member: Member) -> anyhow::Result<S
     let mut participant = Participant::new(shared, Signaling::Whip(whip), (begun, joined), publisher, subscriber);
     participant.receives = member.role == Role::Subscriber;
     participant.publication = publication;
-    participant.run().await
+    Ok(participant)
 }
 
 impl Participant {
@@ -168,7 +170,7 @@ impl Participant {
         self.signaling.livekit()?.send(offer).await
     }
 
-    async fn run(mut self) -> anyhow::Result<Stay> {
+    async fn run(mut self, leave: CancellationToken) -> anyhow::Result<Stay> {
         let mut phase = self.shared.phase.clone();
         let mut now = *phase.borrow_and_update();
         let mut next_ping = Instant::now() + PING;
@@ -182,6 +184,7 @@ impl Participant {
                 () = readable(self.publisher.as_ref()) => self.receive()?,
                 () = readable(self.subscriber.as_ref()) => self.receive()?,
                 () = at(due) => {}
+                () = leave.cancelled() => return self.leave().await,
                 changed = phase.changed() => {
                     changed.context("nobody leads any more")?;
                     now = *phase.borrow_and_update();

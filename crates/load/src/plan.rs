@@ -37,6 +37,8 @@ pub struct Plan {
     pub duration: Duration,
     /// How many join per second.
     pub ramp: f64,
+    /// How many of those who receive leave per second while it is measured, each for somebody new.
+    pub churn: f64,
 }
 
 /// How the server is spoken to.
@@ -161,6 +163,7 @@ mod tests {
             receive: Receive::Light,
             duration: Duration::ZERO,
             ramp: 1.0,
+            churn: 0.0,
         }
     }
 

@@ -63,7 +63,7 @@ pub struct Times {
 }
 
 /// What the server took while it was measured.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Server {
     /// Seconds of processor time.
     pub cpu_seconds: f64,
@@ -75,6 +75,19 @@ pub struct Server {
     pub memory_kib: f64,
     /// How much more memory there was at the end than before the first join, in KiB for each participant.
     pub kib_per_participant: f64,
+    /// What it had from the beginning of the measurement to its end.
+    pub samples: Vec<Sample>,
+}
+
+/// What the server had at a moment.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Sample {
+    /// Seconds since the measurement began.
+    pub seconds: f64,
+    /// Memory, in KiB.
+    pub memory_kib: f64,
+    /// Open file descriptors.
+    pub files: u64,
 }
 
 impl From<&Delays> for Times {
@@ -88,62 +101,97 @@ impl From<&Delays> for Times {
     }
 }
 
-impl Report {
-    /// Adds up what participants tell.
-    pub fn of(stays: &[Stay], participants: usize, joining: Duration, measured: Duration) -> Self {
-        let times = |time: fn(&Stay) -> Option<Duration>| {
-            let mut delays = Delays::default();
-            stays.iter().filter_map(time).for_each(|time| delays.add(time));
-            Times::from(&delays)
-        };
-        let (mut delays, mut jitters) = (Delays::default(), Delays::default());
-        let (mut expected, mut lost) = (0, 0);
-        for stay in stays {
-            delays.merge(&stay.arrivals.delays);
-            jitters.merge(&stay.arrivals.jitters);
-            let (more_expected, more_lost) = stay.arrivals.expected_and_lost();
-            expected += more_expected;
-            lost += more_lost;
+/// What participants tell, added up as they leave.
+#[derive(Debug, Default)]
+pub struct Tally {
+    stayed: usize,
+    join: Delays,
+    connected: Delays,
+    first_packet: Delays,
+    first_key_frame: Delays,
+    sent: u64,
+    received: u64,
+    bytes: u64,
+    streams: usize,
+    expected: u64,
+    lost: u64,
+    delays: Delays,
+    jitters: Delays,
+}
+
+impl Tally {
+    /// Adds one.
+    pub fn add(&mut self, stay: &Stay) {
+        self.stayed += 1;
+        self.join.add(stay.joined);
+        let times = [
+            (&mut self.connected, stay.connected),
+            (&mut self.first_packet, stay.first_packet),
+            (&mut self.first_key_frame, stay.first_key_frame),
+        ];
+        for (delays, time) in times {
+            time.into_iter().for_each(|time| delays.add(time));
         }
+        let (expected, lost) = stay.arrivals.expected_and_lost();
+        self.expected += expected;
+        self.lost += lost;
+        self.sent += stay.sent;
+        self.received += stay.arrivals.packets;
+        self.bytes += stay.arrivals.bytes;
+        self.streams += stay.arrivals.streams();
+        self.delays.merge(&stay.arrivals.delays);
+        self.jitters.merge(&stay.arrivals.jitters);
+    }
+}
+
+impl Report {
+    /// Of so many participants, who took so long to join and were measured for so long.
+    pub fn of(tally: &Tally, participants: usize, joining: Duration, measured: Duration) -> Self {
         let seconds = measured.as_secs_f64();
-        let bytes: u64 = stays.iter().map(|stay| stay.arrivals.bytes).sum();
         Self {
             participants,
-            stayed: stays.len(),
+            stayed: tally.stayed,
             failures: Vec::new(),
-            joins_per_second: stays.len() as f64 / joining.as_secs_f64().max(0.001),
-            join: times(|stay| Some(stay.joined)),
-            connected: times(|stay| stay.connected),
-            first_packet: times(|stay| stay.first_packet),
-            first_key_frame: times(|stay| stay.first_key_frame),
+            joins_per_second: tally.stayed as f64 / joining.as_secs_f64().max(0.001),
+            join: Times::from(&tally.join),
+            connected: Times::from(&tally.connected),
+            first_packet: Times::from(&tally.first_packet),
+            first_key_frame: Times::from(&tally.first_key_frame),
             seconds,
-            packets_sent: stays.iter().map(|stay| stay.sent).sum(),
-            packets_received: stays.iter().map(|stay| stay.arrivals.packets).sum(),
-            streams: stays.iter().map(|stay| stay.arrivals.streams()).sum(),
-            bits_per_second: bytes as f64 * 8.0 / seconds.max(0.001),
-            loss: if expected > 0 {
-                lost as f64 / expected as f64
-            } else {
-                0.0
-            },
-            delay: Times::from(&delays),
-            jitter: Times::from(&jitters),
+            packets_sent: tally.sent,
+            packets_received: tally.received,
+            streams: tally.streams,
+            bits_per_second: tally.bytes as f64 * 8.0 / seconds.max(0.001),
+            loss: tally.lost as f64 / tally.expected.max(1) as f64,
+            delay: Times::from(&tally.delays),
+            jitter: Times::from(&tally.jitters),
             server: None,
             floor: None,
         }
     }
 
-    /// Adds what the server took: before the first join, and when it began to count and ended.
-    pub fn with_server(mut self, idle: Usage, begin: Usage, end: Usage) -> Self {
+    /// Adds what the server took: before the first join, and from when it began to count until the end. So many participants were there at a time.
+    pub fn with_server(mut self, present: usize, idle: Usage, samples: &[(Duration, Usage)]) -> Self {
+        let (Some((_, begin)), Some((_, end))) = (samples.first(), samples.last()) else {
+            return self;
+        };
+        let kib = |memory: u64| memory as f64 / 1_024.0;
         let cpu = end.cpu.saturating_sub(begin.cpu).as_secs_f64();
         let packets = self.packets_received as f64;
-        let grown = end.memory.saturating_sub(idle.memory) as f64 / 1_024.0;
         self.server = Some(Server {
             cpu_seconds: cpu,
             packets_per_cpu_second: packets / cpu.max(0.001),
             microseconds_per_packet: cpu * 1e6 / packets.max(1.0),
-            memory_kib: end.memory as f64 / 1_024.0,
-            kib_per_participant: grown / self.stayed.max(1) as f64,
+            memory_kib: kib(end.memory),
+            kib_per_participant: kib(end.memory.saturating_sub(idle.memory)) / present.max(1) as f64,
+            samples: samples
+                .iter()
+                .map(|(at, usage)| Sample {
+                    seconds: at.as_secs_f64(),
+                    memory_kib: kib(usage.memory),
+                    files: usage.files,
+                })
+                .collect(),
         });
         self
     }
@@ -190,7 +238,7 @@ impl fmt::Display for Report {
             self.seconds
         )?;
         write!(f, "lost                {:.4}%", self.loss * 100.0)?;
-        if let Some(server) = self.server {
+        if let Some(server) = &self.server {
             writeln!(f)?;
             writeln!(
                 f,
@@ -203,6 +251,14 @@ impl fmt::Display for Report {
                 server.memory_kib / 1_024.0,
                 server.kib_per_participant
             )?;
+            if let (Some(begin), Some(end)) = (server.samples.first(), server.samples.last()) {
+                let grown = (end.memory_kib / begin.memory_kib.max(1.0) - 1.0) * 100.0;
+                write!(
+                    f,
+                    ", {grown:+.1}% since it began; {} open files, then {}",
+                    begin.files, end.files
+                )?;
+            }
         }
         if let Some(floor) = self.floor {
             writeln!(f)?;
@@ -211,7 +267,7 @@ impl fmt::Display for Report {
                 "floor               {:.2} µs to encrypt and send a packet of a picture, {:.2} µs when 8 leave together",
                 floor.alone, floor.in_runs
             )?;
-            if let Some(server) = self.server {
+            if let Some(server) = &self.server {
                 let times = |floor: f64| server.microseconds_per_packet / floor;
                 write!(
                     f,

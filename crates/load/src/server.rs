@@ -1,4 +1,4 @@
-//! What a server on this machine takes meanwhile, from `/proc`: its processors' time and its memory, with all that it has started.
+//! What a server on this machine takes meanwhile, from `/proc`: its processors' time, its memory and its open files, with all that it has started.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,6 +13,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory, in bytes.
     pub memory: u64,
+    /// Open file descriptors.
+    pub files: u64,
 }
 
 /// Asks about some processes and their descendants.
@@ -39,6 +41,8 @@ pub fn usage(pids: &[u32]) -> anyhow::Result<Usage> {
             Some(stat) => {
                 usage.cpu += stat.cpu;
                 usage.memory += stat.memory;
+                // Another user's cannot be read.
+                usage.files += fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64);
             }
             None if pids.contains(&pid) => anyhow::bail!("there is no process {pid}"),
             // It ended meanwhile.
@@ -80,7 +84,7 @@ mod tests {
     #[test]
     fn this_process_takes_something_and_one_that_is_not_there_is_named() {
         let usage = usage(&[std::process::id()]).unwrap();
-        assert!(usage.memory > 100_000, "{usage:?}");
+        assert!(usage.memory > 100_000 && usage.files > 2, "{usage:?}");
         let error = super::usage(&[u32::MAX]).unwrap_err();
         assert!(error.to_string().contains("4294967295"));
     }

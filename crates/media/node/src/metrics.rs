@@ -41,6 +41,18 @@ pub fn render(node: &Node) -> String {
             shard.report().core.participants as f64,
         );
     }
+    page.head(
+        "connections",
+        "gauge",
+        "Entries by which connections are found: each one itself, its ICE user name, addresses, streams and tunnels.",
+    );
+    for (index, shard) in node.shards.iter().enumerate() {
+        page.line(
+            "connections",
+            &[("shard", &index.to_string())],
+            shard.report().core.connections as f64,
+        );
+    }
 
     page.counter("datagrams_received_total", "UDP datagrams read.", socket.received);
     page.counter(

@@ -145,6 +145,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     let ShardStats {
         rooms,
         participants,
+        connections,
         datagrams_in,
         bytes_in,
         datagrams_out,
@@ -177,6 +178,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     let core = &mut total.core;
     core.rooms += rooms;
     core.participants += participants;
+    core.connections += connections;
     core.datagrams_in += datagrams_in;
     core.bytes_in += bytes_in;
     core.datagrams_out += datagrams_out;

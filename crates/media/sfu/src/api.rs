@@ -6,6 +6,8 @@ use std::time::Duration;
 use signalbox_protocol::control::Event;
 use signalbox_protocol::{Generation, NodeId, ParticipantId, RoomName};
 
+use crate::datagram::Datagram;
+
 /// What a shard is told when it is made.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
@@ -83,7 +85,7 @@ pub enum Output {
         /// Where to.
         to: SocketAddr,
         /// What.
-        bytes: Vec<u8>,
+        bytes: Datagram,
     },
     /// Tell these participants' gateways.
     Event {
@@ -108,6 +110,8 @@ pub struct ShardStats {
     pub rooms: u64,
     /// Participants now.
     pub participants: u64,
+    /// Entries by which connections are found now.
+    pub connections: u64,
     /// Datagrams taken in.
     pub datagrams_in: u64,
     /// Their bytes.

@@ -386,7 +386,7 @@ impl Connection {
                 if stun::classify(&transmit.contents) != stun::Protocol::Stun {
                     self.path = Some(path);
                 }
-                return Ok(Some(self.datagram(path, transmit.contents.into())));
+                return Ok(Some(self.datagram(path, Vec::from(transmit.contents).into())));
             }
             Output::Event(event) => {
                 if self.statistics.observe(&event) {

@@ -6,7 +6,7 @@
 
 mod tunneled;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::packet::{Mid, OutgoingStream};
 use crate::rtp;
 use crate::srtp::endpoint::{Endpoint, Stream};
 use crate::stun;
+use crate::timers::Timers;
 use crate::transport::Transport;
 use crate::tunnels::{Nomination, Tunnels};
 
@@ -66,7 +67,6 @@ pub struct Entry {
     ufrag: String,
     addresses: Vec<SocketAddr>,
     packets: Budget,
-    due: Instant,
     is_dirty: bool,
 }
 
@@ -115,7 +115,7 @@ pub struct Connections {
     pub tunnels: Tunnels,
     knocking: Knocking,
     dirty: Vec<Key>,
-    timers: BTreeSet<(Instant, Key)>,
+    timers: Timers,
 }
 
 impl Connections {
@@ -132,8 +132,19 @@ impl Connections {
             tunnels: Tunnels::default(),
             knocking: Knocking::default(),
             dirty: Vec::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
         }
+    }
+
+    /// How many entries there are in all maps; none when everybody has left.
+    pub fn entries(&self) -> usize {
+        let found = [
+            self.by_ufrag.len(),
+            self.by_address.len(),
+            self.by_ssrc.len(),
+            self.by_token.len(),
+        ];
+        self.entries.len() + self.timers.len() + found.iter().sum::<usize>()
     }
 
     /// Opens a connection, with the ICE session that a tunnel leads to if there is one.
@@ -238,10 +249,9 @@ impl Connections {
             ufrag,
             addresses: Vec::new(),
             packets: Budget::new(self.packets_per_second, PACKETS_SAVED),
-            due: now,
             is_dirty: false,
         });
-        self.timers.insert((now, key));
+        self.timers.set(key, now);
         key
     }
 
@@ -286,7 +296,7 @@ impl Connections {
                 self.forget_ssrc(key, ssrc);
             }
         }
-        self.timers.remove(&(entry.due, key));
+        self.timers.remove(key);
     }
 
     /// A connection.
@@ -412,11 +422,9 @@ impl Connections {
                 return Some(key);
             }
         }
-        let &(due, key) = self.timers.first()?;
-        (due <= now).then(|| {
-            self.timers.pop_first();
-            key
-        })
+        let (_, key) = self.timers.first().filter(|(due, _)| *due <= now)?;
+        self.timers.remove(key);
+        Some(key)
     }
 
     /// Whether a connection has been changed since it was last polled; if so, it counts as polled now.
@@ -427,16 +435,14 @@ impl Connections {
 
     /// When a connection wants to be polled at the latest.
     pub fn set_due(&mut self, key: Key, due: Instant) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.timers.remove(&(entry.due, key));
-            entry.due = due;
-            self.timers.insert((due, key));
+        if self.entries.contains(key) {
+            self.timers.set(key, due);
         }
     }
 
     /// When the next connection wants to be polled.
     pub fn next_due(&self) -> Option<Instant> {
-        let timer = self.timers.first().map(|(due, _)| *due);
+        let timer = self.timers.first().map(|(due, _)| due);
         timer.into_iter().chain(self.knocking.due()).min()
     }
 }

@@ -28,10 +28,11 @@ use crate::api::ShardStats;
 use crate::bandwidth::Bandwidth;
 use crate::cipher::Cipher;
 use crate::clock::Clock;
+use crate::datagram::Datagram;
 use crate::keys::MasterKey;
 use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::reporter::Reporter;
-use crate::rewrite::Rewritten;
+use crate::rewrite::{PicturePatch, Rewritten};
 
 use copies::Copies;
 use header::Values;
@@ -117,7 +118,7 @@ pub struct Outgoing {
     /// The payload as the publisher sent it; shared with all who get it.
     pub payload: Arc<[u8]>,
     /// What changes in the payload.
-    pub rewritten: Option<Rewritten>,
+    pub pictures: PicturePatch,
     /// What goes into the header's extensions.
     pub values: Values,
     /// The payload type of its blocks, if the payload is redundant audio data (RFC 2198).
@@ -142,7 +143,7 @@ impl Outgoing {
                 capture_time: packet.capture_time,
                 dependency: rewritten.dependency.clone(),
             },
-            rewritten: Some(rewritten.clone()),
+            pictures: rewritten.pictures,
             red: packet.is_red.then_some(payload_type),
         }
     }
@@ -155,7 +156,7 @@ impl Outgoing {
             marker: false,
             payload_type,
             payload: Arc::new([]),
-            rewritten: None,
+            pictures: PicturePatch::default(),
             values: Values::default(),
             red: None,
         }
@@ -223,7 +224,7 @@ pub struct Egress {
     streams: Vec<Stream>,
     by_ssrc: HashMap<u32, (usize, Part)>,
     formats: Formats,
-    ready: VecDeque<Vec<u8>>,
+    ready: VecDeque<Datagram>,
     told: VecDeque<Told>,
     scratch: Vec<u8>,
     numbers: Numbers,
@@ -364,7 +365,7 @@ impl Egress {
     }
 
     /// The next datagram for the peer.
-    pub fn poll(&mut self) -> Option<Vec<u8>> {
+    pub fn poll(&mut self) -> Option<Datagram> {
         self.ready.pop_front()
     }
 

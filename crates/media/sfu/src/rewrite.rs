@@ -53,13 +53,6 @@ pub struct PicturePatch {
     pictures: Pictures,
 }
 
-impl Rewritten {
-    /// Writes the fields that are in the payload over a copy of the packet's payload, which stays as long as it was.
-    pub fn patch(&self, payload: &mut [u8]) {
-        self.pictures.apply(payload);
-    }
-}
-
 impl PicturePatch {
     /// The picture id.
     pub fn picture_id(&self) -> Option<u16> {

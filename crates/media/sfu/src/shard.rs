@@ -239,6 +239,7 @@ impl Shard {
     /// Does what is due. Call it when [`Shard::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         for (to, bytes) in self.cx.connections.knock(now) {
+            let bytes = bytes.into();
             self.cx.outputs.push_back(Output::Datagram { to, bytes });
         }
         if self.cx.cut_over_due.is_some_and(|due| due <= now) {
@@ -320,6 +321,7 @@ impl Shard {
         ShardStats {
             rooms: self.rooms.len() as u64,
             participants: self.present() as u64,
+            connections: self.cx.connections.entries() as u64,
             ..self.cx.stats
         }
     }
@@ -377,7 +379,10 @@ impl Shard {
             match polled {
                 Ok(Polled::Datagram { by, to, bytes }) => {
                     let (to, bytes) = match entry.via.filter(|via| by == Some(via.address)) {
-                        Some(via) => via.through(to, &bytes),
+                        Some(via) => {
+                            let (to, through) = via.through(to, &bytes);
+                            (to, through.into())
+                        }
                         None => (to, bytes),
                     };
                     self.cx.outputs.push_back(Output::Datagram { to, bytes });

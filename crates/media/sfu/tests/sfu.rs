@@ -16,6 +16,7 @@ mod sfu {
 
     mod administration;
     mod allocation;
+    mod allocations;
     mod bad_media;
     mod data;
     mod egress;

@@ -7,13 +7,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use goog_cc::experiments::FieldTrials;
 use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
 use goog_cc::transport::{
     NetworkAvailability, NetworkControlUpdate, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket,
     StreamsConfig, TargetRateConstraints, TransportPacketsFeedback,
 };
 use goog_cc::units::{DataRate, DataSize, Timestamp};
-use goog_cc::{GoogCcConfig, GoogCcNetworkController};
+use goog_cc::{GoogCcConfig, GoogCcNetworkController, RobustThroughputEstimatorSettings};
 
 use super::history::Sent;
 use super::{Load, MAX_BPS, MIN_BPS, PACING, Probe};
@@ -80,7 +81,7 @@ impl Controller {
                 max_total_allocated_bitrate: (wanted > 0).then(|| rate(wanted)),
                 ..StreamsConfig::default()
             },
-            ..NetworkControllerConfig::default()
+            field_trials: trials(),
         };
         let controller = GoogCcNetworkController::new(config, GoogCcConfig { feedback_only: true });
         self.inner = Some(Box::new(controller));
@@ -217,6 +218,21 @@ impl From<NetworkControlUpdate> for Update {
             pacing: update.pacer_config.map(|pacer| bps(pacer.data_rate()).max(MIN_BPS)),
             probes: probes.collect(),
         }
+    }
+}
+
+/// How many arrivals at most are looked back at to tell the throughput, of the last second's. The crate goes through all of them for each packet that arrives, as libwebrtc
+/// does not, so this is most of what an estimate costs. Higher: dearer on fast paths; libwebrtc has 500. Lower: on those one picture that is larger or later than others
+/// counts for more.
+const THROUGHPUT_PACKETS: usize = 200;
+
+fn trials() -> FieldTrials {
+    FieldTrials {
+        robust_throughput_estimator_settings: RobustThroughputEstimatorSettings {
+            max_window_packets: THROUGHPUT_PACKETS,
+            ..RobustThroughputEstimatorSettings::default()
+        },
+        ..FieldTrials::default()
     }
 }
 

@@ -27,6 +27,16 @@ pub struct Sent {
     pub probe: Option<(Probe, u64)>,
     /// Bytes under way when it was sent.
     pub in_flight: usize,
+}
+
+/// What is kept of a packet: there are hundreds of them for each receiver.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Microseconds since the first packet.
+    at: u64,
+    in_flight: u32,
+    bytes: u16,
+    load: Load,
     outcome: Outcome,
 }
 
@@ -40,41 +50,66 @@ enum Outcome {
 /// Packets in the order of their numbers, without gaps.
 #[derive(Debug, Default)]
 pub struct History {
-    packets: VecDeque<Sent>,
+    /// When the first one was sent.
+    begun: Option<Instant>,
+    /// The number of the first that is kept.
+    first: u64,
+    packets: VecDeque<Kept>,
+    /// Those of them that are part of a probe, by their numbers, ascending.
+    probes: VecDeque<(u64, Probe, u64)>,
     in_flight: usize,
 }
 
 impl History {
     /// Remembers a packet. A number that does not follow the last one makes all before it forgotten.
     pub fn sent(&mut self, at: Instant, sequence: u64, bytes: usize, load: Load, probe: Option<(Probe, u64)>) -> Sent {
-        if self.packets.back().is_some_and(|last| last.sequence + 1 != sequence) {
+        let begun = *self.begun.get_or_insert(at);
+        if self.last().is_some_and(|last| last + 1 != sequence) {
             self.packets.clear();
+            self.probes.clear();
             self.in_flight = 0;
         }
-        while self.packets.len() >= CAPACITY
-            || self
-                .packets
-                .front()
-                .is_some_and(|first| at.saturating_duration_since(first.at) > MEMORY)
-        {
-            if let Some(first) = self.packets.pop_front()
-                && first.outcome == Outcome::Unknown
-            {
-                self.in_flight -= first.bytes;
-            }
+        if self.packets.is_empty() {
+            self.first = sequence;
         }
+        let now = at.saturating_duration_since(begun).as_micros() as u64;
+        let oldest = now.saturating_sub(MEMORY.as_micros() as u64);
+        while self.packets.len() >= CAPACITY || self.packets.front().is_some_and(|first| first.at < oldest) {
+            self.forget_first();
+        }
+        // No datagram is longer.
+        let bytes = bytes.min(usize::from(u16::MAX));
         self.in_flight += bytes;
-        let sent = Sent {
+        self.packets.push_back(Kept {
+            at: now,
+            in_flight: u32::try_from(self.in_flight).unwrap_or(u32::MAX),
+            bytes: bytes as u16,
+            load,
+            outcome: Outcome::Unknown,
+        });
+        if let Some((probe, before)) = probe {
+            self.probes.push_back((sequence, probe, before));
+        }
+        Sent {
             sequence,
             at,
             bytes,
             load,
             probe,
             in_flight: self.in_flight,
-            outcome: Outcome::Unknown,
-        };
-        self.packets.push_back(sent);
-        sent
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(first) = self.packets.pop_front()
+            && first.outcome == Outcome::Unknown
+        {
+            self.in_flight -= usize::from(first.bytes);
+        }
+        self.first += 1;
+        while self.probes.front().is_some_and(|(sequence, ..)| *sequence < self.first) {
+            self.probes.pop_front();
+        }
     }
 
     /// Bytes of which the peer has told nothing yet.
@@ -84,24 +119,38 @@ impl History {
 
     /// The last number; none: nothing was sent.
     pub fn last(&self) -> Option<u64> {
-        self.packets.back().map(|last| last.sequence)
+        (self.first + self.packets.len() as u64)
+            .checked_sub(1)
+            .filter(|_| !self.packets.is_empty())
     }
 
     /// The peer has told about a packet. `None`: it is not remembered, or that is no news.
     pub fn told(&mut self, sequence: u64, has_arrived: bool) -> Option<Sent> {
-        let first = self.packets.front()?.sequence;
-        let sent = self
-            .packets
-            .get_mut(usize::try_from(sequence.checked_sub(first)?).ok()?)?;
+        let begun = self.begun?;
+        let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let kept = self.packets.get_mut(place)?;
         let outcome = if has_arrived { Outcome::Arrived } else { Outcome::Lost };
-        if sent.outcome == Outcome::Arrived || sent.outcome == outcome {
+        if kept.outcome == Outcome::Arrived || kept.outcome == outcome {
             return None;
         }
-        if sent.outcome == Outcome::Unknown {
-            self.in_flight -= sent.bytes;
+        if kept.outcome == Outcome::Unknown {
+            self.in_flight -= usize::from(kept.bytes);
         }
-        sent.outcome = outcome;
-        Some(*sent)
+        kept.outcome = outcome;
+        let kept = *kept;
+        let probe = self
+            .probes
+            .binary_search_by_key(&sequence, |(sequence, ..)| *sequence)
+            .ok();
+        let probe = probe.and_then(|place| self.probes.get(place));
+        Some(Sent {
+            sequence,
+            at: begun + Duration::from_micros(kept.at),
+            bytes: kept.bytes.into(),
+            load: kept.load,
+            probe: probe.map(|(_, probe, before)| (*probe, *before)),
+            in_flight: kept.in_flight as usize,
+        })
     }
 }
 
@@ -129,6 +178,38 @@ mod tests {
         history.sent(now + MEMORY + Duration::from_secs(1), 20, 100, Load::Video, None);
         assert_eq!(history.in_flight(), 100);
         assert!(history.told(19, true).is_none());
+    }
+
+    #[test]
+    fn what_it_tells_is_what_was_sent() {
+        let (now, ms) = (Instant::now(), Duration::from_millis);
+        let probe = Probe {
+            id: 7,
+            bps: 1_000_000,
+            packets: 2,
+            bytes: 300,
+        };
+        let mut history = History::default();
+        for sequence in 10..20 {
+            let probe = (13..15).contains(&sequence).then_some((probe, (sequence - 13) * 100));
+            history.sent(now + ms(sequence), sequence, 100, Load::Audio, probe);
+        }
+        for sequence in 10..20 {
+            let told = history.told(sequence, true).unwrap();
+            assert_eq!(
+                (told.sequence, told.at, told.bytes),
+                (sequence, now + ms(sequence), 100)
+            );
+            assert_eq!(
+                (told.load, told.in_flight),
+                (Load::Audio, 100 * (sequence as usize - 9))
+            );
+            let before = told.probe.map(|(told, before)| (told == probe, before));
+            let expected = (13..15).contains(&sequence).then_some((true, (sequence - 13) * 100));
+            assert_eq!(before, expected);
+        }
+        history.sent(now + MEMORY * 2, 20, 100, Load::Video, None);
+        assert!(history.probes.is_empty() && history.packets.len() == 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use str0m::{Candidate, RtcError};
 
 use super::{Connection, Polled};
+use crate::datagram::Datagram;
 use crate::sdp;
 
 /// How much an address is preferred to others (RFC 8445 section 5.1.2.1: 0 to 65535): that of the first node that an ICE session has. That of each
@@ -66,7 +67,7 @@ impl Connection {
     }
 
     /// What sends this on a path.
-    pub(super) fn datagram(&self, path: Path, bytes: Vec<u8>) -> Polled {
+    pub(super) fn datagram(&self, path: Path, bytes: Datagram) -> Polled {
         Polled::Datagram {
             by: (path.by != self.public).then_some(path.by),
             to: path.to,

@@ -8,6 +8,7 @@ use str0m::RtcError;
 use str0m::channel::ChannelId;
 
 use crate::data::Delivery;
+use crate::datagram::Datagram;
 use crate::packet::{MediaPacket, Mid};
 
 /// A connection that cannot go on, or input that it cannot take.
@@ -33,7 +34,7 @@ pub enum Polled {
         /// Where to.
         to: SocketAddr,
         /// What.
-        bytes: Vec<u8>,
+        bytes: Datagram,
     },
     /// Something happened.
     Event(ConnectionEvent),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::datagram::Datagram;
 use crate::quality::{Losses, Report};
 use crate::reporter::REPORT_INTERVAL;
 use crate::rtcp::Compound;
@@ -58,8 +59,12 @@ impl Egress {
         let compound = Compound::receiver_report(self.ssrc, None).cname(self.ssrc, CNAME);
         let compound = compound.missing(self.ssrc, ssrc, missing);
         self.counters.asked_again += missing.len() as u64;
-        self.ready
-            .extend(self.keys.as_mut().and_then(|keys| keys.sender.seal(compound)));
+        self.ready.extend(
+            self.keys
+                .as_mut()
+                .and_then(|keys| keys.sender.seal(compound))
+                .map(Datagram::from),
+        );
     }
 
     /// Tells the peer how many packets were sent of each stream, and what time it is.
@@ -97,7 +102,7 @@ impl Egress {
             return;
         };
         for compound in compounds.into_iter().chain(compound) {
-            self.ready.extend(keys.sender.seal(compound));
+            self.ready.extend(keys.sender.seal(compound).map(Datagram::from));
         }
     }
 

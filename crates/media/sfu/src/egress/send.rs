@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::bandwidth::Load;
 use crate::clock;
+use crate::datagram::Datagram;
 use crate::packet::OutgoingStream;
 use crate::rtp::{HEADER_BYTES, Header};
 
@@ -253,8 +254,9 @@ impl Egress {
             is_padded: true,
             length: HEADER_BYTES,
         };
-        let mut bytes = Vec::with_capacity(MAX_DATAGRAM_BYTES);
-        let length = begin(&mut bytes, header, &line.extensions, &Values::default(), &stamp);
+        let mut datagram = Datagram::new();
+        let bytes = datagram.bytes_mut();
+        let length = begin(bytes, header, &line.extensions, &Values::default(), &stamp);
         bytes.resize(length + usize::from(PADDING_BYTES), 0);
         if let Some(last) = bytes.last_mut() {
             *last = PADDING_BYTES;
@@ -262,9 +264,9 @@ impl Egress {
         let sealed = self
             .keys
             .as_ref()
-            .is_some_and(|keys| keys.sender.cipher.seal_rtp(&mut bytes, length, ssrc, sequence).is_ok());
+            .is_some_and(|keys| keys.sender.cipher.seal_rtp(bytes, length, ssrc, sequence).is_ok());
         if sealed {
-            self.leave(now, &stamp, bytes, Load::Padding);
+            self.leave(now, &stamp, datagram, Load::Padding);
         }
         sealed
     }
@@ -286,7 +288,7 @@ impl Egress {
     }
 
     /// Hands a datagram over, and remembers that it was.
-    fn leave(&mut self, now: Instant, stamp: &Stamp, bytes: Vec<u8>, load: Load) {
+    fn leave(&mut self, now: Instant, stamp: &Stamp, bytes: Datagram, load: Load) {
         self.pacer.spend(bytes.len());
         if stamp.transport_sequence.is_some() {
             let probe = self.probing.sent(now, bytes.len());
@@ -305,7 +307,7 @@ impl Egress {
         ssrc: u32,
         index: u64,
         repair: Option<u8>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Datagram> {
         let header = Header {
             marker: packet.marker,
             payload_type: repair.unwrap_or(packet.payload_type),
@@ -315,8 +317,9 @@ impl Egress {
             is_padded: packet.payload.is_empty() && repair.is_none(),
             length: HEADER_BYTES,
         };
-        let mut bytes = Vec::with_capacity(packet.payload.len() + 96);
-        let mut length = begin(&mut bytes, header, &stream.line.extensions, &packet.values, stamp);
+        let mut datagram = Datagram::new();
+        let bytes = datagram.bytes_mut();
+        let mut length = begin(bytes, header, &stream.line.extensions, &packet.values, stamp);
         let clear = length;
         if repair.is_some() {
             bytes.extend((packet.sequence as u16).to_be_bytes());
@@ -327,9 +330,7 @@ impl Egress {
         }
         bytes.extend_from_slice(&packet.payload);
         if let Some(payload) = bytes.get_mut(length..) {
-            if let Some(rewritten) = &packet.rewritten {
-                rewritten.patch(payload);
-            }
+            packet.pictures.apply(payload);
             if let Some(payload_type) = packet.red {
                 red::relabel(payload, payload_type);
             }
@@ -339,8 +340,8 @@ impl Egress {
             bytes.extend([0, 0, 0, 4]);
         }
         let cipher = &self.keys.as_ref()?.sender.cipher;
-        cipher.seal_rtp(&mut bytes, clear, ssrc, index).ok()?;
-        Some(bytes)
+        cipher.seal_rtp(bytes, clear, ssrc, index).ok()?;
+        Some(datagram)
     }
 }
 

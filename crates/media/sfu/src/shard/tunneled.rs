@@ -27,6 +27,7 @@ impl Shard {
         match self.cx.connections.tunnels.take(now, source, &tunneled) {
             Some((to, bytes)) => {
                 self.cx.stats.tunneled += 1;
+                let bytes = bytes.into();
                 self.cx.outputs.push_back(Output::Datagram { to, bytes });
             }
             None => self.cx.stats.dropped_unknown += 1,
@@ -44,9 +45,10 @@ impl Shard {
         // that; on the way from here it comes twice.
         let may_be = |first| HANDSHAKE.iter().any(|kinds| kinds.contains(first));
         if datagram.first().is_some_and(may_be) {
-            let bytes = bytes.clone();
+            let bytes = bytes.clone().into();
             self.cx.outputs.push_back(Output::Datagram { to, bytes });
         }
+        let bytes = bytes.into();
         self.cx.outputs.push_back(Output::Datagram { to, bytes });
         !passed.is_served
     }

@@ -238,6 +238,7 @@ impl Endpoint {
     pub fn poll(&mut self, now: Instant) -> Polled {
         loop {
             if let Some((to, bytes)) = self.datagrams.pop_front() {
+                let bytes = bytes.into();
                 return Polled::Datagram { by: None, to, bytes };
             }
             if let Some(event) = self.events.pop_front() {

@@ -34,6 +34,25 @@ fn whose_nomination_is_lost_is_connected_as_if_it_had_come() {
 }
 
 #[test]
+fn nothing_is_remembered_of_those_who_have_left() {
+    let mut world = World::new(12, Impairment::NONE);
+    for _ in 0..3 {
+        let members = ["ann", "bob"].map(|name| world.join(name, true, &["f"], (1, 1)));
+        world.run_for(Duration::from_secs(2));
+        assert!(world.shard.stats().connections >= 2 * 3);
+        for member in members {
+            let (now, id) = (world.now, world.id(member));
+            let identity = world.members[member].identity.parse().unwrap();
+            let left = world.shard.handle_command(now, &room(), &id, &identity, Command::Leave);
+            left.unwrap();
+            world.members[member].is_gone = true;
+        }
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.shard.stats().connections, 0);
+    }
+}
+
+#[test]
 fn an_offer_that_cannot_be_used_changes_nothing() {
     let mut world = World::new(2, Impairment::NONE);
     world.join("ann", true, &[], (0, 0));

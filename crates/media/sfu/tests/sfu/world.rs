@@ -37,8 +37,21 @@ pub struct World {
     pub lost_between: (SocketAddr, usize, usize),
     /// Where those went that were not, and what they were.
     pub between: Vec<(SocketAddr, Vec<u8>)>,
+    /// What it takes to forward the media that arrives; none: it is not counted.
+    pub forwarding: Option<Forwarding>,
     impairment: Impairment,
     seed: u64,
+}
+
+/// What it takes to forward media.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Forwarding {
+    /// Packets that arrived.
+    pub arrived: u64,
+    /// Datagrams that were sent for them.
+    pub sent: u64,
+    /// Allocations of memory from the one to the other.
+    pub allocations: u64,
 }
 
 pub struct Member {
@@ -139,6 +152,7 @@ impl World {
             is_parted: false,
             lost_between: (public(), 0, 0),
             between: Vec::new(),
+            forwarding: None,
             impairment,
             seed,
         }
@@ -202,8 +216,32 @@ impl World {
             Some((other, shard)) if *other == at => shard.handle_datagram(self.now, source, datagram),
             _ => {
                 assert_eq!(at, self.here);
-                self.shard.handle_datagram(self.now, source, datagram);
+                // RTCP has its packet types where RTP has payload types (RFC 5761 section 4).
+                let is_rtp = stun::classify(datagram) == stun::Protocol::Rtp && !(192..=223).contains(&datagram[1]);
+                match self.forwarding.filter(|_| is_rtp) {
+                    Some(forwarding) => self.forward(forwarding, source, datagram),
+                    None => self.shard.handle_datagram(self.now, source, datagram),
+                }
             }
+        }
+    }
+
+    /// The shard takes media and sends it on, counted.
+    fn forward(&mut self, before: Forwarding, source: SocketAddr, datagram: &[u8]) {
+        self.drain();
+        let (shard, now) = (&mut self.shard, self.now);
+        let mut outputs = Vec::with_capacity(10_000);
+        let counted = allocation_counter::measure(|| {
+            shard.handle_datagram(now, source, datagram);
+            outputs.extend(std::iter::from_fn(|| shard.poll_output(now)));
+        });
+        self.forwarding = Some(Forwarding {
+            arrived: before.arrived + 1,
+            sent: before.sent + outputs.len() as u64,
+            allocations: before.allocations + counted.count_total,
+        });
+        for output in outputs {
+            self.carry(self.here, output);
         }
     }
 
@@ -509,36 +547,41 @@ impl World {
 
     pub fn drain(&mut self) {
         while let Some((from, output)) = self.next_output() {
-            match output {
-                Output::Datagram { to, bytes } if self.node_at(to).is_some() => {
-                    let (to, source) = match self.have_network {
-                        true => (self.node_at(to).unwrap(), inside(from)),
-                        false => (to, from),
-                    };
-                    let (node, left, length) = &mut self.lost_between;
-                    if *node == to && *left > 0 && bytes.len() >= *length {
-                        *left -= 1;
-                    } else if !self.is_parted {
-                        self.arrive(to, source, &bytes);
-                        self.between.push((to, bytes));
-                    }
+            self.carry(from, output);
+        }
+    }
+
+    fn carry(&mut self, from: SocketAddr, output: Output) {
+        match output {
+            Output::Datagram { to, bytes } if self.node_at(to).is_some() => {
+                let (to, source) = match self.have_network {
+                    true => (self.node_at(to).unwrap(), inside(from)),
+                    false => (to, from),
+                };
+                let (node, left, length) = &mut self.lost_between;
+                if *node == to && *left > 0 && bytes.len() >= *length {
+                    *left -= 1;
+                } else if !self.is_parted {
+                    self.arrive(to, source, &bytes);
+                    self.between.push((to, bytes.to_vec()));
                 }
-                Output::Datagram { to, mut bytes } => {
-                    if self.other.is_some() {
-                        bytes.push(u8::from(from == second()));
-                    }
-                    // A client that was made anew is at the address of the one before.
-                    let peer = self.members.iter_mut().rfind(|member| member.client.address == to);
-                    let srtp = self.srtp.iter_mut().find(|member| member.client.address == to);
-                    match (peer, srtp) {
-                        (Some(member), _) => member.down.send(self.now, bytes),
-                        (None, Some(member)) => member.down.send(self.now, bytes),
-                        (None, None) => self.astray += 1,
-                    }
-                }
-                Output::Event { to, event } => self.events.push((to, *event)),
-                Output::RoomEmpty { room, .. } => self.empty_rooms.push(room),
             }
+            Output::Datagram { to, bytes } => {
+                let mut bytes = bytes.to_vec();
+                if self.other.is_some() {
+                    bytes.push(u8::from(from == second()));
+                }
+                // A client that was made anew is at the address of the one before.
+                let peer = self.members.iter_mut().rfind(|member| member.client.address == to);
+                let srtp = self.srtp.iter_mut().find(|member| member.client.address == to);
+                match (peer, srtp) {
+                    (Some(member), _) => member.down.send(self.now, bytes),
+                    (None, Some(member)) => member.down.send(self.now, bytes),
+                    (None, None) => self.astray += 1,
+                }
+            }
+            Output::Event { to, event } => self.events.push((to, *event)),
+            Output::RoomEmpty { room, .. } => self.empty_rooms.push(room),
         }
     }
 }
