@@ -72,6 +72,28 @@ async fn what_is_sent_arrives_at_everyone_and_is_measured_however_it_is_received
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_is_replaced_and_what_both_got_counts() {
+    let cluster = Cluster::start(1).await;
+    let pid = std::process::id().to_string();
+    let plan = "--publishers 1 --subscribers 4 --ramp 50 --churn 5 --duration 3s --max-loss 1";
+    let arguments: Vec<&str> = plan.split(' ').chain(["--server-pid", &pid]).collect();
+    let (code, figures, errors) = load(cluster.gateway(), KEY_SECRET, &arguments).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{figures:#}");
+    let number = |path: &str| number(&figures, path);
+    // 15 or 16 newcomers, as the first is due at once.
+    assert!((5.0 + 14.0..=5.0 + 16.0).contains(&number("stayed")), "{figures:#}");
+    assert_eq!(number("participants"), number("stayed"), "{figures:#}");
+    // There are four who receive at a time, but for the moments in between.
+    let copies = number("packets_received") / number("packets_sent");
+    assert!((2.5..=4.1).contains(&copies), "{copies}: {figures:#}");
+    let samples = figures["server"]["samples"].as_array().unwrap();
+    assert!(
+        samples.len() > 10 && samples.iter().all(|sample| sample["files"].as_u64() > Some(2)),
+        "{samples:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn encoders_and_players_without_signaling_are_measured_the_same() {
     let cluster = Cluster::start(1).await;
     let plan = "--protocol whip --publishers 1 --video-publishers 2 --subscribers 3 --size 360p --ramp 50 --duration 2s --max-loss 1";
@@ -148,6 +170,10 @@ async fn who_cannot_join_is_counted_with_the_reason() {
 async fn what_cannot_be_done_is_said_before_anybody_joins() {
     let cases = [
         (&["--subscribers", "0"][..], "nobody would join"),
+        (
+            &["--publishers", "1", "--churn", "3"][..],
+            "--churn must be between 0 and 1000 a second, and needs --subscribers",
+        ),
         (&["--subscribers", "100000"], "more than the 20000"),
         (&["--subscribers", "1", "--ramp", "0"], "--ramp must be between"),
         (

@@ -10,7 +10,7 @@ use super::{Load, Probe};
 const CAPACITY: usize = 8_192;
 
 /// Feedback about what was sent so long ago is of no use. Higher: more memory for each receiver. Lower: a path with such a round trip cannot be measured.
-const MEMORY: Duration = Duration::from_secs(3);
+const MEMORY: Duration = Duration::from_secs(2);
 
 /// A packet that was sent.
 #[derive(Debug, Clone, Copy)]
