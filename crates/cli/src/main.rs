@@ -60,7 +60,8 @@ enum Command {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     // A quiet start prints what the developer needs and nothing else, so information is off unless asked for.
-    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // The stack of the load tool warns of what other servers negotiate.
+    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("warn,str0m=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
