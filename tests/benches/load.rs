@@ -42,6 +42,8 @@ enum Bar {
     Flat(f64),
     /// Nothing is remembered of those who have left.
     Empty,
+    /// The part of the datagrams, joins and all, that are in the node for a millisecond at most.
+    Inside(f64),
 }
 
 /// Of a node's gauges, what those have who are there.
@@ -54,7 +56,13 @@ const HEAD: &str = "\
 | what | participants | packets/s | µs each | × floor | lost | delay p50, p99 | join p99 | KiB each | bars |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|";
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
+    Part {
+        name: "light",
+        title: "1 at 720p → 5",
+        load: "--video-publishers 1 --subscribers 5 --size 720p --duration 20s",
+        bars: &[Bar::Inside(0.99), Bar::Loss(0.0)],
+    },
     Part {
         name: "stage",
         title: "1 at 720p → 50",
@@ -261,6 +269,19 @@ async fn left(node: &str) -> anyhow::Result<f64> {
     }
 }
 
+/// The part of a node's datagrams that were in it for a millisecond at most.
+async fn inside(node: &str) -> anyhow::Result<f64> {
+    let page = reqwest::get(format!("{node}/metrics")).await?.text().await?;
+    let count = |bound: &str| {
+        let name = format!("signalbox_media_inside_seconds_bucket{{le=\"{bound}\"}} ");
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok());
+        value.with_context(|| format!("the node does not count up to {bound} s"))
+    };
+    Ok(count("0.001")? / count("+Inf")?)
+}
+
 impl Part {
     /// Prints a row. Returns how many bars it misses.
     async fn show(&self, figures: &Value, node: &str) -> anyhow::Result<usize> {
@@ -269,7 +290,17 @@ impl Part {
         let of = |floor: &str| each / number(floor);
         let (mut missed, mut bars) = (0, Vec::new());
         for bar in self.bars {
+            if let Bar::Inside(least) = bar {
+                let inside = inside(node).await?;
+                missed += usize::from(inside < *least);
+                bars.push(format!(
+                    "inside for 1 ms at most {inside:.4} ≥ {least}: {}",
+                    if inside < *least { "NO" } else { "yes" }
+                ));
+                continue;
+            }
             let (what, is, most) = match bar {
+                Bar::Inside(_) => continue,
                 Bar::OfRuns(most) => ("× runs", of("floor.in_runs"), *most),
                 Bar::OfAlone(most) => ("× alone", of("floor.alone"), *most),
                 Bar::Loss(most) => ("lost", number("loss"), *most),

@@ -20,11 +20,11 @@ use crate::token::{DEV_KEY, DEV_SECRET, parse_ttl};
 #[command(after_help = "Examples:\n  \
     signalbox load --video-publishers 1 --subscribers 50\n  \
     signalbox load --publishers 4 --subscribers 200 --duration 1m --json\n  \
-    signalbox load --url ws://calls.example:7880 --api-key mykey --api-secret mysecret-mysecret --rooms 10 --video-publishers 4 --subscribers 4 --simulcast\n  \
+    signalbox load --url wss://calls.example --api-key mykey --api-secret mysecret-mysecret --rooms 10 --video-publishers 4 --subscribers 4 --simulcast\n  \
     signalbox load --video-publishers 10 --subscribers 10 --size 360p --server-pid \"$(pgrep -o signalbox-media)\"\n\n\
     The exit code is 1 when somebody could not join or stay, or more was lost than --max-loss allows.")]
 pub struct Load {
-    /// The server's URL, http:// or ws://.
+    /// The server's URL: http://, https://, ws:// or wss://; for WHIP and WHEP http://. Certificates are checked against the system's, or those in the file that SSL_CERT_FILE names.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7880")]
     url: String,
     /// How to speak to it: LiveKit's protocol, or WHIP to publish and WHEP to receive.

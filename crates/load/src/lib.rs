@@ -25,6 +25,7 @@ pub mod server;
 mod shared;
 mod signaling;
 pub mod stamp;
+mod tls;
 mod transport_feedback;
 mod whip;
 
@@ -34,13 +35,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crowd::Crowd;
-use plan::Plan;
+use plan::{Plan, Protocol};
 use report::Report;
 use shared::{Counts, Phase, Shared};
 
@@ -94,14 +95,19 @@ pub async fn run(
     stop: CancellationToken,
     mut watch: impl FnMut(Progress),
 ) -> anyhow::Result<Report> {
+    if plan.protocol == Protocol::Whip && tls::is_encrypted(&plan.url) {
+        bail!("WHIP and WHEP are loaded over http:// only: give the address of what is behind TLS");
+    }
     let idle = server::usage(pids)?;
     let members = plan.members();
     let (count, duration, ramp, churn) = (members.len(), plan.duration, plan.ramp, plan.churn);
     let address = local_address(&plan.url).await?;
+    let tls = tls::connector(&plan.url)?;
     let (phase, phases) = watch::channel(Phase::Joining);
     let shared = Arc::new(Shared {
         plan,
         http: whip::client()?,
+        tls,
         address,
         phase: phases,
         counts: Counts::default(),
@@ -204,17 +210,17 @@ fn progress(counts: &Counts, participants: usize, measured: Option<Duration>) ->
 
 /// The address of this machine from which the server is reached: media goes the same way as signaling, as far as is known.
 async fn local_address(url: &str) -> anyhow::Result<IpAddr> {
-    let (_, rest) = url
-        .split_once("://")
-        .filter(|(scheme, _)| matches!(*scheme, "http" | "ws"))
-        .context(
-            "the server's URL has to begin with http:// or ws://; for one that is behind TLS, load what is behind it",
-        )?;
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let port = match scheme {
+        "http" | "ws" => 80,
+        "https" | "wss" => 443,
+        _ => bail!("the server's URL has to begin with http://, https://, ws:// or wss://"),
+    };
     let host = rest.split(['/', '?']).next().unwrap_or_default();
     let with_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) {
         host.to_owned()
     } else {
-        format!("{host}:80")
+        format!("{host}:{port}")
     };
     let mut addresses = tokio::net::lookup_host(&with_port)
         .await
@@ -238,10 +244,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_way_to_the_server_is_the_way_of_its_media() {
-        for url in ["http://127.0.0.1:7880", "ws://127.0.0.1:7880/", "http://127.0.0.1"] {
+        for url in [
+            "http://127.0.0.1:7880",
+            "ws://127.0.0.1:7880/",
+            "http://127.0.0.1",
+            "wss://127.0.0.1",
+            "https://127.0.0.1:7881/x",
+        ] {
             assert_eq!(local_address(url).await.unwrap(), IpAddr::from([127, 0, 0, 1]), "{url}");
         }
-        for url in ["127.0.0.1:7880", "wss://127.0.0.1:7880", "https://127.0.0.1"] {
+        for url in ["127.0.0.1:7880", "ftp://127.0.0.1:7880", ""] {
             let error = local_address(url).await.unwrap_err();
             assert!(error.to_string().contains("http://"), "{url}: {error}");
         }

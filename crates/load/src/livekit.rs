@@ -10,7 +10,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::plan::{Member, Plan, Role};
 use crate::signaling;
@@ -20,7 +20,7 @@ pub struct LiveKit(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl LiveKit {
     /// Joins. Returns what the server says first.
-    pub async fn join(plan: &Plan, member: &Member) -> anyhow::Result<(Self, proto::JoinResponse)> {
+    pub async fn join(plan: &Plan, tls: &Connector, member: &Member) -> anyhow::Result<(Self, proto::JoinResponse)> {
         let token = signaling::token(plan, member)?;
         let receives = u8::from(member.role == Role::Subscriber);
         let base = plan.url.trim_end_matches('/');
@@ -30,7 +30,7 @@ impl LiveKit {
         let url = format!(
             "{base}/rtc?access_token={token}&protocol=15&sdk=rust&version=1&auto_subscribe={receives}&adaptive_stream=0"
         );
-        let (socket, _) = tokio_tungstenite::connect_async_with_config(url, None, true)
+        let (socket, _) = connect_async_tls_with_config(url, None, true, Some(tls.clone()))
             .await
             .map_err(refusal)?;
         let mut livekit = Self(socket);

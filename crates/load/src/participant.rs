@@ -72,7 +72,7 @@ pub async fn stay(shared: Arc<Shared>, member: Member, leave: CancellationToken)
 
 async fn join_with_livekit(shared: Arc<Shared>, member: Member) -> anyhow::Result<Participant> {
     let begun = Instant::now();
-    let (livekit, join) = LiveKit::join(&shared.plan, &member).await?;
+    let (livekit, join) = LiveKit::join(&shared.plan, &shared.tls, &member).await?;
     let joined = begun.elapsed();
     let is_light = shared.plan.receive == Receive::Light;
     let subscriber = Some(Connection::new(shared.address, is_light).await?);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
 use tokio::sync::watch;
+use tokio_tungstenite::Connector;
 
 use crate::plan::Plan;
 
@@ -21,12 +22,13 @@ pub enum Phase {
 }
 
 /// What all participants have in common.
-#[derive(Debug)]
 pub struct Shared {
     /// What is to be done.
     pub plan: Plan,
     /// What requests go through.
     pub http: reqwest::Client,
+    /// What WebSockets go through.
+    pub tls: Connector,
     /// The address of this machine that the server is reached from.
     pub address: IpAddr,
     /// What to do now.

@@ -2,14 +2,32 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 
 use e2e::cluster::{CLUSTER_SECRET, Cluster, KEY, KEY_SECRET};
 use e2e::processes::command;
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Runs the tool: exit code, figures and errors.
 async fn load(gateway: &str, secret: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    load_trusting(None, gateway, secret, arguments).await
+}
+
+/// The same, if these are all certificates that it trusts.
+async fn load_trusting(
+    certificates: Option<&Path>,
+    gateway: &str,
+    secret: &str,
+    arguments: &[&str],
+) -> (Option<i32>, Value, String) {
     let server = [
         "load",
         "--url",
@@ -21,8 +39,12 @@ async fn load(gateway: &str, secret: &str, arguments: &[&str]) -> (Option<i32>, 
         "--json",
     ];
     let arguments: Vec<String> = server.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+    let certificates = certificates.map(Path::to_owned);
     let run = move || {
         let mut command = command("signalbox", &arguments, CLUSTER_SECRET).unwrap();
+        if let Some(file) = certificates {
+            command.env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", "/nowhere");
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
     };
     let output = tokio::task::spawn_blocking(run).await.unwrap();
@@ -108,6 +130,67 @@ async fn encoders_and_players_without_signaling_are_measured_the_same() {
             "{receive}: {figures:#}"
         );
         assert!(number("first_key_frame.p99") > 0.0, "{receive}: {figures:#}");
+    }
+}
+
+/// A certificate for `localhost` that it has signed itself, in a file, and its key.
+fn certificate(name: &str) -> (PathBuf, CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = std::env::temp_dir().join(format!("signalbox-{name}-{:08x}.pem", rand::random::<u32>()));
+    std::fs::write(&file, signed.cert.pem()).unwrap();
+    let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+    (file, signed.cert.der().clone(), key.into())
+}
+
+/// TLS in front of a gateway; the port.
+async fn encrypted(gateway: &str, certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> u16 {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key);
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let gateway = gateway.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, gateway) = (acceptor.clone(), gateway.clone());
+            tokio::spawn(async move {
+                // A client that does not trust the certificate goes away.
+                if let Ok(mut client) = acceptor.accept(client).await {
+                    let mut server = TcpStream::connect(gateway).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_tls_is_loaded_if_its_certificate_is_trusted() {
+    let cluster = Cluster::start(1).await;
+    let (file, der, key) = certificate("own");
+    let (other, ..) = certificate("other");
+    let port = encrypted(cluster.gateway(), der, key).await;
+    let plan = "--publishers 1 --subscribers 2 --ramp 50 --duration 1s --max-loss 1";
+    let arguments: Vec<&str> = plan.split(' ').collect();
+    for scheme in ["https", "wss"] {
+        let url = format!("{scheme}://localhost:{port}");
+        let (code, figures, errors) = load_trusting(Some(&file), &url, KEY_SECRET, &arguments).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{figures:#}");
+        assert_eq!(number(&figures, "streams"), 2.0, "{figures:#}");
+    }
+    let url = format!("https://localhost:{port}");
+    let (code, figures, _) = load_trusting(Some(&other), &url, KEY_SECRET, &arguments).await;
+    let why = figures["failures"][0][0].as_str().unwrap_or_default();
+    assert!(code == Some(1) && why.contains("certificate"), "{figures:#}");
+    let (code, _, errors) = load_trusting(Some("/nowhere".as_ref()), &url, KEY_SECRET, &arguments).await;
+    assert!(code == Some(1) && errors.contains("SSL_CERT_FILE"), "{errors}");
+    for file in [file, other] {
+        std::fs::remove_file(file).unwrap();
     }
 }
 

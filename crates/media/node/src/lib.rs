@@ -31,6 +31,7 @@ mod drain;
 mod hand_off;
 mod handle;
 mod host;
+mod latency;
 pub mod lease;
 mod link;
 mod link_task;

@@ -54,6 +54,19 @@ pub fn render(node: &Node) -> String {
         );
     }
 
+    page.head(
+        "inside_seconds",
+        "histogram",
+        "From when a datagram was read until all that came of it was handed to the kernel.",
+    );
+    for (bound, count) in total.latency.up_to() {
+        let bound = bound.as_secs_f64().to_string();
+        page.line("inside_seconds_bucket", &[("le", &bound)], count as f64);
+    }
+    page.line("inside_seconds_bucket", &[("le", "+Inf")], total.latency.count() as f64);
+    page.line("inside_seconds_sum", &[], total.latency.sum().as_secs_f64());
+    page.line("inside_seconds_count", &[], total.latency.count() as f64);
+
     page.counter("datagrams_received_total", "UDP datagrams read.", socket.received);
     page.counter(
         "received_bytes_total",

@@ -175,6 +175,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         dropped_data_slow,
         failed_connections,
     } = one.core;
+    total.latency.merge(&one.latency);
     let core = &mut total.core;
     core.rooms += rooms;
     core.participants += participants;

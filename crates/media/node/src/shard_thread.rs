@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::host::Host;
+use crate::latency::Latency;
 use crate::lease::{Boottime, Lease, Term};
 use crate::link::overloaded;
 use crate::media_socket::{MediaSocket, Received, SocketStats};
@@ -52,6 +53,8 @@ pub struct ShardReport {
     pub core: ShardStats,
     /// The socket.
     pub socket: SocketStats,
+    /// How long datagrams were here.
+    pub latency: Latency,
 }
 
 /// What a shard's thread is made from.
@@ -134,6 +137,7 @@ pub fn spawn(setup: ShardSetup) -> io::Result<(ShardHandle, JoinHandle<()>)> {
                 report: shared,
                 stop: setup.stop,
                 report_due: None,
+                latency: Latency::default(),
             };
             runtime.block_on(worker.work());
         })?;
@@ -182,6 +186,7 @@ struct Worker {
     stop: CancellationToken,
     /// When the last turns' figures are to be shown; none: they are.
     report_due: Option<Instant>,
+    latency: Latency,
 }
 
 /// What a turn has left.
@@ -223,6 +228,7 @@ impl Worker {
     fn turn(&mut self, first: Option<ShardCommand>) -> Left {
         let now = Instant::now();
         let mut left = Left::Nothing;
+        let before = self.way_out.socket.stats().received;
 
         self.follow_lease(now);
         for batch in 0..BATCHES_PER_TURN {
@@ -272,6 +278,10 @@ impl Worker {
             self.host.handle_timeout(now, out);
         }
         self.way_out.flush();
+        let received = self.way_out.socket.stats().received - before;
+        if received > 0 {
+            self.latency.add(received, now.elapsed());
+        }
         if commanded || self.report_due.is_some_and(|due| due <= now) {
             self.publish();
             self.report_due = None;
@@ -294,6 +304,7 @@ impl Worker {
         let report = ShardReport {
             core: self.host.stats(),
             socket: self.way_out.socket.stats(),
+            latency: self.latency,
         };
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
