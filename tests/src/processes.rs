@@ -362,14 +362,10 @@ impl Processes {
     pub fn add_node(&mut self, more: &[String]) -> anyhow::Result<()> {
         let (address, id) = (free_address()?, NodeId::random());
         let mut flags = flags(&["--control-listen", &address.to_string(), "--media-bind", "127.0.0.1:0"]);
-        flags.extend(self::flags(&[
-            "--shards",
-            "2",
-            "--node-id",
-            &id.to_string(),
-            "--drain-seconds",
-            "1",
-        ]));
+        flags.extend(self::flags(&["--node-id", &id.to_string(), "--drain-seconds", "1"]));
+        if !more.iter().any(|flag| flag == "--shards") {
+            flags.extend(self::flags(&["--shards", "2"]));
+        }
         flags.extend(self::flags(&["--orchestrator", &self.orchestrator_urls().join(",")]));
         flags.extend(more.iter().cloned());
         let mut server = Server::new("signalbox-media", address, flags);
