@@ -162,8 +162,10 @@ async fn shards() -> anyhow::Result<usize> {
 
 /// One picture to more and more, until something is lost.
 async fn knee() -> anyhow::Result<()> {
-    println!("\n| 1 at 720p → | packets/s | µs each | node's core | tool's core | lost | delay p99 |");
-    println!("|---:|---:|---:|---:|---:|---:|---:|");
+    println!(
+        "\n| 1 at 720p → | packets/s | of all that was sent | µs each | node's core | tool's core | lost | delay p99 |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
     for subscribers in [50, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1_000] {
         let Some(all) = start(&[]).await? else {
             return Ok(());
@@ -179,8 +181,9 @@ async fn knee() -> anyhow::Result<()> {
             number(&figures, "loss"),
         );
         println!(
-            "| {subscribers} | {:.0} | {:.2} | {:.0}% | {:.0}% | {:.4}% | {:.1} ms |",
+            "| {subscribers} | {:.0} | {:.1}% | {:.2} | {:.0}% | {:.0}% | {:.4}% | {:.1} ms |",
             number(&figures, "packets_received") / seconds,
+            number(&figures, "packets_received") / number(&figures, "packets_sent") / f64::from(subscribers) * 100.0,
             number(&figures, "server.microseconds_per_packet"),
             node * 100.0,
             tool * 100.0,
