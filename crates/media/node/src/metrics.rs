@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use signalbox_sfu::ShardStats;
+
 use crate::lease::Boottime;
 use crate::link::REFUSALS;
 use crate::node::Node;
@@ -25,34 +27,14 @@ pub fn render(node: &Node) -> String {
         "Participants that the node takes.",
         f64::from(node.capacity),
     );
-    page.head("rooms", "gauge", "Open rooms.");
-    for (index, shard) in node.shards.iter().enumerate() {
-        page.line(
-            "rooms",
-            &[("shard", &index.to_string())],
-            shard.report().core.rooms as f64,
-        );
-    }
-    page.head("participants", "gauge", "Participants.");
-    for (index, shard) in node.shards.iter().enumerate() {
-        page.line(
-            "participants",
-            &[("shard", &index.to_string())],
-            shard.report().core.participants as f64,
-        );
-    }
-    page.head(
+    page.of_shards(node, "rooms", "Open rooms.", |core| core.rooms);
+    page.of_shards(node, "participants", "Participants.", |core| core.participants);
+    page.of_shards(
+        node,
         "connections",
-        "gauge",
         "Entries by which connections are found: each one itself, its ICE user name, addresses, streams and tunnels.",
+        |core| core.connections,
     );
-    for (index, shard) in node.shards.iter().enumerate() {
-        page.line(
-            "connections",
-            &[("shard", &index.to_string())],
-            shard.report().core.connections as f64,
-        );
-    }
 
     page.head(
         "inside_seconds",
@@ -294,6 +276,18 @@ impl Page {
             self.0,
             "# HELP signalbox_media_{name} {help}\n# TYPE signalbox_media_{name} {kind}"
         );
+    }
+
+    /// A gauge of each shard.
+    fn of_shards(&mut self, node: &Node, name: &str, help: &str, value: impl Fn(&ShardStats) -> u64) {
+        self.head(name, "gauge", help);
+        for (index, shard) in node.shards.iter().enumerate() {
+            self.line(
+                name,
+                &[("shard", &index.to_string())],
+                value(&shard.report().core) as f64,
+            );
+        }
     }
 
     /// Label values must need no escaping.
