@@ -1,6 +1,6 @@
 // What a loss or a drain costs a call of four, measured: a table with median and worst of several runs, against its bars. `tests/bench moves` runs it.
 //
-//   node bench-moves.js RUNS PART…      parts: killed lost drained gateway orchestrator firefox rooms, and each but the last two with -lossy behind
+//   node bench-moves.js RUNS PART…      parts: killed lost drained gateway orchestrator firefox rooms, and each with -lossy behind
 
 import { setTimeout as pause } from 'node:timers/promises';
 import { Call } from './lib/call.js';
@@ -84,7 +84,7 @@ async function callRun({ fleet, browser, site }, part, lossy, room) {
     const run = await call.watch(() => part.lose(fleet, node));
     await part.afterwards?.(fleet, node, run);
     if (run.failure) process.stderr.write(`${room}: ${run.failure.message}\n${run.table}\n${fleet.lines()}\n`);
-    else if (process.env.VERBOSE) process.stderr.write(`${room}: ${run.line}\n${run.table}\n`);
+    else if (process.env.VERBOSE) process.stderr.write(`${room} at ${run.fault}: ${run.line}\n${run.table}\n`);
     return run;
   } finally {
     await fleet.lossy(false);
@@ -101,8 +101,8 @@ const special = {
       figure('Firefox sees all again after', (run) => Math.max(...run.streams.filter(({ viewer, key }) => viewer === 'fox' && key.startsWith('video')).map(({ back }) => (back ?? Infinity) - run.fault)), 3_000, 3_000),
       figure('disconnected', (run) => run.clientsTold('disconnected').size, 0, 0, ''),
     ],
-    async runs({ browser, site }, count) {
-      const fleet = await startFleet({ mediaIp: networkAddress() });
+    async runs({ browser, site }, count, lossy) {
+      const fleet = await startFleet({ mediaIp: networkAddress(), seed: 7 });
       try {
         return await times(count, async (index) => {
           // Another one each time: the SDK tries `/rtc/v1` first, and Firefox lets a URL whose WebSocket failed in the last minute wait, longer each time.
@@ -112,8 +112,10 @@ const special = {
             for (const script of [watchMedia, watchContinuity]) await page.evaluateOnNewDocument(script);
             const room = `firefox-${index}`;
             const call = await Call.begin(fleet, browser, site, room, { names: ['ann', 'ben', 'fox'], pages: { fox: page } });
+            if (lossy) await fleet.lossy(true);
             const node = await fleet.nodeOf(room);
             const run = await call.watch(() => fleet.killWorker(node));
+            await fleet.lossy(false);
             await call.end();
             await fleet.serving();
             return run;
@@ -134,10 +136,11 @@ const special = {
       figure('largest error of the time that was said', ({ error }) => error, 3_500, 3_500),
       figure('rooms whose participant noticed', ({ broken }) => broken, 0, 0, ''),
     ],
-    async runs(stage, count) {
-      const fleet = await startFleet();
+    async runs(stage, count, lossy) {
+      const fleet = await startFleet({ seed: 7 });
       const [node, other] = fleet.nodes;
       try {
+        if (lossy) await fleet.lossy(true);
         return await times(count, async () => {
           await fleet.signalbox('drain', other.id, '--rate', '100', '--wait');
           const rooms = await SmallRooms.open(fleet, ROOMS);
@@ -194,14 +197,15 @@ const [browser, site] = await Promise.all([launchChromium(), serveLivekitPage()]
 process.stdout.write(`| ${'what'.padEnd(42)} | ${''.padEnd(40)} | median   | worst    | bar               | holds |\n| --- | --- | ---: | ---: | ---: | --- |\n`);
 for (const name of wanted) {
   const lossy = name.endsWith('-lossy');
-  const part = special[name] ?? parts[name.replace(/-lossy$/, '')];
+  const plain = name.replace(/-lossy$/, '');
+  const part = special[plain] ?? parts[plain];
   if (!part) throw new Error(`no such part: ${name}`);
   const title = part.title + (lossy ? ', 5% loss' : '');
   // A part that cannot be measured fails, and the others are measured all the same.
   try {
     let runs;
     if (part.runs) {
-      runs = await part.runs({ browser, site }, Number(count));
+      runs = await part.runs({ browser, site }, Number(count), lossy);
     } else {
       // What one part left behind must not count in another one.
       const fleet = await startFleet({ seed: 7 });

@@ -13,6 +13,7 @@ use str0m::net::{Protocol, Receive};
 use super::path::Path;
 use super::{Connection, Fault};
 use crate::stun;
+use crate::tunnels::Nomination;
 
 /// How long a nomination is waited for after the last check. Higher: whoever's nomination is lost waits longer. Lower: a path is taken as given that the client has
 /// not yet seen an answer on, and what is sent there is answered elsewhere; libwebrtc checks a new path every 50 to 130 ms until then.
@@ -27,6 +28,8 @@ pub struct Nominating {
     /// Our ufrag of the session.
     session: String,
     state: State,
+    /// What was taken as the session's nomination.
+    given: Option<Nomination>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +53,7 @@ impl Nominating {
         if self.session != session {
             session.clone_into(&mut self.session);
             self.state = State::Unchecked;
+            self.given = None;
         }
         let is_open = match &self.state {
             State::Unchecked => true,
@@ -97,7 +101,19 @@ impl Connection {
         let Ok(receive) = Receive::new(Protocol::Udp, path.to, path.by, &nomination) else {
             return Ok(());
         };
-        self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))
+        self.guard(|rtc| rtc.handle_input(Input::Receive(now, receive)))?;
+        self.nominating.given = Some(Nomination {
+            client: path.to,
+            check: nomination,
+        });
+        Ok(())
+    }
+
+    /// The nomination that was made for the client because its own was lost, if its ICE session is still the same.
+    pub fn given_nomination(&mut self) -> Option<Nomination> {
+        let session = self.ufrag();
+        let given = self.nominating.given.as_ref();
+        given.filter(|_| self.nominating.session == session).cloned()
     }
 }
 

@@ -124,8 +124,9 @@ impl Connections {
     /// Opens the way for a connection's client to the next node; none: there is no connection that has been nominated and is reached from here.
     pub fn open_tunnel(&mut self, now: Instant, ids: &mut Ids, key: Key) -> Option<Tunnel> {
         let entry = self.entries.get_mut(key)?;
-        let nomination = entry.nomination.clone()?;
+        let nominated = entry.nomination.clone();
         let connection = entry.transport.peer_mut()?;
+        let nomination = nominated.or_else(|| connection.given_nomination())?;
         let ice = connection.ice()?;
         let estimate_bps = connection.estimate();
         let token = ids.token();

@@ -194,6 +194,19 @@ fn a_client_that_has_not_found_the_next_node_is_served_by_it_over_the_one_that_i
     assert!(!moving.way().0);
 }
 
+/// libwebrtc nominates again only after seconds.
+#[test]
+fn there_is_a_way_to_a_client_whose_nomination_was_lost() {
+    let mut world = World::new(517, Impairment::NONE);
+    let ann = world.join("ann", true, &[], (0, 0));
+    world.members[ann].loses_nominations = true;
+    assert_eq!(open(&mut world, ann), [], "it is not known where she is");
+    world.run_until(SECONDS(2), "Ann is connected", |world| {
+        world.members[ann].client.is_connected
+    });
+    assert_eq!(open(&mut world, ann).len(), 1);
+}
+
 #[test]
 fn a_client_that_has_found_the_next_node_needs_the_one_that_it_was_at_no_longer() {
     let mut moving = Moving::new(502);
