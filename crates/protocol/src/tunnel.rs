@@ -13,6 +13,16 @@
 //!
 //! Nothing in it is secret but the token: what it carries is encrypted between client and node. The token names one connection and
 //! is known to the two nodes and to the client's gateway.
+//!
+//! While some of a room's participants are at one node and some at the other, each node also passes on what it has decrypted of a client's sound, so
+//! that those at the other go on hearing it:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 1 | [`MARK`] |
+//! | 16 | the [`Token`] of the client's connection |
+//! | 1 | 0 |
+//! | the rest | sealed between the two nodes, with keys that come of the token and of [`Tunnel::password`] |
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +30,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::TrackId;
 use crate::control::Target;
 
 /// The first byte. RFC 7983 section 7 leaves it to TURN channels, which no client of ours has.
@@ -37,6 +48,11 @@ impl Token {
     /// Of bytes that nobody can guess.
     pub fn new(random: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(random))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
@@ -70,6 +86,24 @@ pub struct Tunnel {
     /// What the client's network takes from the node, in bits per second, as far as that was measured: it is the same network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_bps: Option<u64>,
+    /// The sound that the client receives on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sounds: Vec<SoundStream>,
+}
+
+/// A stream of sound that a client receives. Whoever goes on with its numbers spares the client a new stream, and with it what fills that stream's buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoundStream {
+    /// The m-line.
+    pub mid: String,
+    /// What it carries.
+    pub track: TrackId,
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// What is added to the publisher's sequence numbers, modulo 2¹⁶.
+    pub sequence_offset: u16,
+    /// What is added to its timestamps, modulo 2³².
+    pub timestamp_offset: u32,
 }
 
 impl Tunnel {
@@ -144,6 +178,32 @@ impl<'a> Tunneled<'a> {
     }
 }
 
+/// Sound that one node has and the other needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bridged<'a> {
+    /// Whose: the tunnel of the connection that it came on.
+    pub token: Token,
+    /// What only the two nodes can read.
+    pub sealed: &'a [u8],
+}
+
+impl<'a> Bridged<'a> {
+    /// Reads a datagram. None: it is of another kind, or cut short.
+    pub fn parse(datagram: &'a [u8]) -> Option<Self> {
+        let rest = datagram.strip_prefix(&[MARK])?;
+        let (token, rest) = rest.split_first_chunk::<16>()?;
+        Some(Self {
+            token: Token::new(*token),
+            sealed: rest.strip_prefix(&[0])?,
+        })
+    }
+
+    /// The datagram that carries it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&[MARK], self.token.as_bytes(), &[0], self.sealed].concat()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +224,25 @@ mod tests {
                 assert_eq!(Tunneled::parse(&bytes[..length]), None, "{length} bytes");
             }
         }
+    }
+
+    #[test]
+    fn sound_is_told_from_a_clients_datagrams() {
+        let sent = Bridged {
+            token: Token::new([7; 16]),
+            sealed: b"sound",
+        };
+        let bytes = sent.to_bytes();
+        assert_eq!((Bridged::parse(&bytes), Tunneled::parse(&bytes)), (Some(sent), None));
+        for length in 0..bytes.len() - sent.sealed.len() {
+            assert_eq!(Bridged::parse(&bytes[..length]), None, "{length} bytes");
+        }
+        let client = Tunneled {
+            token: Token::new([7; 16]),
+            client: "192.0.2.1:5000".parse().unwrap(),
+            datagram: b"media",
+        };
+        assert_eq!(Bridged::parse(&client.to_bytes()), None);
     }
 
     #[test]
@@ -188,6 +267,7 @@ mod tests {
             client_ufrag: "client".into(),
             moves: 2,
             estimate_bps: Some(3_000_000),
+            sounds: Vec::new(),
         };
         let json = r#"{"target":"publisher","via":"192.0.2.1:5000","token":"11111111-1111-1111-1111-111111111111","ufrag":"node","password":"password-of-the-node","client_ufrag":"client","moves":2,"estimate_bps":3000000}"#;
         assert_eq!(serde_json::to_string(&tunnel).unwrap(), json);

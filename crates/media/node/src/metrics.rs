@@ -102,6 +102,11 @@ pub fn render(node: &Node) -> String {
         core.tunneled,
     );
     page.counter(
+        "packets_bridged_total",
+        "Packets of sound passed on to the node that a room is leaving or going to.",
+        core.bridged,
+    );
+    page.counter(
         "packets_forwarded_total",
         "RTP packets written to subscribers.",
         core.forwarded,

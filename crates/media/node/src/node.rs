@@ -151,6 +151,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         datagrams_out,
         bytes_out,
         tunneled,
+        bridged,
         forwarded,
         resent,
         asked_again,
@@ -185,6 +186,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.datagrams_out += datagrams_out;
     core.bytes_out += bytes_out;
     core.tunneled += tunneled;
+    core.bridged += bridged;
     core.forwarded += forwarded;
     core.resent += resent;
     core.asked_again += asked_again;

@@ -122,6 +122,8 @@ pub struct ShardStats {
     pub bytes_out: u64,
     /// Datagrams passed on between clients and the nodes that their rooms have moved to.
     pub tunneled: u64,
+    /// Packets of sound passed on to the node that a room is leaving or going to.
+    pub bridged: u64,
     /// RTP packets written to subscribers.
     pub forwarded: u64,
     /// RTP packets that were sent again since a peer missed them.

@@ -15,6 +15,7 @@ use signalbox_protocol::control::{Agreed, Target};
 use signalbox_protocol::tunnel::{Token, Tunnel};
 use slab::Slab;
 
+use crate::bridge::{Bridge, Side};
 use crate::budget::Budget;
 use crate::connection::{Connection, Fault, Former, Session, Stack};
 use crate::data::Delivery;
@@ -62,6 +63,8 @@ pub struct Entry {
     pub is_stalled: bool,
     /// The way to the client over the node that it was at before; none: there is none.
     pub via: Option<Via>,
+    /// What its sound goes to that node with, and comes from there.
+    bridge: Option<Box<Bridge>>,
     /// Where the client was nominated last.
     nomination: Option<Nomination>,
     ufrag: String,
@@ -184,6 +187,7 @@ impl Connections {
         self.by_ufrag.insert(ufrag, key);
         if let (Some(tunnel), Some(entry), true) = (tunnel, self.entries.get_mut(key), is_tunneled) {
             entry.via = Some(Via::new(tunnel));
+            entry.bridge = Bridge::new(now, tunnel.token, &tunnel.password, Side::Next).map(Box::new);
             self.knocking.add(now, key);
             self.by_token.insert(tunnel.token, key);
         }
@@ -203,7 +207,10 @@ impl Connections {
     ) -> Result<(Key, String), Fault> {
         let key = self.open(now, ids, owner, Target::Subscriber, tunnel)?;
         let taken = match self.change(key).and_then(|entry| entry.transport.peer_mut()) {
-            Some(connection) => connection.take_up(agreed, channels),
+            Some(connection) => {
+                let sounds = tunnel.map(|tunnel| tunnel.sounds.as_slice());
+                connection.take_up(agreed, channels, sounds.unwrap_or_default())
+            }
             None => Err(Fault::Panicked),
         };
         match taken {
@@ -245,6 +252,7 @@ impl Connections {
             last_heard: None,
             is_stalled: false,
             via: None,
+            bridge: None,
             nomination: None,
             ufrag,
             addresses: Vec::new(),

@@ -2,12 +2,15 @@
 //!
 //! A client is served by its old node until it is told of the new one's DTLS, and by the new one from when that is up. What one sends while another
 //! is still at the other node is lost between the two. So whoever is taken up with a way to its client over the old node is told nothing until
-//! everyone has offered anew, or has had the time; and no key frame is asked for until those who are to see it are here.
+//! everyone has offered anew, or has had the time; and no key frame is asked for until those who are to see it are here. Sound is passed from one node to
+//! the other meanwhile ([`crate::bridge`]), since clients do not all come over at the same moment.
 
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::ParticipantId;
+use signalbox_protocol::room::Kind;
 
+use crate::bridge::Sound;
 use crate::connections::{Entry, Key};
 use crate::participant::{Participant, Presence};
 use crate::room::{Context, Room};
@@ -85,6 +88,15 @@ impl Room {
         for track in self.tracks.values_mut() {
             track.quiet_until = None;
             track.request_awaited(now, &mut cx.connections);
+        }
+    }
+
+    /// Sound of a participant that another node has: those who are here hear it as well.
+    pub fn hear(&mut self, cx: &mut Context, now: Instant, id: &ParticipantId, sound: Sound) {
+        let track = self.tracks.get_mut(&sound.track);
+        let is_its = |track: &&mut Track| track.publisher == *id && track.info.kind == Kind::Audio;
+        if let Some(track) = track.filter(is_its) {
+            cx.stats.forwarded += track.forward_from_elsewhere(now, sound, &mut cx.connections);
         }
     }
 

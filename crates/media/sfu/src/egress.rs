@@ -336,6 +336,17 @@ impl Egress {
         }
     }
 
+    /// Gives the stream of an m-line another SSRC, which is its receiver's name for it already. Returns the one that it had; none: there is no such stream, or another
+    /// one has this SSRC.
+    pub fn rename(&mut self, mid: Mid, ssrc: u32) -> Option<u32> {
+        let line = *self.lines().find(|line| line.mid == mid)?;
+        if self.by_ssrc.contains_key(&ssrc) {
+            return None;
+        }
+        self.set_line(Line { ssrc, ..line });
+        Some(line.ssrc)
+    }
+
     /// Queues a packet that was forwarded. `false`: it cannot be sent.
     pub fn write(
         &mut self,

@@ -7,6 +7,7 @@ use signalbox_protocol::ParticipantId;
 use signalbox_protocol::control::{CloseReason, Event, Target, Transports};
 use signalbox_protocol::room::{Kind, ParticipantState};
 
+use crate::api::Output;
 use crate::connection::{Channel, ConnectionEvent};
 use crate::connections::Key;
 use crate::data::{self, Delivery};
@@ -100,6 +101,13 @@ impl Room {
             return;
         };
         cx.stats.forwarded += track.forward(now, key, packet, &mut cx.connections);
+        if kind == Kind::Audio
+            && let Some((to, bytes)) = cx.connections.carry(now, key, track_id, packet)
+        {
+            cx.stats.bridged += 1;
+            let bytes = bytes.into();
+            cx.outputs.push_back(Output::Datagram { to, bytes });
+        }
         let has_news = track.take_news();
         let is_first = track.encoding_on(key, packet.mid) == Some(0);
         let has_new_codec = is_first && track.info.mime_type != packet.codec.mime_type();

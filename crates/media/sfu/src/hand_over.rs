@@ -4,10 +4,13 @@
 use std::time::Instant;
 
 use signalbox_protocol::ParticipantId;
-use signalbox_protocol::tunnel::Tunnel;
+use signalbox_protocol::room::Kind;
+use signalbox_protocol::tunnel::{SoundStream, Tunnel};
 
+use crate::connections::Key;
 use crate::participant::Presence;
 use crate::room::{Context, Room};
+use crate::track::Track;
 
 impl Room {
     /// The ways to a participant's client, for the node that is about to take it up.
@@ -16,11 +19,33 @@ impl Room {
         let keys = participant
             .into_iter()
             .flat_map(|participant| participant.connections());
-        let tunnels = keys
-            .filter_map(|key| cx.connections.open_tunnel(now, &mut cx.ids, key))
-            .collect();
+        let mut tunnels = Vec::new();
+        for key in keys {
+            if let Some(tunnel) = cx.connections.open_tunnel(now, &mut cx.ids, key) {
+                let sounds = self.sounds(cx, key, id);
+                tunnels.push(Tunnel { sounds, ..tunnel });
+            }
+        }
         self.leave_pictures_alone(now, id);
         tunnels
+    }
+
+    /// The sound that a participant receives on a connection.
+    fn sounds(&self, cx: &Context, key: Key, id: &ParticipantId) -> Vec<SoundStream> {
+        let connection = cx.connections.get(key).and_then(|entry| entry.transport.peer());
+        let sound = |track: &Track| {
+            let (mid, begun) = track.begun(key, id)?;
+            Some(SoundStream {
+                mid: mid.as_str().to_owned(),
+                track: track.id().clone(),
+                ssrc: connection?.ssrc(mid)?,
+                sequence_offset: begun.sequence_offset,
+                timestamp_offset: begun.timestamp_offset,
+            })
+        };
+        let tracks = self.tracks.values();
+        let tracks = tracks.filter(|track| track.info.kind == Kind::Audio);
+        tracks.filter_map(sound).collect()
     }
 
     /// It is at another node, where the room is moving to. Those who have not gone there yet go on to see it, and receive nothing more of it.

@@ -11,6 +11,7 @@ pub mod allocation;
 pub mod allocator;
 pub mod api;
 pub mod bandwidth;
+mod bridge;
 mod budget;
 mod clock;
 pub mod codec;

@@ -12,6 +12,7 @@ use signalbox_protocol::control::{
     CloseReason, Event, Join, Joined, Refusal, RefusalReason, Reply, Resume, SaidTrack, Target, Transports,
 };
 use signalbox_protocol::room::{Kind, MediaAddress, ParticipantInfo, PublishTrack, RoomInfo, TrackInfo};
+use signalbox_protocol::tunnel::SoundStream;
 use signalbox_protocol::{ParticipantId, TrackId};
 
 use crate::codec::Codec;
@@ -20,6 +21,7 @@ use crate::data::Delivery;
 use crate::packet::{Mid, Rid};
 use crate::participant::{Kept, MAX_PENDING_TRACKS, Outlet, Participant, Presence, Want};
 use crate::publish::{no_participant, refused};
+use crate::rewrite::{Begun, Rewriter};
 use crate::room::{Context, Room};
 use crate::sdp::{self, MediaLine};
 use crate::track::Track;
@@ -174,6 +176,9 @@ impl Room {
                     .map_err(|fault| refused(&fault))?;
                 participant.subscriber = Some(key);
                 participant.outlets = outlets(cx, key, &agreed.offer);
+                for sound in subscribers.iter().flat_map(|tunnel| &tunnel.sounds) {
+                    go_on(&mut participant.outlets, sound);
+                }
                 participant.negotiation.last_id = agreed.id.wrapping_add(1);
                 participant.negotiation.in_flight = Some((participant.negotiation.last_id, offer));
             }
@@ -483,6 +488,18 @@ fn unsaid(info: &TrackInfo) -> PublishTrack {
         stream: info.stream.clone(),
         dialect_info: info.dialect_info.clone(),
         ..PublishTrack::new(info.id.as_str(), info.kind, info.source)
+    }
+}
+
+/// The stream of an m-line goes on with the numbers that it has.
+fn go_on(outlets: &mut [Outlet], sound: &SoundStream) {
+    let mid = Mid::from(sound.mid.as_str());
+    let is_its = |outlet: &&mut Outlet| outlet.mid == mid && outlet.track.as_ref() == Some(&sound.track);
+    if let Some(outlet) = outlets.iter_mut().find(is_its) {
+        outlet.rewriter = Some(Rewriter::going_on(Begun {
+            sequence_offset: sound.sequence_offset,
+            timestamp_offset: sound.timestamp_offset,
+        }));
     }
 }
 

@@ -118,8 +118,22 @@ pub struct Rewriter {
     tl0: u8,
     frame_number: Option<u16>,
     anchor: Option<Anchor>,
+    /// How the numbers of its first source are moved, if another node has begun with it.
+    begun: Option<Begun>,
     gaps: Gaps,
 }
+
+/// How a stream's numbers follow from its source's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// What is added to sequence numbers, modulo 2¹⁶.
+    pub sequence_offset: u16,
+    /// What is added to timestamps.
+    pub timestamp_offset: u32,
+}
+
+/// A stream whose numbers begin anew after so few more is not gone on with elsewhere: its receiver would have to see that happen (RFC 3711 section 3.3.1).
+const NEAR_ROLLOVER: u16 = 0xf000;
 
 /// How the numbers of the present source are moved.
 #[derive(Debug, Clone, Copy)]
@@ -156,8 +170,26 @@ impl Rewriter {
             tl0: 0,
             frame_number: None,
             anchor: None,
+            begun: None,
             gaps: Gaps::default(),
         }
+    }
+
+    /// A stream that another node has begun: its first source goes on with the numbers that it has.
+    pub fn going_on(begun: Begun) -> Self {
+        Self {
+            begun: Some(begun),
+            ..Self::new(0)
+        }
+    }
+
+    /// What another node has to know to go on with it; none: it sends nothing, or is better begun anew.
+    pub fn begun(&self) -> Option<Begun> {
+        let anchor = self.anchor.filter(|_| (self.sequence as u16) < NEAR_ROLLOVER)?;
+        Some(Begun {
+            sequence_offset: anchor.sequence_offset as u16,
+            timestamp_offset: anchor.offsets.timestamp,
+        })
     }
 
     /// The source that is sent, or was sent last.
@@ -169,6 +201,7 @@ impl Rewriter {
     pub fn release(&mut self) {
         self.gaps.give_up();
         self.anchor = None;
+        self.begun = None;
     }
 
     /// Anchors a source, of which this is the first packet to be sent. The same source as before keeps its timestamps: it was paused.
@@ -187,6 +220,11 @@ impl Rewriter {
             timestamp: kept.filter(is_ahead).unwrap_or_else(|| self.next_offset(now, first)),
             ..Offsets::default()
         };
+        if let Some(begun) = self.begun.take() {
+            let sequence = (first.sequence as u16).wrapping_add(begun.sequence_offset);
+            self.sequence = u64::from(sequence.max(1)) - 1;
+            offsets.timestamp = begun.timestamp_offset;
+        }
         if let Some(id) = first.pictures.id {
             offsets.picture_id = self.picture_id.wrapping_add(1).wrapping_sub(id);
         }

@@ -16,12 +16,13 @@ use signalbox_protocol::control::{Preference, SaidTrack};
 use signalbox_protocol::room::{Kind, PublishTrack, TrackInfo};
 use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::bridge::Sound;
 use crate::codec::Codec;
 use crate::connection::SentStream;
 use crate::connections::{Connections, Key, NONE};
 use crate::layers::Frame;
 use crate::packet::{MediaPacket, Mid, Rid};
-use crate::rewrite::{Fields, Rewriter};
+use crate::rewrite::{Begun, Fields, Rewriter};
 
 use encoding::Arrival;
 pub use encoding::Encoding;
@@ -319,9 +320,25 @@ impl Track {
         forwarded
     }
 
+    /// The same with sound that another node has of its publisher, who has yet to come from there or has gone there.
+    pub fn forward_from_elsewhere(&mut self, now: Instant, sound: Sound, connections: &mut Connections) -> u64 {
+        let Some(encoding) = self.encodings.first() else {
+            return 0;
+        };
+        let (source, stream) = (encoding.source, encoding.streams.first());
+        let packet = sound.into_packet(now, encoding.mid, stream.and_then(encoding::Stream::highest));
+        self.forward(now, source, &packet, connections)
+    }
+
     /// Whether layers have come since this was asked last: what everyone should get is to be decided anew.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
+    }
+
+    /// Where a subscriber gets it on a connection, and how the numbers are moved there; none: it does not, or it is not under way.
+    pub fn begun(&self, connection: Key, subscriber: &ParticipantId) -> Option<(Mid, Begun)> {
+        let share = self.share(subscriber).filter(|share| share.connection == connection)?;
+        Some((share.mid, share.rewriter.begun()?))
     }
 
     /// Adds a subscriber and asks for a key frame for it.

@@ -9,10 +9,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::tunnel::{Token, Tunneled};
+use signalbox_protocol::tunnel::{Bridged, Token, Tunneled};
+use signalbox_protocol::{ParticipantId, TrackId};
 
+use crate::bridge::{Bridge, Side, Sound};
 use crate::budget::Budget;
 use crate::connections::Key;
+use crate::packet::MediaPacket;
 
 /// A client that has sent nothing here for so long has found the next node: one that uses a path checks it twice a second (RFC 8445 section 14 allows
 /// less often, browsers do not). That node has it as long as its last check has not arrived there, and goes on to send to it here. Higher: a drained node
@@ -38,15 +41,35 @@ pub struct Nomination {
 struct Leaving {
     token: Token,
     room: usize,
+    participant: ParticipantId,
     /// The connection; none: it is not served here any more.
     key: Option<Key>,
     clients: Vec<SocketAddr>,
     nomination: Nomination,
     /// Where the next node is; none: it has not shown itself.
     next: Option<SocketAddr>,
+    bridge: Option<Bridge>,
     packets: Budget,
     used: Instant,
     until: Instant,
+}
+
+/// What a tunnel is opened for.
+pub struct Opening {
+    /// The room and the connection.
+    pub of: (usize, Key),
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// Where the client is.
+    pub clients: Vec<SocketAddr>,
+    /// Where it was nominated last.
+    pub nomination: Nomination,
+    /// How many of its datagrams are passed on.
+    pub packets_per_second: u64,
+    /// Names it, unless it is open already.
+    pub token: Token,
+    /// The ICE session's password here.
+    pub password: String,
 }
 
 /// What is to be done with a client's datagram.
@@ -68,15 +91,13 @@ pub struct Tunnels {
 
 impl Tunnels {
     /// A connection may go on at another node. Again: it may already.
-    pub fn open(
-        &mut self,
-        now: Instant,
-        (room, key): (usize, Key),
-        clients: Vec<SocketAddr>,
-        nomination: Nomination,
-        packets_per_second: u64,
-        token: Token,
-    ) -> Token {
+    pub fn open(&mut self, now: Instant, opening: Opening) -> Token {
+        let Opening {
+            of: (room, key),
+            clients,
+            token,
+            ..
+        } = opening;
         if let Some(open) = self.leaving.values().find(|open| open.key == Some(key)) {
             return open.token;
         }
@@ -86,11 +107,13 @@ impl Tunnels {
         let leaving = Leaving {
             token,
             room,
+            participant: opening.participant,
             key: Some(key),
             clients,
-            nomination,
+            nomination: opening.nomination,
             next: None,
-            packets: Budget::new(packets_per_second, PACKETS_SAVED),
+            bridge: Bridge::new(now, token, &opening.password, Side::Former),
+            packets: Budget::new(opening.packets_per_second, PACKETS_SAVED),
             used: now,
             until: now + LONGEST,
         };
@@ -143,6 +166,27 @@ impl Tunnels {
             leaving.used = now;
         }
         is_known.then(|| (tunneled.client, tunneled.datagram.to_vec()))
+    }
+
+    /// What carries a packet of a connection's sound to the next node, and where that is; none: it concerns no other node.
+    pub fn carry(
+        &mut self,
+        now: Instant,
+        key: Key,
+        track: &TrackId,
+        packet: &MediaPacket,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut leaving = self.leaving.values_mut();
+        let leaving = leaving.find(|leaving| leaving.key == Some(key))?;
+        let next = leaving.next?;
+        Some((next, leaving.bridge.as_mut()?.seal(now, track, packet)?))
+    }
+
+    /// Sound that the next node has of somebody: of which room and whom; none: it is not from there.
+    pub fn hear(&self, source: SocketAddr, bridged: &Bridged<'_>) -> Option<(usize, ParticipantId, Sound)> {
+        let leaving = self.leaving.get(&bridged.token)?;
+        let bridge = leaving.bridge.as_ref().filter(|_| leaving.next == Some(source))?;
+        Some((leaving.room, leaving.participant.clone(), bridge.open(bridged.sealed)?))
     }
 
     /// A connection is not served here any more.
@@ -201,6 +245,18 @@ mod tests {
         Token::new([byte; 16])
     }
 
+    fn opening(clients: Vec<SocketAddr>, nomination: Nomination, token: Token) -> Opening {
+        Opening {
+            of: (0, 5),
+            participant: ParticipantId::new("PA_1"),
+            clients,
+            nomination,
+            packets_per_second: 100,
+            token,
+            password: "password".into(),
+        }
+    }
+
     #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
     fn opened() -> (Tunnels, Instant) {
         let (mut tunnels, now) = (Tunnels::default(), Instant::now());
@@ -208,7 +264,7 @@ mod tests {
             client: at(1),
             check: CHECK.to_vec(),
         };
-        tunnels.open(now, (0, 5), vec![at(1), at(2)], nomination, 100, token(7));
+        tunnels.open(now, opening(vec![at(1), at(2)], nomination, token(7)));
         (tunnels, now)
     }
 
@@ -298,10 +354,7 @@ mod tests {
             client: at(1),
             check: Vec::new(),
         };
-        assert_eq!(
-            tunnels.open(now, (0, 5), vec![at(1)], nomination, 0, token(9)),
-            token(7)
-        );
+        assert_eq!(tunnels.open(now, opening(vec![at(1)], nomination, token(9))), token(7));
         tunnels.close(1);
         assert!(!tunnels.is_empty());
         tunnels.close(0);

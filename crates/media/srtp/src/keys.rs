@@ -1,6 +1,8 @@
 //! Master keys: made from the shard's secret generator and written as SDP security descriptions write them (RFC 4568 section 6.1), or
 //! agreed on in a DTLS handshake (RFC 5764 section 4.2).
 
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use signalbox_protocol::srtp::{SrtpKey, SrtpSuite};
@@ -85,6 +87,19 @@ impl MasterKey {
         Some((of(0)?, of(1)?))
     }
 
+    /// The keys of two who share a secret, the first for what the one sends and the second for what the other does (RFC 5869). Another `salt` makes
+    /// others of the same secret.
+    ///
+    /// # Errors
+    /// None that depends on the arguments.
+    pub fn pair_of_secret(secret: &[u8], salt: &[u8], purpose: &[u8]) -> Result<(Self, Self), Unspecified> {
+        let profile = Profile::AeadAes128Gcm;
+        let mut bytes = vec![0; 2 * (profile.key_bytes() + profile.salt_bytes())];
+        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(secret);
+        pseudorandom.expand(&[purpose], Length(bytes.len()))?.fill(&mut bytes)?;
+        Self::pair(profile, &bytes).ok_or(Unspecified)
+    }
+
     /// As clients get it.
     pub fn to_wire(&self) -> SrtpKey {
         SrtpKey(STANDARD.encode(&self.bytes))
@@ -106,9 +121,29 @@ impl MasterKey {
     }
 }
 
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_who_share_a_secret_have_the_same_keys_and_nobody_else_has() {
+        let pair = |secret: &[u8], salt: &[u8]| {
+            let (one, other) = MasterKey::pair_of_secret(secret, salt, b"test").unwrap();
+            assert_ne!(one.key(), other.key());
+            [one.bytes, other.bytes].concat()
+        };
+        assert_eq!(pair(b"secret", b"salt"), pair(b"secret", b"salt"));
+        assert_ne!(pair(b"secret", b"salt"), pair(b"secret", b"pepper"));
+        assert_ne!(pair(b"secret", b"salt"), pair(b"another", b"salt"));
+    }
 
     #[test]
     fn a_key_comes_back_from_the_wire_and_no_other_length_does() {

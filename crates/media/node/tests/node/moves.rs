@@ -318,6 +318,7 @@ fn comes_over(node: &Place, identity: &str, index: u8) -> Request {
         client_ufrag: "client".into(),
         moves: 1,
         estimate_bps: None,
+        sounds: Vec::new(),
     };
     join.resume = Some(Box::new(Resume {
         participant: info(identity),

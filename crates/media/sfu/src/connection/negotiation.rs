@@ -165,6 +165,11 @@ impl Connection {
         self.egress.stream_of(mid)
     }
 
+    /// The SSRC of the stream that we send on an m-line.
+    pub fn ssrc(&self, mid: Mid) -> Option<u32> {
+        self.egress.lines().find(|line| line.mid == mid).map(|line| line.ssrc)
+    }
+
     /// The payload type of a format on an m-line, if the peer can take it.
     pub fn payload_type(&self, mid: Mid, format: PayloadFormat) -> Option<PayloadType> {
         let accepted = self.rtc.media(mid.as_str().into())?.remote_pts();

@@ -7,6 +7,7 @@
 //! without being opened: the client's side of them was never closed.
 
 use signalbox_protocol::control::Agreed;
+use signalbox_protocol::tunnel::SoundStream;
 use str0m::IceCreds;
 use str0m::channel::ChannelConfig;
 use str0m::rtp::Ssrc;
@@ -22,11 +23,17 @@ use crate::stun;
 pub type SentStream = (Option<Rid>, u32, Option<u32>);
 
 impl Connection {
-    /// Takes up what was agreed on another node's last offer, with the data channels that are open; returns the offer that tells the client.
+    /// Takes up what was agreed on another node's last offer, with the data channels that are open and the sound that is under way; returns the offer that tells the
+    /// client.
     ///
     /// # Errors
     /// [`Fault::Sdp`] when the two descriptions do not make sense.
-    pub fn take_up(&mut self, agreed: &Agreed, channels: &[(Delivery, u16)]) -> Result<String, Fault> {
+    pub fn take_up(
+        &mut self,
+        agreed: &Agreed,
+        channels: &[(Delivery, u16)],
+        sounds: &[SoundStream],
+    ) -> Result<String, Fault> {
         let Some(mut origin) = Origin::of(&agreed.offer) else {
             return Err(Fault::Sdp(
                 "The offer to go on from does not say its session.".to_owned(),
@@ -35,7 +42,12 @@ impl Connection {
         self.hold_if_moved();
         let answered = self.accept_offer(&as_offer(&agreed.offer, &agreed.answer))?;
         self.adopt_channels(channels)?;
-        let offer = origin.next(&answered);
+        let mut offer = origin.next(&answered);
+        for sound in sounds {
+            if let Some(own) = self.egress.rename(Mid::from(sound.mid.as_str()), sound.ssrc) {
+                offer = offer.replace(&format!("a=ssrc:{own} "), &format!("a=ssrc:{} ", sound.ssrc));
+            }
+        }
         self.origin = Some(origin);
         self.taken_up = Some(offer.clone());
         Ok(offer)

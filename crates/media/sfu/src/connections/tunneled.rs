@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use signalbox_protocol::tunnel::{Token, Tunnel, Tunneled};
+use signalbox_protocol::tunnel::{Bridged, Token, Tunnel, Tunneled};
+use signalbox_protocol::{ParticipantId, TrackId};
 
 use super::{Connections, Key};
+use crate::bridge::Sound;
 use crate::ids::Ids;
+use crate::packet::MediaPacket;
 use crate::stun;
+use crate::tunnels::Opening;
 
 /// The way to a client over the node that it was at before.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +125,36 @@ impl Connections {
         sent
     }
 
+    /// What carries a packet of a connection's sound to the node that its room is leaving or going to, and where that is; none: there is none, or it is not
+    /// needed any more.
+    pub fn carry(
+        &mut self,
+        now: Instant,
+        key: Key,
+        track: &TrackId,
+        packet: &MediaPacket,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        if !self.tunnels.is_empty()
+            && let Some(carried) = self.tunnels.carry(now, key, track, packet)
+        {
+            return Some(carried);
+        }
+        let entry = self.entries.get_mut(key)?;
+        let via = entry.via?;
+        Some((via.node, entry.bridge.as_mut()?.seal(now, track, packet)?))
+    }
+
+    /// Sound that another node has of somebody: of which room and whom; none: it is not from a node that may say so.
+    pub fn hear(&self, source: SocketAddr, bridged: &Bridged<'_>) -> Option<(usize, ParticipantId, Sound)> {
+        let Some(key) = self.by_token.get(&bridged.token) else {
+            return self.tunnels.hear(source, bridged);
+        };
+        let entry = self.entries.get(*key)?;
+        entry.via.filter(|via| via.node == source)?;
+        let sound = entry.bridge.as_ref()?.open(bridged.sealed)?;
+        Some((entry.room, entry.participant.clone(), sound))
+    }
+
     /// Opens the way for a connection's client to the next node; none: there is no connection that has been nominated and is reached from here.
     pub fn open_tunnel(&mut self, now: Instant, ids: &mut Ids, key: Key) -> Option<Tunnel> {
         let entry = self.entries.get_mut(key)?;
@@ -129,20 +163,26 @@ impl Connections {
         let nomination = nominated.or_else(|| connection.given_nomination())?;
         let ice = connection.ice()?;
         let estimate_bps = connection.estimate();
-        let token = ids.token();
-        let (clients, limit) = (entry.addresses.clone(), self.packets_per_second);
+        let opening = Opening {
+            of: (entry.room, key),
+            participant: entry.participant.clone(),
+            clients: entry.addresses.clone(),
+            nomination,
+            packets_per_second: self.packets_per_second,
+            token: ids.token(),
+            password: ice.password.clone(),
+        };
         Some(Tunnel {
             target: entry.target,
             via: self.stack.public(),
             entrance: self.stack.tunnel,
-            token: self
-                .tunnels
-                .open(now, (entry.room, key), clients, nomination, limit, token),
+            token: self.tunnels.open(now, opening),
             ufrag: ice.ufrag,
             password: ice.password,
             client_ufrag: ice.client_ufrag,
             moves: ice.moves.saturating_add(1),
             estimate_bps,
+            sounds: Vec::new(),
         })
     }
 }

@@ -41,6 +41,48 @@ fn anchored(now: Instant, first: &Fields) -> Rewriter {
 }
 
 #[test]
+fn another_node_goes_on_with_the_numbers_of_the_stream() {
+    let now = Instant::now();
+    let mut former = anchored(now, &plain(70_000, 960));
+    let sent = former.send(now, &plain(70_000, 960), Cut::WHOLE).unwrap();
+    // It counts the publisher's numbers from another rollover.
+    let mut next = Rewriter::going_on(former.begun().unwrap());
+    let first = plain(70_003 & 0xffff, 4 * 960);
+    next.anchor(now, 7, &first);
+    let went_on = next.send(now, &first, Cut::WHOLE).unwrap();
+    assert_eq!(
+        (went_on.sequence, went_on.timestamp),
+        (sent.sequence + 3, sent.timestamp + 3 * 960)
+    );
+    // Another source is put behind it as ever.
+    let later = now + Duration::from_millis(100);
+    next.anchor(later, 8, &plain(5, 77));
+    assert_eq!(
+        next.send(later, &plain(5, 77), Cut::WHOLE).unwrap().sequence,
+        sent.sequence + 4
+    );
+}
+
+#[test]
+fn a_stream_whose_numbers_are_about_to_begin_anew_is_not_gone_on_with() {
+    let now = Instant::now();
+    let begun = |sequence_offset| {
+        let mut rewriter = Rewriter::going_on(Begun {
+            sequence_offset,
+            timestamp_offset: 0,
+        });
+        rewriter.anchor(now, 1, &plain(0, 0));
+        rewriter.send(now, &plain(0, 0), Cut::WHOLE).unwrap();
+        rewriter.begun().map(|begun| begun.sequence_offset)
+    };
+    assert_eq!(begun(NEAR_ROLLOVER - 1), Some(NEAR_ROLLOVER - 1));
+    assert_eq!(begun(NEAR_ROLLOVER), None);
+    let mut rewriter = anchored(now, &plain(1, 0));
+    rewriter.release();
+    assert_eq!(rewriter.begun(), None);
+}
+
+#[test]
 fn a_switch_continues_the_stream() {
     let start = Instant::now();
     let mut rewriter = Rewriter::new(99);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use signalbox_protocol::tunnel::{MAX_OVERHEAD, Tunneled};
+use signalbox_protocol::tunnel::{Bridged, MAX_OVERHEAD, Tunneled};
 
 use super::{MAX_DATAGRAM_BYTES, Shard};
 use crate::api::Output;
@@ -18,6 +18,9 @@ impl Shard {
         if datagram.len() > MAX_DATAGRAM_BYTES + MAX_OVERHEAD {
             return self.cx.stats.dropped_oversize += 1;
         }
+        if let Some(bridged) = Bridged::parse(datagram) {
+            return self.handle_bridged(now, source, &bridged);
+        }
         let Some(tunneled) = Tunneled::parse(datagram) else {
             return self.cx.stats.dropped_garbage += 1;
         };
@@ -31,6 +34,16 @@ impl Shard {
                 self.cx.outputs.push_back(Output::Datagram { to, bytes });
             }
             None => self.cx.stats.dropped_unknown += 1,
+        }
+    }
+
+    /// Takes sound that another node has and this one needs.
+    fn handle_bridged(&mut self, now: Instant, source: SocketAddr, bridged: &Bridged<'_>) {
+        let Some((room, participant, sound)) = self.cx.connections.hear(source, bridged) else {
+            return self.cx.stats.dropped_unknown += 1;
+        };
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.hear(&mut self.cx, now, &participant, sound);
         }
     }
 

@@ -217,6 +217,11 @@ impl Stream {
             .is_some_and(|last| now.saturating_duration_since(last) < STREAM_TIMEOUT)
     }
 
+    /// The highest number that has come; none: nothing has.
+    pub fn highest(&self) -> Option<u64> {
+        self.highest
+    }
+
     /// Takes a packet's SSRC and number.
     pub fn arrive(&mut self, now: Instant, packet: &MediaPacket) -> Arrival {
         let is_new = self.ssrc.is_none();

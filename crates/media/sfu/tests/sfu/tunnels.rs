@@ -8,6 +8,7 @@ use signalbox_protocol::tunnel::{Tunnel, Tunneled};
 use signalbox_protocol::{ParticipantId, TrackId};
 use str0m::media::Mid;
 
+use crate::sfu::client::Received;
 use crate::sfu::dual::{self, Dual};
 use crate::sfu::link::Impairment;
 use crate::sfu::moves::{Known, kept, mid_of, news, resume};
@@ -72,6 +73,17 @@ impl Moving {
             publisher,
             answer,
         }
+    }
+
+    /// A participant is taken up, and its client offers, but takes no notice of what it is answered.
+    fn offer_only(&mut self, index: usize) {
+        let joined = self.world.admit(self.joins[index].clone()).unwrap();
+        let mut client = dual::same_client(&mut self.world, self.duals[index].publisher);
+        client.has_data = true;
+        let offer = client.offer(true, if index == 0 { &["f"] } else { &[] }, (0, 0));
+        let publisher = self.world.add(["ann", "bob"][index], client, joined);
+        dual::offer_on(&mut self.world, publisher, offer);
+        self.world.members[publisher].is_gone = true;
     }
 
     /// The client takes the offer that is for it.
@@ -385,6 +397,84 @@ fn nobody_is_told_to_come_over_before_all_have_offered() {
             .iter()
             .all(|coming| world.members[coming.publisher].client.is_connected)
     });
+}
+
+/// Clients take notice one after the other, and nobody is to miss what is said meanwhile.
+#[test]
+fn those_who_have_come_over_and_those_who_have_not_hear_each_other() {
+    let mut moving = Moving::new(518);
+    let ann = moving.come(0, of_first);
+    moving.offer_only(1);
+    moving.accept(0, &ann, of_first);
+    let hers = moving.world.members.len() - 1;
+    moving.world.run_until(SECONDS(1), "she comes over", |world| {
+        [ann.publisher, hers]
+            .iter()
+            .all(|member| world.members[*member].client.is_connected)
+    });
+    moving.world.run_for(Duration::from_millis(200));
+    let listeners = [hers, moving.duals[1].subscriber];
+    let heard = |world: &World| {
+        listeners.map(|member| {
+            // 20 ms each (RFC 7587 section 4.2).
+            let is_sound = |packets: &&Vec<Received>| {
+                packets
+                    .windows(2)
+                    .any(|two| two[1].timestamp.wrapping_sub(two[0].timestamp) == 960)
+            };
+            let received = &world.members[member].client.received;
+            received.values().find(is_sound).map_or(0, Vec::len)
+        })
+    };
+    let before = heard(&moving.world);
+    moving.world.run_for(SECONDS(1));
+    let after = heard(&moving.world);
+    for (before, after) in before.into_iter().zip(after) {
+        assert!((48..=52).contains(&(after - before)), "{before} {after}");
+    }
+    // What she has said is known to be hers also when the first node has let go of her.
+    moving.world.switch();
+    moving.world.command(moving.duals[0].publisher, Command::Moved).unwrap();
+    moving.world.switch();
+    let before = heard(&moving.world)[1];
+    moving.world.run_for(SECONDS(1));
+    let after = heard(&moving.world)[1];
+    assert!((48..=52).contains(&(after - before)), "{before} {after}");
+    assert!(moving.world.shard.stats().bridged > 100);
+}
+
+/// So that its listener has to begin no stream anew.
+#[test]
+fn sound_goes_on_with_the_numbers_that_it_has() {
+    let mut moving = Moving::new(519);
+    // Ann hears Bob, and nothing else.
+    let before = sounds(&moving.world, moving.duals[0].subscriber);
+    let (stream, last) = (kept(&mut moving.joins[0]).tunnels.clone(), *before.last().unwrap());
+    let stream = stream.into_iter().flat_map(|tunnel| tunnel.sounds).next().unwrap();
+    let ann = moving.come(0, of_first);
+    moving.offer_only(1);
+    moving.accept(0, &ann, of_first);
+    let (_, offer) = dual::last_offer(&moving.world, &moving.world.id(ann.publisher)).unwrap();
+    assert!(offer.contains(&format!("a=ssrc:{} ", stream.ssrc)), "{offer}");
+    moving.world.run_for(SECONDS(1));
+    let after = sounds(&moving.world, moving.world.members.len() - 1);
+    let first = after.first().unwrap();
+    let (numbers, ticks) = (first.sequence - last.sequence, first.timestamp - last.timestamp);
+    assert!(
+        (1..50).contains(&numbers) && u64::from(ticks) == numbers * 960,
+        "{last:?} {first:?}"
+    );
+}
+
+/// The sound that a member has received, of whoever was the first.
+fn sounds(world: &World, member: usize) -> Vec<Received> {
+    // 20 ms each (RFC 7587 section 4.2).
+    let is_sound = |packets: &&Vec<Received>| {
+        let mut pairs = packets.windows(2);
+        pairs.any(|two| two[1].timestamp.wrapping_sub(two[0].timestamp) == 960)
+    };
+    let received = &world.members[member].client.received;
+    received.values().find(is_sound).cloned().unwrap_or_default()
 }
 
 #[test]

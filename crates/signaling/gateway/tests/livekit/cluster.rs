@@ -440,6 +440,7 @@ pub fn tunnel() -> Tunnel {
         client_ufrag: "client".into(),
         moves: 1,
         estimate_bps: None,
+        sounds: Vec::new(),
     }
 }
 
