@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
+use signalbox_gateway::Listeners;
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -175,7 +176,8 @@ impl Cluster {
         ];
         let config = config::<signalbox_gateway::Config>(&all)?;
         let shutdown = self.shutdown.child_token();
-        let running = signalbox_gateway::run(listener, Some(admin_listener), config, shutdown.clone());
+        let listeners = Listeners::new(listener, Some(admin_listener));
+        let running = signalbox_gateway::run(listeners, config, shutdown.clone());
         spawn("gateway", running);
         self.gateways.push(Gateway {
             url: format!("http://{public}"),

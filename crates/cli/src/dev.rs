@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser};
+use signalbox_gateway::Listeners;
 use signalbox_protocol::Secret;
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use tokio::net::TcpListener;
@@ -132,6 +133,8 @@ impl Dev {
             "--keys",
             &keys,
             "--guests",
+            // Whoever opens it to others has said so.
+            "--plain-http",
             "--drain-seconds",
             "2",
         ])?;
@@ -139,7 +142,7 @@ impl Dev {
 
         let mut tiers = [
             Tier::start("gateway", |shutdown| {
-                signalbox_gateway::run(listener, admin, gateway, shutdown)
+                signalbox_gateway::run(Listeners::new(listener, admin), gateway, shutdown)
             }),
             Tier::start("media node", |shutdown| {
                 signalbox_media::run(control_listener, sockets, media, shutdown)

@@ -10,6 +10,7 @@ mod load;
 mod nodes;
 mod orchestrators;
 mod rooms;
+mod route;
 mod stdout;
 mod table;
 mod token;
@@ -36,6 +37,7 @@ use tracing_subscriber::EnvFilter;
         signalbox load --video-publishers 1 --subscribers 50   what a server makes of fifty viewers\n  \
         signalbox nodes                                        the media nodes of a cluster\n  \
         signalbox rooms why daily                              why a room is where it is\n  \
+        signalbox route --path /rtc --cookie group=canary      which of a gateway's rules a request meets\n  \
         signalbox drain 5f0c --wait                            move a node's rooms to others"
 )]
 struct Cli {
@@ -52,6 +54,7 @@ enum Command {
     Load(Box<load::Load>),
     Nodes(nodes::Nodes),
     Rooms(rooms::Rooms),
+    Route(route::Route),
     Drain(drain::Drain),
     Undrain(drain::Undrain),
 }
@@ -73,6 +76,7 @@ async fn main() -> ExitCode {
         Command::Load(load) => load.run().await,
         Command::Nodes(nodes) => nodes.run().await,
         Command::Rooms(rooms) => rooms.run().await,
+        Command::Route(route) => route.run().await,
         Command::Drain(drain) => drain.run().await,
         Command::Undrain(undrain) => undrain.run().await,
     };

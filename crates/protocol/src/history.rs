@@ -65,6 +65,9 @@ pub enum RoomEvent {
 pub struct Reasons {
     /// By which policy.
     pub policy: Policy,
+    /// The gateway's rule for the request that it was placed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The region that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,

@@ -41,6 +41,9 @@ pub struct PlaceRoom {
     /// The track that the node must be of. Default: as [`PlaceRoom::user`] falls into the cluster's canary share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track: Option<Track>,
+    /// The track to prefer, whichever the user falls into: as with the canary share, a stable node does if no canary node can take the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<Track>,
     /// Whose join it is; only hashed, for the canary share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -56,6 +59,9 @@ pub struct PlaceRoom {
     /// The policy that chooses, instead of the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// The gateway's rule that asks for this, for whoever wants to know why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The node that it was on, and is lost: another one is preferred, also if that node is back. Its address is the one that clients have
     /// just lost, and what made it fail once may do so again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,11 +79,13 @@ impl PlaceRoom {
             region: None,
             labels: BTreeMap::new(),
             track: None,
+            prefer: None,
             user: None,
             min_version: None,
             group: None,
             avoid: Vec::new(),
             policy: None,
+            rule: None,
             lost: None,
             find_only: false,
         }

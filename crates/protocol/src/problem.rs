@@ -20,6 +20,9 @@ pub struct Problem {
     pub status: u16,
     /// A sentence that says what to do.
     pub detail: String,
+    /// Names this request, as the `X-Request-Id` header does: `urn:signalbox:request:` and its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Of an `epoch-moved`: the node's epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
@@ -33,6 +36,7 @@ impl Problem {
             title: title.to_owned(),
             status,
             detail: detail.into(),
+            instance: None,
             epoch: None,
         }
     }

@@ -22,7 +22,7 @@
 //! | 1 | [`MARK`] |
 //! | 16 | the [`Token`] of the client's connection |
 //! | 1 | 0 |
-//! | the rest | sealed between the two nodes, with keys that come of the token and of [`Tunnel::password`] |
+//! | the rest | sealed between the two nodes, with keys that come of the token and of [`Tunnel::password`], which nobody else knows but the client |
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

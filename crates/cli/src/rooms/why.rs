@@ -120,7 +120,11 @@ fn drain(drained: &Drained, now: SystemTime) -> String {
 }
 
 fn choice(reasons: &Reasons, entry: &HistoryEntry) -> String {
-    let mut text = format!("  policy {}", reasons.policy);
+    let mut text = String::from("  ");
+    if let Some(rule) = &reasons.rule {
+        let _ = write!(text, "rule {rule}; ");
+    }
+    let _ = write!(text, "policy {}", reasons.policy);
     match (&reasons.region, &reasons.spilled_to) {
         (Some(asked), Some(spilled)) => {
             let _ = write!(
@@ -214,6 +218,7 @@ mod tests {
         };
         let reasons = Reasons {
             policy: Policy::TwoChoices,
+            rule: Some("german".into()),
             region: Some("us".into()),
             spilled_to: Some("eu".into()),
             track: Track::Canary,
@@ -263,7 +268,7 @@ It is of the group `team`.
 
 1970-01-01 00:01:00 UTC (12s ago): placed anew, because its node's epoch was over, by orchestrator-a
   on node 00000000-0000-0000-0000-000000000002, epoch 2, generation 2
-  policy two-choices; region us, spilled over to eu; track canary, of which no node could take it, so that any track would do
+  rule german; policy two-choices; region us, spilled over to eu; track canary, of which no node could take it, so that any track would do
   more than half of the nodes were ejected, so that ejection was ignored
     NODE                                  REGION  SCORE
     00000000-0000-0000-0000-000000000002  eu      0.125  chosen

@@ -62,7 +62,7 @@ pub struct Sound {
 }
 
 impl Bridge {
-    /// Of a tunnel, whose ICE password both nodes know, and nobody between them.
+    /// Of a tunnel, whose ICE password both nodes know, and besides them only the client, whose own sound it is.
     pub fn new(now: Instant, token: Token, password: &str, side: Side) -> Option<Self> {
         let keys = MasterKey::pair_of_secret(password.as_bytes(), token.as_bytes(), b"signalbox bridge").ok()?;
         let (own, other) = match side {

@@ -203,10 +203,11 @@ impl State {
     /// Checks an access token: HS256, signed by the key that `iss` names, with an `exp`, and in its time.
     ///
     /// # Errors
-    /// [`ApiError::TokenInvalid`] or [`ApiError::TokenExpired`] (401), or [`ApiError::InvalidName`] (400) for an identity that
-    /// breaks the rules.
+    /// [`ApiError::TokenInvalid`] or [`ApiError::TokenExpired`] (401), [`ApiError::TooOften`] (429), or [`ApiError::InvalidName`] (400) for
+    /// an identity that breaks the rules.
     pub fn authenticate(&self, token: &str) -> Result<Access, ApiError> {
         let claims = self.claims(token)?;
+        self.limits().user(&claims)?;
         let identity = claims.sub.parse().map_err(|reason| ApiError::InvalidName {
             what: "identity (the access token's `sub`)",
             reason,

@@ -1,10 +1,14 @@
 //! The gateway's settings: flags and environment.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use signalbox_protocol::Secrets;
 
 use crate::access::ApiKey;
+use crate::front::config::FrontConfig;
+use crate::limits::config::LimitsConfig;
+use crate::observe::config::ObserveConfig;
 use crate::whip::ice_server::IceServer;
 
 /// The signaling tier: takes clients over HTTP and WebSocket, checks their tokens and leads each to the media node of its room.
@@ -80,14 +84,25 @@ pub struct Config {
     #[arg(long, env = "SIGNALBOX_REDIRECT_WHIP_TO", value_name = "URL")]
     pub redirect_whip_to: Option<reqwest::Url>,
 
-    /// How many client connections may be open at once; what is over is answered with 503 and closed.
-    #[arg(
-        long,
-        env = "SIGNALBOX_MAX_CONNECTIONS",
-        default_value_t = 20_000,
-        value_name = "COUNT"
-    )]
-    pub max_connections: usize,
+    /// A file with the rules by which requests are routed (TOML). It is read again when it changes, or at a SIGHUP.
+    #[arg(long, env = "SIGNALBOX_RULES", value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
+    /// Check the settings and the files that they name, say what is wrong with them, and end.
+    #[arg(long)]
+    pub check: bool,
+
+    /// How much may be asked.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+
+    /// What is written of requests.
+    #[command(flatten)]
+    pub observe: ObserveConfig,
+
+    /// How clients' connections are taken.
+    #[command(flatten)]
+    pub front: FrontConfig,
 
     /// How long the shutdown takes at most, in seconds. In the first half of it WebSockets and event streams are told, at random moments, to
     /// come back at another gateway; requests and sockets that are left at its end are cut off.

@@ -35,6 +35,7 @@ use crate::access::{self, Access};
 use crate::openapi::{Routes, no_participant};
 use crate::problem::ApiError;
 use crate::rooms::unexpected;
+use crate::routing::Wish;
 use crate::state::State;
 
 pub(crate) use events::Streams;
@@ -71,6 +72,8 @@ async fn empty_room() -> ApiError {
 pub(crate) struct InRoom {
     pub(crate) access: Access,
     pub(crate) room: RoomName,
+    /// Where the room is to be placed, if it has to be.
+    pub(crate) wish: Wish,
 }
 
 /// Somebody who says to be a participant of the room; the node checks that the identity is the participant's.
@@ -115,7 +118,11 @@ impl FromRequestParts<State> for InRoom {
         let access = Access::from_request_parts(parts, state).await?;
         let room = room(parts, state).await?;
         access.for_room(&room)?;
-        Ok(Self { access, room })
+        Ok(Self {
+            access,
+            room,
+            wish: Wish::noted(parts),
+        })
     }
 }
 
@@ -123,7 +130,7 @@ impl FromRequestParts<State> for Member {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
-        let InRoom { access, room } = InRoom::from_request_parts(parts, state).await?;
+        let InRoom { access, room, .. } = InRoom::from_request_parts(parts, state).await?;
         Ok(Self {
             room,
             participant: ParticipantId::new(parameter(parts, state, "participant").await?),

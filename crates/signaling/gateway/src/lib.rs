@@ -6,14 +6,19 @@
 
 pub mod access;
 pub mod config;
+pub mod front;
+pub mod inherited;
 pub mod join;
+pub mod limits;
 pub mod livekit;
 pub mod metrics;
 pub mod moves;
+pub mod observe;
 pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod rooms;
+pub mod routing;
 pub mod session;
 pub mod state;
 pub mod upstreams;
@@ -22,20 +27,22 @@ pub mod whip;
 mod node_link;
 mod orchestrators;
 mod placements;
+mod reload;
 mod reports;
 mod routes;
-mod server;
 mod srtp;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 pub use problem::ApiError as Error;
 
+use crate::front::{Door, redirect};
 use crate::state::State;
 
 /// How many connections of operators at once.
@@ -44,47 +51,128 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// How long an operator's last request may take at the end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
-/// Runs a gateway on `listener` until `shutdown` is cancelled.
+/// What a gateway listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub clients: TcpListener,
+    /// For operators; none: they are not served.
+    pub operators: Option<TcpListener>,
+    /// For clients without TLS, which are sent to where it is; none: they are not served.
+    pub redirect: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// For clients and operators.
+    pub fn new(clients: TcpListener, operators: Option<TcpListener>) -> Self {
+        Self {
+            clients,
+            operators,
+            redirect: None,
+        }
+    }
+}
+
+/// What a gateway is told while it runs.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// It is to end.
+    pub shutdown: CancellationToken,
+    /// Whatever it has read from files is to be read again, each time the number changes.
+    pub reload: watch::Receiver<u64>,
+}
+
+impl From<CancellationToken> for Signals {
+    /// It will be told nothing else.
+    fn from(shutdown: CancellationToken) -> Self {
+        let (_, reload) = watch::channel(0);
+        Self { shutdown, reload }
+    }
+}
+
+/// Checks settings, and the files that they name, as [`run`] does at its beginning.
+///
+/// # Errors
+/// [`Error::Start`].
+pub fn check(config: &Config) -> Result<(), Error> {
+    config.front.check(config.listen).map_err(Error::Start)?;
+    config.front.tls().map_err(Error::Start)?;
+    State::new(config.clone(), CancellationToken::new()).map(drop)
+}
+
+/// Runs a gateway until it is told to end.
 ///
 /// Then it accepts nobody any more, WebSockets are told one by one to come back elsewhere (close code 1012), requests under way are answered,
-/// and after [`Config::drain_seconds`] what is left is cut off. The `admin` listener, if any, is served until then; it says "not ready".
+/// and after [`Config::drain_seconds`] what is left is cut off. Operators are served until then; it says "not ready".
 /// The addresses in `config` are not used: the caller has bound them.
 ///
 /// # Errors
-/// [`Error::Start`] when the settings contradict each other.
-pub async fn run(
-    listener: TcpListener,
-    admin: Option<TcpListener>,
-    config: Config,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+/// [`Error::Start`] when the settings contradict each other, or a file that they name cannot be used.
+pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signals>) -> Result<(), Error> {
+    let Signals {
+        shutdown,
+        reload: asked,
+    } = signals.into();
+    let Listeners {
+        clients,
+        operators,
+        redirect,
+    } = listeners;
+    let front = config.front.clone();
+    let address = clients.local_addr().unwrap_or(config.listen);
+    front.check(address).map_err(Error::Start)?;
+    let tls = front.tls().map_err(Error::Start)?;
+    if redirect.is_some() && tls.is_none() {
+        let why = "a listener whose clients are to be sent to TLS needs --tls-certificate";
+        return Err(Error::Start(why.to_owned()));
+    }
     let drain = Duration::from_secs(config.drain_seconds);
-    let limit = config.max_connections;
     let state = State::new(config, shutdown.clone())?;
-    let admin_shutdown = CancellationToken::new();
-    let admin = admin.map(|listener| {
-        let router = routes::admin(state.clone());
-        let stop = admin_shutdown.clone();
-        tokio::spawn(server::serve(
-            listener,
-            router,
-            None,
-            ADMIN_CONNECTIONS,
-            ADMIN_DRAIN,
-            stop,
-        ))
+    let metrics = Arc::clone(state.metrics());
+
+    let beside = CancellationToken::new();
+    // Stops what runs beside also when this future is dropped before its end.
+    let beside_guard = beside.clone().drop_guard();
+    let operators = operators.map(|listener| {
+        let door = Door::plain(routes::admin(state.clone()), ADMIN_CONNECTIONS, ADMIN_DRAIN);
+        tokio::spawn(door.serve(listener, beside.clone()))
     });
-    // Stops the admin listener also when this future is dropped before its end.
-    let admin_guard = admin_shutdown.drop_guard();
-    let metrics = Some(Arc::clone(state.metrics()));
-    let public = server::serve(
-        listener,
-        routes::public(state.clone()),
-        metrics,
-        limit,
+    if let Some(tls) = &tls {
+        tls.certificates().show(&metrics);
+        let certificates = Arc::clone(tls.certificates());
+        let fresh = reload::keep_fresh(certificates, Arc::clone(&metrics), asked.clone(), beside.clone());
+        tokio::spawn(fresh);
+    }
+    let rules = Arc::clone(state.routing());
+    tokio::spawn(reload::keep_fresh(
+        rules,
+        Arc::clone(&metrics),
+        asked.clone(),
+        beside.clone(),
+    ));
+    if let Some(log) = state.access_log() {
+        let fresh = reload::keep_fresh(Arc::clone(log), Arc::clone(&metrics), asked, beside.clone());
+        tokio::spawn(fresh);
+    }
+    if let Some(listener) = redirect {
+        let router = redirect::router(front.redirect_port.unwrap_or(address.port()));
+        let door = Door {
+            balancers: front.balancers(),
+            limit_per_address: front.max_connections_per_address,
+            ..Door::plain(router, front.max_connections, ADMIN_DRAIN)
+        };
+        tokio::spawn(door.serve(listener, shutdown.clone()));
+    }
+    let door = Door {
+        router: routes::public(state.clone()),
+        tls,
+        balancers: front.balancers(),
+        limit: front.max_connections,
+        limit_per_address: front.max_connections_per_address,
+        metrics: Some(metrics),
         drain,
-        shutdown.clone(),
-    );
+    };
+    let public = door.serve(clients, shutdown.clone());
     let sockets = async {
         shutdown.cancelled().await;
         if tokio::time::timeout(drain, state.sockets_gone()).await.is_err() {
@@ -93,9 +181,9 @@ pub async fn run(
     };
     tokio::join!(public, sockets);
     state.rooms().close().await;
-    drop(admin_guard);
-    if let Some(admin) = admin {
-        let _ = admin.await;
+    drop(beside_guard);
+    if let Some(operators) = operators {
+        let _ = operators.await;
     }
     Ok(())
 }

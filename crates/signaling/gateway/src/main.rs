@@ -1,14 +1,19 @@
 //! The gateway's process: settings, listeners, signals.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
-use signalbox_gateway::Config;
+use futures_util::FutureExt;
+use sd_notify::NotifyState;
+use signalbox_gateway::inherited::Inherited;
+use signalbox_gateway::{Config, Listeners, Signals};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +28,18 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    if config.check {
+        return match signalbox_gateway::check(&config) {
+            Ok(()) => {
+                println!("The settings can be used.");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("signalbox-gateway: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,16 +65,39 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 #[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
-    let listener = bind(config.listen).await?;
-    let admin = bind(config.admin_listen).await?;
+    let inherited = Inherited::take().context("cannot take the sockets that the gateway was started with")?;
+    let redirect = match (inherited.redirect, config.front.redirect_listen) {
+        (None, None) => None,
+        (given, wanted) => Some(listener(given, wanted.unwrap_or(config.listen)).await?),
+    };
+    let listeners = Listeners {
+        clients: listener(inherited.clients, config.listen).await?,
+        operators: Some(listener(inherited.operators, config.admin_listen).await?),
+        redirect,
+    };
+    let (reload, reloads) = watch::channel(0);
     let shutdown = CancellationToken::new();
+    let signals = Signals {
+        shutdown: shutdown.clone(),
+        reload: reloads,
+    };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tracing::info!(listen = %config.listen, admin = %config.admin_listen, "the gateway is up");
-    let mut running = std::pin::pin!(signalbox_gateway::run(listener, Some(admin), config, shutdown.clone()));
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tracing::info!(listen = %listeners.clients.local_addr()?, admin = %config.admin_listen, "the gateway is up");
+    let mut running = std::pin::pin!(signalbox_gateway::run(listeners, config, signals));
+    // Settings that cannot be used end it before it is up.
+    if let Some(ended) = running.as_mut().now_or_never() {
+        return Ok(ended?);
+    }
+    tell(&[NotifyState::Ready]);
     loop {
         let signal = tokio::select! {
             ended = running.as_mut() => return Ok(ended?),
+            _ = hang_up.recv() => {
+                reload.send_modify(|count| *count += 1);
+                continue;
+            }
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
         };
@@ -72,12 +112,25 @@ async fn run(config: Config) -> anyhow::Result<()> {
             signal,
             "the gateway takes nobody any more, and sends its clients to others; again to end at once"
         );
+        tell(&[NotifyState::Stopping]);
         shutdown.cancel();
     }
 }
 
-async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address or stop what uses it"))
+/// Tells the service manager, if there is one (`sd_notify(3)`).
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// The one that is there already, or a new one.
+async fn listener(inherited: Option<std::net::TcpListener>, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let Some(inherited) = inherited else {
+        return TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}; choose another address or stop what uses it"));
+    };
+    inherited.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(inherited)?)
 }

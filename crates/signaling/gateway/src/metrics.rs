@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use crate::observe::requests::Requests;
+
 /// A count that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -39,6 +41,11 @@ impl Gauge {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// So many from now on.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// The number.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
@@ -58,14 +65,38 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Connections turned away because there were too many.
     pub connections_refused: Counter,
+    /// Handshakes of TLS that failed.
+    pub handshakes_failed: Counter,
+    /// When the first certificate expires, in seconds since 1970; 0: there is none.
+    pub certificate_expires: Gauge,
+    /// How often certificates were read again.
+    pub certificate_reloads: Counter,
+    /// How often they could not be used, and stayed as they were.
+    pub certificate_reload_failures: Counter,
+    /// How often the rules were read again.
+    pub rule_reloads: Counter,
+    /// How often they could not be used, and stayed as they were.
+    pub rule_reload_failures: Counter,
     /// WebSockets and event streams of clients.
     pub sockets: Gauge,
     /// Responses by the first digit of their status, 1 to 5.
     responses: [Counter; 5],
+    /// Requests by route.
+    pub requests: Requests,
+    /// Lines of the access log that were lost because the disk was slower than they came.
+    pub access_log_lost: Counter,
+    /// How often the access log was opened anew.
+    pub access_log_reopened: Counter,
+    /// How often it could not be.
+    pub access_log_reopen_failures: Counter,
     /// Participants admitted.
     pub joins: Counter,
     /// Joins that failed for whatever reason.
     pub joins_failed: Counter,
+    /// Requests answered with 429: more often than one may.
+    pub limited: Counter,
+    /// Requests answered with 503 because there was too much to do.
+    pub shed: Counter,
     /// Placements asked of the orchestrator.
     pub placements_asked: Counter,
     /// Placements answered by the cache.
@@ -169,8 +200,58 @@ impl Metrics {
             "Client connections turned away because there were too many.",
             &self.connections_refused,
         );
+        counter(
+            "handshakes_failed_total",
+            "Handshakes of TLS that failed.",
+            &self.handshakes_failed,
+        );
+        counter(
+            "certificate_reloads_total",
+            "How often certificates were read again.",
+            &self.certificate_reloads,
+        );
+        counter(
+            "certificate_reload_failures_total",
+            "How often certificates could not be used, and stayed as they were.",
+            &self.certificate_reload_failures,
+        );
+        counter(
+            "rule_reloads_total",
+            "How often the rules were read again.",
+            &self.rule_reloads,
+        );
+        counter(
+            "rule_reload_failures_total",
+            "How often the rules could not be used, and stayed as they were.",
+            &self.rule_reload_failures,
+        );
+        counter(
+            "access_log_lost_total",
+            "Lines of the access log that were lost.",
+            &self.access_log_lost,
+        );
+        counter(
+            "access_log_reopened_total",
+            "How often the access log was opened anew.",
+            &self.access_log_reopened,
+        );
+        counter(
+            "access_log_reopen_failures_total",
+            "How often the access log could not be opened anew.",
+            &self.access_log_reopen_failures,
+        );
         counter("joins_total", "Participants admitted.", &self.joins);
         counter("joins_failed_total", "Joins that failed.", &self.joins_failed);
+        counter(
+            "limited_total",
+            "Requests refused because somebody asked more often than one may.",
+            &self.limited,
+        );
+        counter(
+            "shed_total",
+            "Requests refused because there was too much to do.",
+            &self.shed,
+        );
         counter(
             "placements_asked_total",
             "Placements asked of the orchestrator.",
@@ -213,6 +294,11 @@ impl Metrics {
         );
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| single(name, "gauge", help, gauge.get().into());
         gauge("connections", "Client connections open.", &self.connections);
+        gauge(
+            "certificate_expires_seconds",
+            "When the first certificate expires, in seconds since 1970; 0 without TLS.",
+            &self.certificate_expires,
+        );
         gauge("sockets", "Client WebSockets and event streams open.", &self.sockets);
         gauge("node_links", "Links to media nodes open.", &self.node_links);
         text.push_str(
@@ -247,6 +333,7 @@ impl Metrics {
                 counter.get()
             );
         }
+        self.requests.render(&mut text);
         text
     }
 }

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::moves::recovery::Place;
 use crate::orchestrators::{Orchestrators, Placed};
 use crate::problem::ApiError;
+use crate::routing::Wish;
 
 /// How many rooms are remembered. Higher: more memory (about 1 KiB each). Lower: the orchestrator is asked more often.
 const MAX_ROOMS: usize = 20_000;
@@ -37,6 +38,13 @@ pub(crate) enum Need {
     OpenRoom,
     /// The node only, of a room that exists: it is not placed for that. When no orchestrator answers, an expired one is better than none.
     Location,
+}
+
+/// Who asks for a room, which matters if it has to be placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asker<'a> {
+    pub(crate) user: Option<&'a Identity>,
+    pub(crate) wish: Option<&'a Wish>,
 }
 
 /// A room's place.
@@ -84,19 +92,19 @@ impl Placements {
         }
     }
 
-    /// Where the room is, from memory or from an orchestrator, which for a [`Need::Ticket`] places it for `user` if it is nowhere.
+    /// Where the room is, from memory or from an orchestrator, which for a [`Need::Ticket`] places it for the asker if it is nowhere.
     ///
     /// # Errors
     /// As [`Orchestrators::place`].
-    pub(crate) async fn find(&self, room: &RoomName, user: Option<&Identity>, need: Need) -> Result<Found, ApiError> {
-        self.find_but(room, user, need, None).await
+    pub(crate) async fn find(&self, room: &RoomName, asker: Asker<'_>, need: Need) -> Result<Found, ApiError> {
+        self.find_but(room, asker, need, None).await
     }
 
     /// The same; if the room has to be placed, elsewhere than on the node that has lost it.
     async fn find_but(
         &self,
         room: &RoomName,
-        user: Option<&Identity>,
+        asker: Asker<'_>,
         need: Need,
         lost: Option<NodeId>,
     ) -> Result<Found, ApiError> {
@@ -123,10 +131,14 @@ impl Placements {
         self.metrics.placements_asked.increment();
         let asked_at = Instant::now();
         let request = PlaceRoom {
-            user: user.map(Identity::to_string),
+            user: asker.user.map(Identity::to_string),
             lost,
             find_only: need != Need::Ticket,
             ..PlaceRoom::new(room.clone())
+        };
+        let request = match asker.wish {
+            Some(wish) => wish.put_into(request),
+            None => request,
         };
         let knew = entry.known.as_ref().map(|known| known.by);
         match self.orchestrators.place(&request, knew).await {
@@ -175,7 +187,8 @@ impl Placements {
             }
         };
         forget();
-        let found = self.find_but(room, user, Need::Ticket, Some(from.node)).await?;
+        let asker = Asker { user, wish: None };
+        let found = self.find_but(room, asker, Need::Ticket, Some(from.node)).await?;
         // It may still say so for a while; joins have to ask again as well.
         forget();
         Ok(found.placement)

@@ -92,6 +92,14 @@ pub enum ApiError {
     /// 426: a WebSocket that its handshake does not make one (RFC 6455 section 4.2.1).
     #[error("This is not how a WebSocket is opened; use version 13 of its protocol, or ask for no upgrade.")]
     UpgradeRequired,
+    /// 429: more often than one may.
+    #[error("{detail}")]
+    TooOften {
+        /// The sentence.
+        detail: String,
+        /// After how many seconds to ask again.
+        retry_after: u64,
+    },
     /// 503: no media node can take the room.
     #[error("{detail}")]
     NoNode {
@@ -112,6 +120,9 @@ pub enum ApiError {
     /// 503: this gateway is going away; another one will do.
     #[error("This gateway is shutting down; try again, another one will answer.")]
     ShuttingDown,
+    /// As a rule of the operator's says.
+    #[error("{1}")]
+    Ruled(u16, String),
     /// 500: a fault on our side; the log has more.
     #[error("Something is wrong on our side; try again, and report it if it stays.")]
     Internal,
@@ -139,19 +150,21 @@ impl ApiError {
             Self::Unsupported(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoNode { .. }
             | Self::OrchestratorUnavailable
             | Self::NodeUnavailable
             | Self::Overloaded(_)
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ruled(status, _) => StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN),
             Self::Internal | Self::Start(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// After how many seconds to try again; only with 409 and 503.
+    /// After how many seconds to try again; only with 409, 429 and 503.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::NoNode { retry_after, .. } => Some(*retry_after),
+            Self::NoNode { retry_after, .. } | Self::TooOften { retry_after, .. } => Some(*retry_after),
             Self::NothingLive(_) => Some(RETRY_AFTER_SECONDS),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
             _ => None,
@@ -185,11 +198,13 @@ impl ApiError {
             Self::Unsupported(_) => ("unsupported", "Not supported"),
             Self::PreconditionRequired => ("precondition-required", "Precondition required"),
             Self::UpgradeRequired => ("upgrade-required", "WebSocket expected"),
+            Self::TooOften { .. } => ("too-often", "Too many requests"),
             Self::NoNode { .. } => ("no-node", "No media node"),
             Self::OrchestratorUnavailable => ("orchestrator-unavailable", "Placement unavailable"),
             Self::NodeUnavailable => ("node-unavailable", "Media node unavailable"),
             Self::Overloaded(_) => ("overloaded", "Overloaded"),
             Self::ShuttingDown => ("shutting-down", "Shutting down"),
+            Self::Ruled(..) => ("ruled-out", "Not served here"),
             Self::Internal | Self::Start(_) => ("internal", "Internal error"),
         }
     }
@@ -244,6 +259,8 @@ impl IntoResponse for ApiError {
         // The headers come after the body, so that the problem's media type replaces `Json`'s.
         let mut response = (self.status(), Json(self.problem())).into_response();
         response.headers_mut().extend(headers);
+        // For whoever completes it with the request's id.
+        response.extensions_mut().insert(self);
         response
     }
 }

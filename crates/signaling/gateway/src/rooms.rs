@@ -18,13 +18,15 @@ use signalbox_protocol::{Identity, ParticipantId, RoomName};
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::limits::Lanes;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::node_link::{Answered, Failure, NodeLinks};
 use crate::orchestrators::Orchestrators;
-use crate::placements::{Need, Placements};
+use crate::placements::{Asker, Need, Placements};
 use crate::problem::ApiError;
 use crate::reports::Reports;
+use crate::routing::Wish;
 use crate::session::{Claim, Session};
 
 /// How long a request may take in all, tries and pauses included.
@@ -75,6 +77,8 @@ pub struct JoinSpec {
     pub srtp: Option<SrtpRequest>,
     /// See [`Join::dialect_info`].
     pub dialect_info: Option<String>,
+    /// Where its room is to be placed, if it has to be.
+    pub wish: Wish,
 }
 
 impl JoinSpec {
@@ -119,6 +123,7 @@ pub struct Rooms {
     placements: Arc<Placements>,
     reports: Arc<Reports>,
     links: Arc<NodeLinks>,
+    lanes: Lanes,
     moves: Arc<Moves>,
     metrics: Arc<Metrics>,
 }
@@ -140,17 +145,27 @@ impl Rooms {
             placements,
             reports,
             links,
+            lanes: Lanes::new(&config.limits, Arc::clone(&metrics)),
             metrics,
         })
     }
 
-    /// Opens a room for `user`, or finds it open: where its media goes, and a ticket for it.
+    /// Opens a room for `user`, where `wish` says, or finds it open: where its media goes, and a ticket for it.
     ///
     /// # Errors
     /// 503 when no node can host the room or its node does not answer.
-    pub async fn open(&self, room: &RoomName, user: &Identity) -> Result<(MediaAddress, String), ApiError> {
+    pub async fn open(
+        &self,
+        room: &RoomName,
+        user: &Identity,
+        wish: &Wish,
+    ) -> Result<(MediaAddress, String), ApiError> {
+        let asker = Asker {
+            user: Some(user),
+            wish: Some(wish),
+        };
         let (placement, answered) = self
-            .ask(room, Some(user), Need::Ticket, |placement| Request::Open {
+            .ask(room, asker, Need::Ticket, |placement| Request::Open {
                 ticket: placement.ticket.clone(),
                 room: room.clone(),
             })
@@ -171,8 +186,12 @@ impl Rooms {
             Some(OneOffer::Receive) => Need::OpenRoom,
             Some(OneOffer::Publish) | None => Need::Ticket,
         };
+        let asker = Asker {
+            user: Some(&spec.identity),
+            wish: Some(&spec.wish),
+        };
         let asked = self
-            .ask(&spec.room, Some(&spec.identity), need, |placement| {
+            .ask(&spec.room, asker, need, |placement| {
                 Request::Join(Box::new(spec.with_ticket(&placement.ticket)))
             })
             .await;
@@ -253,7 +272,7 @@ impl Rooms {
             room: room.clone(),
             command: command.clone(),
         };
-        let (_, answered) = self.ask(room, None, Need::Location, request).await?;
+        let (_, answered) = self.ask(room, Asker::default(), Need::Location, request).await?;
         Ok(answered.reply)
     }
 
@@ -296,7 +315,11 @@ impl Rooms {
             identity: identity.clone(),
             command: command.clone(),
         };
-        match self.ask(room, Some(identity), Need::Location, request).await {
+        let asker = Asker {
+            user: Some(identity),
+            wish: None,
+        };
+        match self.ask(room, asker, Need::Location, request).await {
             Ok(asked) => Ok(asked),
             Err(ApiError::NoRoom) => Err(ApiError::NoParticipant(
                 "The room is not open (any more), so nobody is in it; join again.".into(),
@@ -309,10 +332,11 @@ impl Rooms {
     async fn ask(
         &self,
         room: &RoomName,
-        user: Option<&Identity>,
+        asker: Asker<'_>,
         need: Need,
         request: impl Fn(&Placement) -> Request,
     ) -> Result<(Arc<Placement>, Answered), ApiError> {
+        let _turn = self.lanes.turn(need != Need::Location).await?;
         let deadline = Instant::now() + REQUEST_DEADLINE;
         let mut error = ApiError::NodeUnavailable;
         let mut unknown_at: Option<Arc<Placement>> = None;
@@ -321,7 +345,7 @@ impl Rooms {
             if attempt > 0 && unknown_at.is_none() {
                 pause(attempt, deadline).await;
             }
-            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, user, need))
+            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, asker, need))
                 .await
                 .unwrap_or(Err(ApiError::OrchestratorUnavailable))?;
             let placement = placed.placement;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::Method;
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
 };
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{Any, CorsLayer};
@@ -18,7 +17,7 @@ use utoipa::openapi::HttpMethod::Get;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
-use crate::{join, livekit, page, whip};
+use crate::{front, join, limits, livekit, observe, page, routing, whip};
 
 /// How long a browser may remember that it may call the API from another origin.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
@@ -39,6 +38,7 @@ pub(crate) fn public(state: State) -> Router {
             ETAG,
             LINK,
             HeaderName::from_static("accept-patch"),
+            HeaderName::from_static("x-request-id"),
         ])
         .max_age(PREFLIGHT_LIFETIME);
     // A dialect that is described adds its operations here, any other one its routes below.
@@ -52,8 +52,11 @@ pub(crate) fn public(state: State) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(cors)
+        .layer(from_fn_with_state(state.clone(), routing::route))
+        .layer(from_fn_with_state(state.clone(), limits::enforce))
         .layer(from_fn(whip::advertise))
-        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn(front::ambiguity::refuse))
+        .layer(from_fn_with_state(state.clone(), observe::watch))
         .with_state(state)
 }
 
@@ -61,6 +64,7 @@ pub(crate) fn public(state: State) -> Router {
 pub(crate) fn admin(state: State) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/rules", get(rules))
         .merge(health().into_router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -87,6 +91,12 @@ fn health() -> Routes {
             .fails([ApiError::ShuttingDown]),
             ready,
         )
+        .open(
+            operation(Get, "/startupz", "hasStarted", "Whether the gateway has started.")
+                .tag("service")
+                .answers_as::<String>(200, "It has.", "text/plain"),
+            async || "ok\n",
+        )
 }
 
 /// Not ready while it goes. An orchestrator or a node that is away makes it no less ready: it says so to each caller, and no
@@ -105,28 +115,16 @@ async fn metrics(Shared(state): Shared<State>) -> Response {
     ([(CONTENT_TYPE, media_type)], text).into_response()
 }
 
+/// The rules that count at present, as they were written.
+async fn rules(Shared(state): Shared<State>) -> Response {
+    let media_type = HeaderValue::from_static("application/toml");
+    ([(CONTENT_TYPE, media_type)], state.routing().text()).into_response()
+}
+
 async fn not_found() -> ApiError {
     ApiError::NotFound
 }
 
 async fn method_not_allowed() -> ApiError {
     ApiError::MethodNotAllowed
-}
-
-/// Counts each response. The log names the route's pattern, never the URL itself, whose query may hold a token.
-async fn observe(Shared(state): Shared<State>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    state.metrics().response(response.status());
-    tracing::debug!(
-        %method,
-        route = route.as_ref().map_or("none", MatchedPath::as_str),
-        status = response.status().as_u16(),
-        "answered"
-    );
-    response
 }

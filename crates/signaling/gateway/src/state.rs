@@ -1,5 +1,6 @@
 //! What all handlers share.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::access::Keys;
 use crate::config::Config;
+use crate::front::client::Trust;
 use crate::join::Streams;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::observe::access_log::AccessLog;
 use crate::problem::ApiError;
 use crate::rooms::Rooms;
+use crate::routing::Routing;
 
 /// The gateway's state; cloning it is cheap.
 #[derive(Debug, Clone)]
@@ -22,6 +27,10 @@ pub struct State(Arc<Inner>);
 struct Inner {
     config: Config,
     keys: Keys,
+    access_log: Option<Arc<AccessLog>>,
+    trust: Trust,
+    limits: Limits,
+    routing: Arc<Routing>,
     rooms: Rooms,
     streams: Streams,
     metrics: Arc<Metrics>,
@@ -45,9 +54,20 @@ impl State {
                 "--redirect-whip-to must be a URL like https://eu.example.com".to_owned(),
             ));
         }
+        let routing = Routing::read(config.rules.as_deref()).map_err(ApiError::Start)?;
         let metrics = Arc::new(Metrics::default());
         let rooms = Rooms::new(&config, Arc::clone(&metrics))?;
+        let log = config.observe.access_log.as_deref();
+        let open = |file: &Path| {
+            let log = AccessLog::open(file, Arc::clone(&metrics));
+            log.map_err(|error| ApiError::Start(format!("the access log {} cannot be opened: {error}", file.display())))
+        };
+        let access_log = log.map(open).transpose()?.map(Arc::new);
         Ok(Self(Arc::new(Inner {
+            access_log,
+            trust: config.front.trust(),
+            limits: Limits::new(&config.limits, Arc::clone(&metrics)),
+            routing: Arc::new(routing),
             config,
             keys,
             rooms,
@@ -66,6 +86,26 @@ impl State {
     /// The API keys.
     pub(crate) fn keys(&self) -> &Keys {
         &self.0.keys
+    }
+
+    /// Whose word counts for where a request is from.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.0.trust
+    }
+
+    /// Where requests are written down, if they are.
+    pub(crate) fn access_log(&self) -> Option<&Arc<AccessLog>> {
+        self.0.access_log.as_ref()
+    }
+
+    /// How much may be asked.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The rules by which requests are routed.
+    pub(crate) fn routing(&self) -> &Arc<Routing> {
+        &self.0.routing
     }
 
     /// The way to rooms, wherever they are.

@@ -212,6 +212,7 @@ impl Chooser {
             node: chosen.map(|chosen| chosen.candidate.node),
             reasons: Reasons {
                 policy,
+                rule: request.rule.clone(),
                 region: request.region.clone(),
                 spilled_to: spilled_to.cloned(),
                 track,

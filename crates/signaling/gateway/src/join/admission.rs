@@ -23,6 +23,7 @@ use crate::access::Access;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
+use crate::routing::Wish;
 use crate::srtp::{self, SrtpJoin};
 use crate::state::State;
 
@@ -133,13 +134,13 @@ pub(super) fn add(routes: Routes) -> Routes {
 
 async fn join(
     Shared(state): Shared<State>,
-    InRoom { access, room }: InRoom,
+    InRoom { access, room, wish }: InRoom,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Map<String, Value>>,
 ) -> Result<Response, ApiError> {
     match transport(&body)? {
-        Transport::WebRtc => webrtc(&state, access, room, request(body)?).await,
-        Transport::Srtp => srtp(&state, access, room, &headers, request(body)?).await,
+        Transport::WebRtc => webrtc(&state, access, room, wish, request(body)?).await,
+        Transport::Srtp => srtp(&state, access, (room, wish), &headers, request(body)?).await,
     }
 }
 
@@ -166,13 +167,16 @@ fn request<T: DeserializeOwned>(body: Map<String, Value>) -> Result<T, ApiError>
 async fn srtp(
     state: &State,
     access: Access,
-    room: RoomName,
+    (room, wish): (RoomName, Wish),
     headers: &HeaderMap,
     request: SrtpJoin,
 ) -> Result<Response, ApiError> {
     let (port, identity) = (request.receive_port, access.identity.clone());
     let name = name(request.name.clone(), &access.name)?;
-    let spec = srtp::spec(request, room.clone(), access, name)?;
+    let spec = JoinSpec {
+        wish,
+        ..srtp::spec(request, room.clone(), access, name)?
+    };
     let joined = state.rooms().join(spec).await?.joined;
     let participant = joined.snapshot.participant.id.clone();
     let url = participant_url(&room, &participant);
@@ -187,11 +191,17 @@ async fn srtp(
     answer
 }
 
-async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequest) -> Result<Response, ApiError> {
+async fn webrtc(
+    state: &State,
+    access: Access,
+    room: RoomName,
+    wish: Wish,
+    request: JoinRequest,
+) -> Result<Response, ApiError> {
     let publish = request.publish.into_iter().map(track).collect::<Result<Vec<_>, _>>()?;
     let name = name(request.name, &access.name)?;
     let Some(offer) = request.offer else {
-        let (media, ticket) = state.rooms().open(&room, &access.identity).await?;
+        let (media, ticket) = state.rooms().open(&room, &access.identity, &wish).await?;
         return Ok(Json(Whereabouts { room, media, ticket }).into_response());
     };
     check_offer(&offer)?;
@@ -215,6 +225,7 @@ async fn webrtc(state: &State, access: Access, room: RoomName, request: JoinRequ
             one_offer: None,
             srtp: None,
             dialect_info: None,
+            wish,
         })
         .await?;
     let Snapshot {

@@ -21,6 +21,7 @@ use super::{dialect, translate};
 use crate::access::Access;
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
+use crate::routing::Wish;
 use crate::state::State;
 
 /// The most capabilities that a client is taken to have.
@@ -45,7 +46,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     let start = if query.flag("reconnect") == Some(true) {
         resume(&state, &access, &room, &query).await?
     } else {
-        join(&state, access, room, &query).await?
+        join(&state, access, room, Wish::noted(&parts), &query).await?
     };
     Ok(wire::limits(upgrade).on_upgrade(move |socket| async move {
         let _guard = guard;
@@ -53,7 +54,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     }))
 }
 
-async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> Result<Start, ApiError> {
+async fn join(state: &State, access: Access, room: RoomName, wish: Wish, query: &Params) -> Result<Start, ApiError> {
     let admitted = state
         .rooms()
         .join(JoinSpec {
@@ -73,6 +74,7 @@ async fn join(state: &State, access: Access, room: RoomName, query: &Params) -> 
             offer: None,
             one_offer: None,
             srtp: None,
+            wish,
         })
         .await?;
     let session = admitted.session.ok_or(ApiError::Internal)?;

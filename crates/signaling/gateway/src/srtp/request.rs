@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::access::Access;
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
+use crate::routing::Wish;
 
 /// Where the first received stream is expected when the client does not say: what most examples of RTP use.
 pub(super) const DEFAULT_RECEIVE_PORT: u16 = 5004;
@@ -154,6 +155,7 @@ pub(crate) fn spec(join: SrtpJoin, room: RoomName, access: Access, name: String)
             resume: Vec::new(),
         }),
         dialect_info: None,
+        wish: Wish::default(),
     })
 }
 

@@ -17,6 +17,7 @@ use crate::join::InRoom;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
+use crate::routing::Wish;
 use crate::state::State;
 
 pub(super) fn add(routes: Routes) -> Routes {
@@ -54,7 +55,7 @@ pub(super) fn endpoint(path: &'static str, id: &str, summary: &str) -> Operation
 pub(super) async fn publish(
     Shared(state): Shared<State>,
     Offered {
-        who: InRoom { access, room },
+        who: InRoom { access, room, wish },
         offer,
     }: Offered,
 ) -> Result<Response, ApiError> {
@@ -70,6 +71,7 @@ pub(super) async fn publish(
             room: room.clone(),
             auto_subscribe: false,
             never_pause: false,
+            wish,
             ..spec(access, &room, OneOffer::Publish, offer)
         })
         .await?
@@ -102,6 +104,7 @@ pub(super) fn spec(access: Access, room: &RoomName, purpose: OneOffer, offer: St
         one_offer: Some(purpose),
         srtp: None,
         dialect_info: None,
+        wish: Wish::default(),
     }
 }
 

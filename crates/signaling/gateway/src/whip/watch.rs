@@ -51,7 +51,7 @@ pub(super) fn add(routes: Routes) -> Routes {
 pub(super) async fn watch(
     Shared(state): Shared<State>,
     Offered {
-        who: InRoom { access, room },
+        who: InRoom { access, room, .. },
         offer,
     }: Offered,
 ) -> Result<Response, ApiError> {

@@ -9,9 +9,10 @@ use futures_util::StreamExt;
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
-use signalbox_gateway::{Config, Error};
+use signalbox_gateway::{Config, Error, Listeners, Signals};
 use signalbox_protocol::token::{AccessClaims, VideoGrant};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -42,6 +43,7 @@ pub struct Cluster {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub shutdown: CancellationToken,
+    pub reload: watch::Sender<u64>,
     pub running: JoinHandle<Result<(), Error>>,
     client: reqwest::Client,
 }
@@ -64,8 +66,26 @@ impl Cluster {
         Self::start_between(node, orchestrator, &urls, flags).await
     }
 
+    /// With a listener whose clients are sent to the other.
+    pub async fn start_redirecting(listener: TcpListener, flags: &[&str]) -> Self {
+        let node = FakeNode::start().await;
+        let orchestrator = FakeOrchestrator::start(Some(node.control())).await;
+        let urls = orchestrator.url().to_owned();
+        Self::start_all(node, orchestrator, &urls, flags, Some(listener)).await
+    }
+
     /// With these orchestrator URLs, separated by commas.
     pub async fn start_between(node: FakeNode, orchestrator: FakeOrchestrator, urls: &str, flags: &[&str]) -> Self {
+        Self::start_all(node, orchestrator, urls, flags, None).await
+    }
+
+    async fn start_all(
+        node: FakeNode,
+        orchestrator: FakeOrchestrator,
+        urls: &str,
+        flags: &[&str],
+        redirect: Option<TcpListener>,
+    ) -> Self {
         let keys = format!("{KEY}:{KEY_SECRET},other:{KEY_SECRET}{KEY_SECRET}");
         let mut arguments = vec!["signalbox-gateway", "--keys", &keys];
         if !flags.contains(&"--drain-seconds") {
@@ -81,13 +101,23 @@ impl Cluster {
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(signalbox_gateway::run(listener, Some(admin), config, shutdown.clone()));
+        let (reload, reloads) = watch::channel(0);
+        let listeners = Listeners {
+            redirect,
+            ..Listeners::new(listener, Some(admin))
+        };
+        let signals = Signals {
+            shutdown: shutdown.clone(),
+            reload: reloads,
+        };
+        let running = tokio::spawn(signalbox_gateway::run(listeners, config, signals));
         Self {
             node,
             orchestrator,
             address,
             admin: admin_address,
             shutdown,
+            reload,
             running,
             client: reqwest::Client::new(),
         }

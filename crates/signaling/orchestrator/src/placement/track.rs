@@ -28,10 +28,10 @@ fn is_within(bucket: u16, share: f64) -> bool {
     f64::from(bucket) < share * f64::from(BUCKETS)
 }
 
-/// The track that the request wants: the one that it names, or else the one that its user falls into. A request without
+/// The track that the request wants: the one that it names or prefers, or else the one that its user falls into. A request without
 /// a user falls by its room's name, unless it is known that one fell into this bucket.
 pub fn wanted(request: &PlaceRoom, known: Option<u16>, share: f64) -> Track {
-    request.track.unwrap_or_else(|| {
+    request.track.or(request.prefer).unwrap_or_else(|| {
         let user = request.user.as_deref().unwrap_or(request.room.as_str());
         if is_within(known.unwrap_or_else(|| bucket(user)), share) {
             Track::Canary
@@ -43,7 +43,7 @@ pub fn wanted(request: &PlaceRoom, known: Option<u16>, share: f64) -> Track {
 
 /// Takes out the nodes of the other track, and says whether that was stable although canary was wanted.
 ///
-/// It is when only the share asked for canary and no canary node can take the room near where it is wanted: to try a new
+/// It is when only the share, or a preference, asked for canary and no canary node can take the room near where it is wanted: to try a new
 /// version is worth neither a refused join nor a detour to another region. The reverse never happens. A request that
 /// names its track means it, and users outside of the share do not get the new version because the old one is full.
 pub fn keep(field: &mut Field<'_>, request: &PlaceRoom, known: Option<u16>, settings: &Settings) -> (Track, bool) {

@@ -22,6 +22,9 @@ pub struct Wish {
     /// See [`PlaceRoom::track`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<Track>,
+    /// See [`PlaceRoom::prefer`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<Track>,
     /// Where among the users its user fell, for the canary share, which may have changed since; the name itself is nobody's business here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<u16>,
@@ -40,6 +43,7 @@ impl Wish {
             region: request.region.clone(),
             labels: request.labels.clone(),
             track: request.track,
+            prefer: request.prefer,
             bucket: request.user.as_deref().map(track::bucket),
             min_version: request.min_version.clone(),
             policy: request.policy,
@@ -57,6 +61,7 @@ impl Wish {
             region: self.region,
             labels: self.labels,
             track: self.track,
+            prefer: self.prefer,
             min_version: self.min_version,
             policy: self.policy,
             group,
@@ -76,6 +81,7 @@ mod tests {
             region: Some("eu".into()),
             labels: BTreeMap::from([("disk".into(), "fast".into())]),
             track: Some(Track::Canary),
+            prefer: Some(Track::Stable),
             user: Some("ann".into()),
             min_version: Some("1.4".into()),
             group: Some("studio".into()),

@@ -245,6 +245,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
         by: BY.into(),
         reasons: Reasons {
             policy: Policy::TwoChoices,
+            rule: None,
             region: None,
             spilled_to: None,
             track: Track::Stable,

@@ -127,6 +127,27 @@ fn the_canary_share_falls_back_to_stable_when_no_canary_can_take_the_room() {
 }
 
 #[test]
+fn a_preference_comes_before_the_share_and_falls_back_as_it_does() {
+    let (mut candidates, settings) = canary();
+    let nobody = Settings {
+        canary_share: 0.0,
+        ..settings.clone()
+    };
+    let prefer = |track| PlaceRoom {
+        prefer: Some(track),
+        ..request()
+    };
+    let chosen = |settings: &Settings, track, candidates: &[Candidate]| {
+        let choice = choose_by(settings.clone(), &prefer(track), &seen(candidates));
+        (choice.node, choice.reasons.track_fallback)
+    };
+    assert_eq!(chosen(&nobody, Track::Canary, &candidates), (Some(node(2)), false));
+    assert_eq!(chosen(&settings, Track::Stable, &candidates), (Some(node(1)), false));
+    candidates[1].lease_holds = false;
+    assert_eq!(chosen(&nobody, Track::Canary, &candidates), (Some(node(1)), true));
+}
+
+#[test]
 fn the_canary_share_falls_back_rather_than_go_to_another_region() {
     let (mut candidates, settings) = canary();
     candidates[0].region = "eu".into();

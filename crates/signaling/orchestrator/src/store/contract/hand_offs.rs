@@ -113,6 +113,7 @@ fn wish(region: &str) -> Wish {
         region: Some(region.into()),
         labels: BTreeMap::from([("disk".into(), "fast".into())]),
         track: Some(Track::Canary),
+        prefer: Some(Track::Stable),
         bucket: Some(4321),
         min_version: Some("1.4".into()),
         policy: Some(Policy::Packing),

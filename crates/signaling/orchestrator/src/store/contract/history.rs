@@ -22,6 +22,7 @@ fn reasons(node: NodeId) -> Reasons {
     };
     Reasons {
         policy: Policy::BoundedRendezvous,
+        rule: Some("german".into()),
         region: Some("eu".into()),
         spilled_to: Some("eu-west".into()),
         track: Track::Canary,

@@ -255,6 +255,7 @@ pub fn proposal(room: &RoomName, candidate: NodeId) -> Proposal {
         by: "storm".into(),
         reasons: Reasons {
             policy: Policy::TwoChoices,
+            rule: None,
             region: None,
             spilled_to: None,
             track: Track::Stable,
