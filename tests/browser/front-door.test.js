@@ -23,6 +23,7 @@ const CLUSTER_SECRET = randomBytes(24).toString('hex');
 let folder;
 let fleet;
 let balancer;
+let balancerEnded;
 let port;
 let certificate;
 const gateways = [];
@@ -82,13 +83,15 @@ before(async () => {
     env: { ...process.env, SIGNALBOX_BIND: `127.0.0.1:${port}`, GATEWAY_A: a[0], GATEWAY_A_ADMIN: a[1], GATEWAY_B: b[0], GATEWAY_B_ADMIN: b[1] },
     stdio: ['ignore', 'inherit', 'inherit'],
   });
+  balancerEnded = once(balancer, 'exit');
   process.on('exit', () => balancer.kill('SIGKILL'));
-  await until('the balancer passes on', async () => await ask('GET', '/livez').catch(() => 0) === 200, { everyMs: 50 });
+  await until('the balancer passes on', async () => balancer.exitCode !== null || await ask('GET', '/livez').catch(() => 0) === 200, { everyMs: 50 });
+  assert.equal(balancer.exitCode, null, 'the balancer runs');
 }, { timeout: 60_000 });
 
 after(async () => {
   balancer?.kill('SIGKILL');
-  if (balancer) await once(balancer, 'exit');
+  await balancerEnded;
   await Promise.all(gateways.map(({ process: one }) => one.stop()));
   await fleet?.stop();
   await rm(folder, { recursive: true, force: true });
