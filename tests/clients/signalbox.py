@@ -81,11 +81,11 @@ class Process:
 class Signalbox:
     """`signalbox dev` on free ports of 127.0.0.1. To be used as a context."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, **env):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         arguments = ["dev", "--listen", f"127.0.0.1:{port}", "--media-bind", "127.0.0.1:0", *flags]
-        self.process = Process([BIN_DIR / "signalbox", *arguments])
+        self.process = Process([BIN_DIR / "signalbox", *arguments], **env)
         self.others = []
 
     def __enter__(self):

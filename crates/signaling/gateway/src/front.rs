@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -103,11 +102,9 @@ impl Door {
             };
             door.enter(&places, &mut connections, stream, from, &shutdown);
         }
-        // Whoever is connected already is served; closing the listener would reset them.
-        while let Some(Ok((stream, from))) = listener.accept().now_or_never() {
-            door.enter(&places, &mut connections, stream, from, &shutdown);
-        }
-        drop(listener);
+        finish(listener, |stream, from| {
+            door.enter(&places, &mut connections, stream, from, &shutdown)
+        });
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(drain, ended).await.is_err() {
             tracing::warn!(connections = connections.len(), "connections were cut off at the end");
@@ -180,6 +177,20 @@ impl Door {
                 }
                 tracing::debug!(%error, "a handshake of TLS failed");
             }
+        }
+    }
+}
+
+/// Takes whoever is connected already; closing the listener would reset them. The system is asked rather than the runtime, which may not have heard of them yet.
+fn finish(listener: TcpListener, mut enter: impl FnMut(TcpStream, SocketAddr)) {
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, from)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            enter(stream, from);
         }
     }
 }

@@ -109,7 +109,11 @@ impl Routes {
         self.add(operation, handler)
     }
 
-    fn add<H: Handler<T, State>, T: 'static>(mut self, mut operation: Operation, handler: H) -> Self {
+    fn add<H: Handler<T, State>, T: 'static>(mut self, operation: Operation, handler: H) -> Self {
+        let mut operation = operation.fails([ApiError::TooOften {
+            detail: "More is asked than one user may ask, or one network; ask again after Retry-After seconds.".into(),
+            retry_after: 0,
+        }]);
         if operation.has_parameters() {
             operation = operation.fails([
                 ApiError::InvalidName {

@@ -34,6 +34,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection that is being closed may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long, at the end, a connection of HTTP/1.1 may take that has asked nothing yet: its client has seen nothing that would make it ask elsewhere. Higher:
+/// connections that are open in advance hold up the end. Lower: requests on thin uplinks are lost.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The longest head, in bytes: an access token may take half of it.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
@@ -81,7 +85,11 @@ async fn serve_1<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(|request| router.clone().oneshot(prepare(request, peer)));
+    let asked = CancellationToken::new();
+    let service = service_fn(|request| {
+        asked.cancel();
+        router.clone().oneshot(prepare(request, peer))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -93,8 +101,14 @@ where
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = shutdown.cancelled() => {}
     }
+    // Told to end before its first request, the library closes the connection, whose client may have sent it already.
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        _ = tokio::time::timeout(FIRST_TIMEOUT, asked.cancelled()) => {}
+    }
+    connection.as_mut().graceful_shutdown();
     connection.await
 }
 

@@ -302,3 +302,32 @@ async fn settings_that_cannot_be_used_do_not_start() {
     let error = eventually("the end", &mut cluster.running).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("does not belong"), "{error}");
 }
+
+#[tokio::test]
+async fn who_has_connected_before_the_end_is_answered() {
+    let certificates = Certificates::new("end");
+    let cluster = with_tls(&certificates).await;
+    let offer = Offer {
+        protocols: &["http/1.1"],
+        ..Offer::default()
+    };
+    let shaken = connect(&offer.trusting(&certificates.chain("own")), cluster.address)
+        .await
+        .unwrap();
+    let waiting = TcpStream::connect(cluster.address).await.unwrap();
+    cluster.shutdown.cancel();
+    eventually("the end of the listener", async {
+        while TcpStream::connect(cluster.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let answered = async |stream| {
+        let answer = exchange(stream, LIVEZ).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    answered(shaken).await;
+    let connector = offer.trusting(&certificates.chain("own"));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    answered(connector.connect(name, waiting).await.unwrap()).await;
+}
