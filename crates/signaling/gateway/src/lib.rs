@@ -143,13 +143,11 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         let fresh = reload::keep_fresh(certificates, Arc::clone(&metrics), asked.clone(), beside.clone());
         tokio::spawn(fresh);
     }
-    let rules = Arc::clone(state.routing());
-    tokio::spawn(reload::keep_fresh(
-        rules,
-        Arc::clone(&metrics),
-        asked.clone(),
-        beside.clone(),
-    ));
+    if state.config().rules.is_some() {
+        let rules = Arc::clone(state.routing());
+        let fresh = reload::keep_fresh(rules, Arc::clone(&metrics), asked.clone(), beside.clone());
+        tokio::spawn(fresh);
+    }
     if let Some(log) = state.access_log() {
         let fresh = reload::keep_fresh(Arc::clone(log), Arc::clone(&metrics), asked, beside.clone());
         tokio::spawn(fresh);

@@ -84,12 +84,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    tracing::info!(listen = %listeners.clients.local_addr()?, admin = %config.admin_listen, "the gateway is up");
+    let (listen, admin) = (listeners.clients.local_addr()?, config.admin_listen);
     let mut running = std::pin::pin!(signalbox_gateway::run(listeners, config, signals));
     // Settings that cannot be used end it before it is up.
     if let Some(ended) = running.as_mut().now_or_never() {
         return Ok(ended?);
     }
+    tracing::info!(%listen, %admin, "the gateway is up");
     tell(&[NotifyState::Ready]);
     loop {
         let signal = tokio::select! {
