@@ -254,12 +254,15 @@ impl<'a> Candidate<'a> {
         true
     }
 
-    /// Whether a step is to a larger picture than it has, which begins with a key picture.
+    /// Whether a step is to a larger picture than it has, or has climbed to, which begins with a key picture: one for all temporal layers.
     fn is_larger(&self, step: &path::Step) -> bool {
-        match self.demand.standing {
-            Standing::Given(layer) => step.layer.spatial > layer.spatial,
-            Standing::New | Standing::Paused => true,
-        }
+        let reached = self.height.checked_sub(1).and_then(|index| self.path.get(index));
+        let reached = reached.map(|reached| reached.layer.spatial);
+        let had = match self.demand.standing {
+            Standing::Given(layer) => Some(layer.spatial),
+            Standing::New | Standing::Paused => None,
+        };
+        Some(step.layer.spatial) > reached.max(had)
     }
 
     fn ideal_bps(&self) -> u64 {

@@ -351,6 +351,26 @@ fn a_picture_becomes_larger_only_if_its_key_picture_gets_through_soon() {
 }
 
 #[test]
+fn the_key_picture_of_a_larger_picture_is_waited_for_once() {
+    // 30 kB in 300 ms are 800 kbps, which the layer above does not need again, whatever is said of its own.
+    let keyed = |standing| {
+        let mut demand = temporal().only(&[0, 1]);
+        for (rung, key_bytes) in demand.rungs.iter_mut().skip(3).zip([20_000, 30_000, 45_000]) {
+            rung.key_bytes = key_bytes;
+        }
+        let budget = Budget {
+            bps: Some(900_000),
+            reserve: 0,
+            never_pause: false,
+        };
+        allocate(budget, &[Demand { standing, ..demand }], Among::Active).shares
+    };
+    let climbed = keyed(Standing::New);
+    assert_eq!(climbed, keyed(Standing::Given(climbed[0].layer.unwrap())));
+    assert_eq!(climbed[0].layer, climbed[0].ideal);
+}
+
+#[test]
 fn what_a_track_has_it_keeps_while_it_fits() {
     check([
         ("kept without a margin", 1_700, vec![camera().has(2)], "f"),
