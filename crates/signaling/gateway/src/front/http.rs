@@ -103,7 +103,7 @@ where
         ended = connection.as_mut() => return ended,
         () = shutdown.cancelled() => {}
     }
-    // Told to end before its first request, the library closes the connection, whose client may have sent it already.
+    // Told to end before it has read anything, the library closes the connection, whose client may have sent its request already.
     tokio::select! {
         ended = connection.as_mut() => return ended,
         _ = tokio::time::timeout(FIRST_TIMEOUT, asked.cancelled()) => {}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
@@ -147,7 +148,7 @@ async fn a_certificate_that_cannot_be_used_changes_nothing() {
     std::fs::copy(certificates.key("other"), certificates.key("own")).unwrap();
     eventually("the refusal", async {
         while cluster.metric("certificate_reload_failures_total").await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
@@ -311,7 +312,7 @@ async fn who_has_connected_before_the_end_is_answered() {
         protocols: &["http/1.1"],
         ..Offer::default()
     };
-    let shaken = connect(&offer.trusting(&certificates.chain("own")), cluster.address)
+    let mut shaken = connect(&offer.trusting(&certificates.chain("own")), cluster.address)
         .await
         .unwrap();
     let waiting = TcpStream::connect(cluster.address).await.unwrap();
@@ -326,6 +327,9 @@ async fn who_has_connected_before_the_end_is_answered() {
         let answer = exchange(stream, LIVEZ).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     };
+    // Its request may be on its way for a while.
+    let closed = tokio::time::timeout(Duration::from_millis(100), shaken.read_u8()).await;
+    assert!(closed.is_err(), "{closed:?} before it has asked");
     answered(shaken).await;
     let connector = offer.trusting(&certificates.chain("own"));
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
