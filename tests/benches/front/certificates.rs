@@ -70,8 +70,16 @@ pub async fn measure() -> anyhow::Result<Findings> {
     for _ in 0..RENEWALS {
         let new = system.renew_certificate()?;
         let asked = Instant::now();
-        while !met.lock().unwrap_or_else(PoisonError::into_inner).certificates.contains(&new) {
-            ensure!(asked.elapsed() < PATIENCE, "a new certificate is not shown in {PATIENCE:?}");
+        while !met
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .certificates
+            .contains(&new)
+        {
+            ensure!(
+                asked.elapsed() < PATIENCE,
+                "a new certificate is not shown in {PATIENCE:?}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         made.push(new);
@@ -90,11 +98,21 @@ pub async fn measure() -> anyhow::Result<Findings> {
     let mut found = Findings::default();
     found.tell("renewals", format!("{RENEWALS} in {:.1} s", took.as_secs_f64()));
     found.tell("handshakes meanwhile", met.handshakes);
-    found.check("handshakes or requests that failed", met.failed.len(), "0", met.failed.is_empty());
+    found.check(
+        "handshakes or requests that failed",
+        met.failed.len(),
+        "0",
+        met.failed.is_empty(),
+    );
     for failure in met.failed.iter().take(3) {
         found.tell("one of them", failure);
     }
-    found.check("handshakes that failed, as the gateway counts", refused, "0", refused == 0);
+    found.check(
+        "handshakes that failed, as the gateway counts",
+        refused,
+        "0",
+        refused == 0,
+    );
     found.check("new certificates that were shown", seen, RENEWALS, seen == RENEWALS);
     let asked = RENEWALS * STAYING;
     let bar = format!("{asked} of {asked}");

@@ -12,9 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
 
@@ -35,8 +33,8 @@ pub fn source(number: usize) -> Ipv4Addr {
 /// How to reach the gateway.
 #[derive(Clone)]
 pub struct Clients {
-    to: SocketAddr,
-    connector: TlsConnector,
+    pub to: SocketAddr,
+    config: Arc<ClientConfig>,
 }
 
 /// An answer.
@@ -60,8 +58,16 @@ impl Clients {
             .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        let connector = TlsConnector::from(Arc::new(config));
-        Self { to, connector }
+        let config = Arc::new(config);
+        Self { to, config }
+    }
+
+    /// The same, who speak only this (RFC 7301).
+    pub fn speaking(&self, protocol: &str) -> Self {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let config = Arc::new(config);
+        Self { config, ..*self }
     }
 
     /// Opens a connection from an address of loopback.
@@ -75,7 +81,7 @@ impl Clients {
         let connecting = async {
             let stream = socket.connect(self.to).await?;
             stream.set_nodelay(true)?;
-            self.connector.connect(name, stream).await
+            TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
         };
         in_time(connecting).await
     }
@@ -122,9 +128,14 @@ pub async fn read_answer(connection: &mut Connection) -> io::Result<Answer> {
         }
     };
     let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
-    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let field = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let length: usize = field("content-length").and_then(|length| length.parse().ok()).unwrap_or_default();
+    let length: usize = field("content-length")
+        .and_then(|length| length.parse().ok())
+        .unwrap_or_default();
     while read.len() < end + length {
         if connection.read_buf(&mut read).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -177,7 +188,12 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -186,7 +202,12 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use e2e::cluster::token;
 use futures_util::StreamExt;
-use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::SignalResponse;
+use livekit_protocol::signal_response::Message as Response;
 use prost::Message as _;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
@@ -51,9 +51,17 @@ pub async fn measure() -> anyhow::Result<Findings> {
     let each = |kib: u64| (kib as f64 - before as f64) / COUNT as f64;
     let mut found = Findings::default();
     found.tell(format!("memory with {BEFORE} sockets"), format!("{before} KiB"));
-    found.tell(format!("each of {COUNT} more, just joined"), format!("{:.1} KiB", each(joined)));
+    found.tell(
+        format!("each of {COUNT} more, just joined"),
+        format!("{:.1} KiB", each(joined)),
+    );
     let bar = format!("≤ {MOST} KiB");
-    found.check("each, idle", format!("{:.1} KiB", each(after)), bar, each(after) <= MOST);
+    found.check(
+        "each, idle",
+        format!("{:.1} KiB", each(after)),
+        bar,
+        each(after) <= MOST,
+    );
     let open = system.metric("sockets").await?;
     let all = (BEFORE + COUNT) as u64;
     found.check("sockets that stay", open, format!("{all}"), open == all && closed == 0);
@@ -92,6 +100,9 @@ async fn open(clients: &Clients, number: usize) -> anyhow::Result<Socket> {
         bail!("no first message");
     };
     let first = SignalResponse::decode(bytes)?.message;
-    ensure!(matches!(first, Some(Response::Join(_))), "the first message is {first:?}");
+    ensure!(
+        matches!(first, Some(Response::Join(_))),
+        "the first message is {first:?}"
+    );
     Ok(socket)
 }

@@ -5,10 +5,12 @@
 mod certificates;
 mod clients;
 mod findings;
+mod http2;
 mod idle;
 mod overload;
 mod slow;
 mod system;
+mod tls;
 
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use self::findings::Findings;
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
-const PARTS: [&str; 4] = ["idle", "slow", "overload", "certificates"];
+const PARTS: [&str; 6] = ["idle", "slow", "overload", "certificates", "http2", "tls"];
 
 fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
@@ -48,7 +50,9 @@ async fn all(wanted: &[String]) -> anyhow::Result<()> {
     println!("{}", Findings::HEAD);
     for part in PARTS.iter().filter(is_wanted) {
         let found = tokio::time::timeout(LIMIT, measure(part));
-        let found = found.await.with_context(|| format!("{part} takes longer than {LIMIT:?}"))??;
+        let found = found
+            .await
+            .with_context(|| format!("{part} takes longer than {LIMIT:?}"))??;
         missed += found.show(part);
     }
     ensure!(missed == 0, "{missed} bars are missed");
@@ -60,7 +64,9 @@ async fn measure(part: &str) -> anyhow::Result<Findings> {
         "idle" => idle::measure().await,
         "slow" => slow::measure().await,
         "overload" => overload::measure().await,
-        _ => certificates::measure().await,
+        "certificates" => certificates::measure().await,
+        "http2" => http2::measure().await,
+        _ => tls::measure().await,
     }
 }
 

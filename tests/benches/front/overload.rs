@@ -95,11 +95,19 @@ pub async fn measure() -> anyhow::Result<Findings> {
     let goodput = outcomes.joined.len() as f64 / seconds;
     found.tell(
         "asked per second, and the p99 of how late it was",
-        format!("{:.0}, {}", asked as f64 / seconds, ms(percentile(&outcomes.late, 99.0))),
+        format!(
+            "{:.0}, {}",
+            asked as f64 / seconds,
+            ms(percentile(&outcomes.late, 99.0))
+        ),
     );
     found.tell(
         "of their cores: the gateway, and the load with it on the other one",
-        format!("{}, {}", busy(system.processor_seconds()? - gateway), busy(own_seconds()? - own)),
+        format!(
+            "{}, {}",
+            busy(system.processor_seconds()? - gateway),
+            busy(own_seconds()? - own)
+        ),
     );
     let share = goodput / peak;
     found.check(
@@ -110,7 +118,10 @@ pub async fn measure() -> anyhow::Result<Findings> {
     );
     let p99 = percentile(&outcomes.joined, 99.0);
     found.check("p99 of those", ms(p99), "≤ 1000 ms", p99 <= 1_000.0);
-    found.tell("refused, and their p99", format!("{}, {}", outcomes.refused, ms(percentile(&outcomes.refusals, 99.0))));
+    found.tell(
+        "refused, and their p99",
+        format!("{}, {}", outcomes.refused, ms(percentile(&outcomes.refusals, 99.0))),
+    );
     let failed = outcomes.failed.len();
     found.check("neither let in nor told when to come again", failed, "0", failed == 0);
     for failure in outcomes.failed.iter().take(3) {
@@ -251,7 +262,9 @@ async fn attempt(clients: &Clients, number: usize, connection: &mut Option<Conne
             .await
             .map_err(|error| format!("connecting: {error}"))?,
     };
-    let answer = ask(&mut stream, request).await.map_err(|error| format!("asking: {error}"))?;
+    let answer = ask(&mut stream, request)
+        .await
+        .map_err(|error| format!("asking: {error}"))?;
     if !answer.closes {
         *connection = Some(stream);
     }

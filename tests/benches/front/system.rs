@@ -71,7 +71,11 @@ impl System {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.gateway))?;
         let (_, rest) = stat.rsplit_once(") ").context("a process without a name")?;
         // Fields 14 and 15 of proc(5), in hundredths of a second.
-        let ticks = rest.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+        let ticks = rest
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<f64>().ok());
         Ok(ticks.sum::<f64>() / 100.0)
     }
 

@@ -87,7 +87,10 @@ async fn compression_of_a_websocket_is_not_agreed_on_and_a_compressed_frame_ends
     );
     let (mut stream, head) = head(&cluster, &request).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(!head.to_ascii_lowercase().contains("sec-websocket-extensions"), "{head}");
+    assert!(
+        !head.to_ascii_lowercase().contains("sec-websocket-extensions"),
+        "{head}"
+    );
     // The last frame of a text, whose first reserved bit says that it is compressed (RFC 7692 section 6), with a mask of zeros.
     let bomb = [0; 1000];
     let length = u16::try_from(bomb.len()).unwrap().to_be_bytes();
@@ -166,7 +169,9 @@ async fn an_expired_certificate_or_another_ones_key_is_not_taken_and_is_said() {
         .await;
         connect(&trusting, cluster.address).await.unwrap();
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let said = text.lines().filter(|line| line.contains(sentence) && line.contains("stay as they were"));
+        let said = text
+            .lines()
+            .filter(|line| line.contains(sentence) && line.contains("stay as they were"));
         assert!(said.count() > 0, "{text}");
     };
     certificates.make("other", "localhost");
