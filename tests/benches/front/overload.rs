@@ -33,6 +33,9 @@ const CLOSED_SPAN: Duration = Duration::from_secs(6);
 const TIMES: f64 = 4.0;
 const OVERLOAD: Duration = Duration::from_secs(20);
 
+/// How many connections there are from the beginning, so that what grows is not their number.
+const CONNECTIONS: usize = 1_500;
+
 /// How many requests may be under way here before the load counts as one that could not be made.
 const MOST_UNDER_WAY: usize = 8_000;
 
@@ -41,6 +44,8 @@ const AFTER: Duration = Duration::from_secs(5);
 
 /// How long the low rate is measured before, and again after that.
 const CALM: Duration = Duration::from_secs(15);
+
+const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What came of joins.
 #[derive(Debug, Default)]
@@ -82,10 +87,19 @@ pub async fn measure() -> anyhow::Result<Findings> {
             ),
         );
     }
+    let (free, mut freed) = mpsc::unbounded_channel();
+    for number in 0..CONNECTIONS {
+        let mut connection = system.clients.connect(source(number % ADDRESSES)).await?;
+        ask(&mut connection, LIVEZ).await?;
+        free.send(connection)?;
+    }
     let memory_before = system.memory_kib()?;
     let (own, gateway) = (own_seconds()?, system.processor_seconds()?);
-    let outcomes = open(&system.clients, &requests, peak * TIMES).await;
+    let outcomes = open(&system.clients, &requests, peak * TIMES, (&free, &mut freed)).await;
     let memory_after = system.memory_kib()?;
+    let (own, gateway) = (own_seconds()? - own, system.processor_seconds()? - gateway);
+    let connections = system.metric("connections").await?;
+    drop((free, freed));
     let seconds = OVERLOAD.as_secs_f64();
     let busy = |seconds_used: f64| format!("{:.0}%", seconds_used / seconds * 100.0);
     tokio::time::sleep(AFTER).await;
@@ -128,6 +142,7 @@ pub async fn measure() -> anyhow::Result<Findings> {
         found.tell("one of them", failure);
     }
     let grown = memory_after as f64 / memory_before as f64;
+    found.tell("connections before and after", format!("{CONNECTIONS}, {connections}"));
     found.check(
         "memory before and after",
         format!("{memory_before}, {memory_after} KiB"),
@@ -206,8 +221,15 @@ async fn closed(clients: &Clients, requests: &Arc<Requests>, count: usize) -> Ou
 }
 
 /// So many a second, whether or not those before have been answered.
-async fn open(clients: &Clients, requests: &Arc<Requests>, rate: f64) -> Outcomes {
-    let (free, mut freed) = mpsc::unbounded_channel();
+async fn open(
+    clients: &Clients,
+    requests: &Arc<Requests>,
+    rate: f64,
+    (free, freed): (
+        &mpsc::UnboundedSender<Connection>,
+        &mut mpsc::UnboundedReceiver<Connection>,
+    ),
+) -> Outcomes {
     let (tell, mut told) = mpsc::unbounded_channel();
     let begun = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(2));

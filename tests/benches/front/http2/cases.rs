@@ -308,7 +308,7 @@ pub const CASES: &[Case] = &[
         &[CALM, PROTOCOL, COMPRESSION],
         || {
             let head = frame(HEADERS, END_STREAM, 1, &fields(&REQUEST));
-            let more = repeated(200, |_| field("x-test", &"x".repeat(80)));
+            let more = repeated(150, |_| field("x-test", &"x".repeat(80)));
             [head, repeated(2_000, |_| frame(CONTINUATION, 0, 1, &more))].concat()
         },
     ),
