@@ -1,6 +1,6 @@
 //! What a gateway stands as the door of everything else, measured from outside against its bars. `tests/bench front` runs it.
 //!
-//! The gateway has the first core, with one worker thread; whatever else there is, clients included, has the second. Arguments are the names of parts; none: all.
+//! The gateway has the first core, with one worker thread; whatever else there is, clients included, has the second; the clients of `overload` have the first. Arguments are the names of parts; none: all.
 
 mod certificates;
 mod clients;
@@ -18,6 +18,7 @@ use anyhow::{Context, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::findings::Findings;
 
@@ -33,15 +34,17 @@ fn main() -> anyhow::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             ended = all(&wanted) => ended,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                anyhow::bail!("interrupted")
-            }
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            _ = terminated.recv() => Err(anyhow::anyhow!("told to end")),
         }
-    })
+    });
+    // What testssl.sh is still doing ends by itself.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 async fn all(wanted: &[String]) -> anyhow::Result<()> {
