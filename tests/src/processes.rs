@@ -1,6 +1,6 @@
 //! The real binaries as processes, over a PostgreSQL database of their own.
 //!
-//! They stand beside the test binary, where `cargo build --workspace` puts them. Dropping a process kills it.
+//! They stand in the folder that [`FOLDER_VARIABLE`] names, or beside the test binary, where `cargo build --workspace` puts them. Dropping a process kills it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -18,6 +18,9 @@ use crate::process_tree::{children, is_running, kill_tree};
 
 /// Names a PostgreSQL server, and a database of it to connect to; without it the tests that need one say that they are skipped.
 pub const DATABASE_VARIABLE: &str = "SIGNALBOX_TEST_DATABASE_URL";
+
+/// Names the folder with the binaries, where that is not the one beside the tests.
+pub const FOLDER_VARIABLE: &str = "SIGNALBOX_BIN_DIR";
 
 /// A database of its own for one test. It stays when the test ends: the server is thrown away as a whole.
 ///
@@ -85,13 +88,16 @@ pub fn command(name: &str, flags: &[String], secret: &str) -> anyhow::Result<Com
 /// # Errors
 /// When it has not been built.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    // target/<profile>/deps/<test>
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("the tests run from the target directory")?;
-    let path = profile.join(name);
+    let folder = match std::env::var_os(FOLDER_VARIABLE) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let test = std::env::current_exe()?;
+            // target/<profile>/deps/<test>
+            let profile = test.parent().and_then(|deps| deps.parent());
+            profile.context("the tests run from the target directory")?.to_owned()
+        }
+    };
+    let path = folder.join(name);
     if !path.exists() {
         bail!("{name} is not built; run `cargo build --workspace` first");
     }
@@ -234,7 +240,11 @@ impl Server {
         Ok(())
     }
 
-    fn pid(&self) -> anyhow::Result<Pid> {
+    /// The id of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> anyhow::Result<Pid> {
         let process = self
             .process
             .as_ref()
@@ -272,6 +282,8 @@ pub struct Shape {
     pub nodes: usize,
     /// The orchestrators' flags.
     pub orchestrator_flags: Vec<String>,
+    /// The gateways' flags.
+    pub gateway_flags: Vec<String>,
     /// The nodes' flags.
     pub node_flags: Vec<String>,
 }
@@ -299,6 +311,12 @@ impl Shape {
             orchestrator_flags,
             ..self
         }
+    }
+
+    /// With flags for each gateway.
+    pub fn gateway_flags(self, flags: &[&str]) -> Self {
+        let gateway_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self { gateway_flags, ..self }
     }
 
     /// With flags for each media node.
@@ -349,7 +367,7 @@ impl Processes {
             all.add_node(&shape.node_flags)?;
         }
         for _ in 0..shape.gateways {
-            all.add_gateway()?;
+            all.add_gateway_with(&shape.gateway_flags)?;
         }
         all.ready().await?;
         Ok(all)
@@ -379,11 +397,20 @@ impl Processes {
     /// # Errors
     /// When it does not start.
     pub fn add_gateway(&mut self) -> anyhow::Result<()> {
+        self.add_gateway_with(&[])
+    }
+
+    /// One more gateway with more flags.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn add_gateway_with(&mut self, more: &[String]) -> anyhow::Result<()> {
         let (public, admin) = (free_address()?, free_address()?);
         let keys = format!("{KEY}:{KEY_SECRET}");
         let mut flags = flags(&["--listen", &public.to_string(), "--admin-listen", &admin.to_string()]);
         flags.extend(self::flags(&["--keys", &keys, "--drain-seconds", "1"]));
         flags.extend(self::flags(&["--orchestrator", &self.orchestrator_urls().join(",")]));
+        flags.extend(more.iter().cloned());
         let mut server = Server::new("signalbox-gateway", public, flags);
         server.start(&self.secret)?;
         self.gateways.push(Gateway {
@@ -402,7 +429,8 @@ impl Processes {
             self.map(index).until_nodes(self.nodes.len()).await;
         }
         for gateway in &self.gateways {
-            wait_for_ready(&gateway.server.url()).await?;
+            // Its other address may speak TLS.
+            wait_for_ready(&gateway.admin).await?;
         }
         Ok(())
     }

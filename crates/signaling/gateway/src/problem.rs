@@ -77,6 +77,9 @@ pub enum ApiError {
     /// 415: the body is of another type than this address takes.
     #[error("Send the body as `Content-Type: {0}`.")]
     WrongMediaType(&'static str),
+    /// 415: the body is compressed.
+    #[error("Send the body as it is, without `Content-Encoding`.")]
+    EncodedBody,
     /// 409: nobody publishes in the room.
     #[error("{0}")]
     NothingLive(String),
@@ -144,7 +147,9 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType | Self::WrongMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::WrongMediaType(_) | Self::EncodedBody => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::NothingLive(_) => StatusCode::CONFLICT,
             Self::StaleIce(_) => StatusCode::PRECONDITION_FAILED,
             Self::Unsupported(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -190,7 +195,7 @@ impl ApiError {
             Self::MethodNotAllowed => ("method-not-allowed", "Method not allowed"),
             Self::BodyTimeout => ("body-timeout", "Body too slow"),
             Self::BodyTooLarge => ("body-too-large", "Body too large"),
-            Self::UnsupportedMediaType | Self::WrongMediaType(_) => {
+            Self::UnsupportedMediaType | Self::WrongMediaType(_) | Self::EncodedBody => {
                 ("unsupported-media-type", "Unsupported media type")
             }
             Self::NothingLive(_) => ("nothing-live", "Nothing live"),

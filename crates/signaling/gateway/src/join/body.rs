@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
@@ -44,7 +44,7 @@ impl<T: DeserializeOwned> FromRequest<State> for JsonBody<T> {
 /// Reads a body.
 ///
 /// # Errors
-/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], or [`ApiError::InvalidBody`] when it ends too early.
+/// [`ApiError::EncodedBody`], [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], or [`ApiError::InvalidBody`] when it ends too early.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     tokio::time::timeout(BODY_TIMEOUT, read_slowly(headers, body))
         .await
@@ -52,6 +52,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Api
 }
 
 async fn read_slowly(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
+    // Nothing is ever expanded here, so that a small body stays small.
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(ApiError::EncodedBody);
+    }
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

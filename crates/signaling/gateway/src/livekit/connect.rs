@@ -48,9 +48,8 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     } else {
         join(&state, access, room, Wish::noted(&parts), &query).await?
     };
-    Ok(wire::limits(upgrade).on_upgrade(move |socket| async move {
-        let _guard = guard;
-        socket::serve(Wire::new(socket), &state, start, moves_in_place).await;
+    Ok(wire::limits(upgrade).on_upgrade(async move |socket| {
+        socket::serve(Wire::new(socket), state, start, moves_in_place, guard);
     }))
 }
 
@@ -85,10 +84,10 @@ async fn join(state: &State, access: Access, room: RoomName, wish: Wish, query: 
     let session = admitted.session.ok_or(ApiError::Internal)?;
     Ok(Start::Joined {
         session,
-        snapshot: Snapshot {
+        snapshot: Box::new(Snapshot {
             media: Some(admitted.joined.media),
             ..admitted.joined.snapshot
-        },
+        }),
     })
 }
 
@@ -101,7 +100,10 @@ async fn resume(state: &State, access: &Access, room: &RoomName, query: &Params)
         .attach(room, &ParticipantId::new(sid), &access.identity)
         .await
     {
-        Ok((session, snapshot)) => Ok(Start::Resumed { session, snapshot }),
+        Ok((session, snapshot)) => Ok(Start::Resumed {
+            session,
+            snapshot: Box::new(snapshot),
+        }),
         Err(ApiError::NoParticipant(_)) => Ok(Start::Unknown),
         Err(error) => Err(error),
     }

@@ -31,7 +31,7 @@ use super::wire::{Ending, Gone, Incoming, Wire};
 use crate::moves::take_up::Loss;
 use crate::problem::ApiError;
 use crate::session::{Session, SessionEvent};
-use crate::state::State;
+use crate::state::{SocketGuard, State};
 
 /// With what a connection begins.
 pub(super) enum Start {
@@ -40,14 +40,14 @@ pub(super) enum Start {
         /// Its session.
         session: Session,
         /// What it finds.
-        snapshot: Snapshot,
+        snapshot: Box<Snapshot>,
     },
     /// A participant whose client is back.
     Resumed {
         /// Its new session.
         session: Session,
         /// What it finds.
-        snapshot: Snapshot,
+        snapshot: Box<Snapshot>,
     },
     /// A client that wants to resume a participant that is not there.
     Unknown,
@@ -73,14 +73,21 @@ impl From<Gone> for End {
     }
 }
 
-/// Serves a client until its connection is closed.
+/// Serves a client until its connection is closed, in a task of its own: that of the upgrade has room for all that it took to get here, and would
+/// keep it.
 ///
 /// `moves_in_place`: its peer connections can go on at another node.
-pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_place: bool) {
+pub(super) fn serve(wire: Wire, state: State, start: Start, moves_in_place: bool, guard: SocketGuard) {
     let (session, snapshot, resumed) = match start {
         Start::Joined { session, snapshot } => (session, snapshot, false),
         Start::Resumed { session, snapshot } => (session, snapshot, true),
-        Start::Unknown => return turn_away(wire).await,
+        Start::Unknown => {
+            tokio::spawn(async move {
+                turn_away(wire).await;
+                drop(guard);
+            });
+            return;
+        }
     };
     let mut addresses = Addresses::default();
     if let Some(media) = &snapshot.media {
@@ -88,7 +95,7 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
     }
     let mut client = Client {
         roster: Roster::new(&snapshot),
-        state: state.clone(),
+        state,
         session,
         wire,
         pending: Pending::default(),
@@ -102,18 +109,22 @@ pub(super) async fn serve(wire: Wire, state: &State, start: Start, moves_in_plac
         held: Vec::new(),
         moved: None,
     };
-    let begun = if resumed {
-        client.begin_again(&snapshot).await
-    } else {
-        client.begin(&snapshot).await
-    };
-    // It takes many times as much as the rest of what the connection holds.
-    drop(snapshot);
-    let end = match begun {
-        Flow::Continue(()) => client.run().await,
-        Flow::Break(end) => end,
-    };
-    client.finish(end).await;
+    // Most clients are idle most of the time. What is only needed now and then is boxed, here and in `run`, so that none of them keeps room for it.
+    tokio::spawn(async move {
+        let begun = if resumed {
+            Box::pin(client.begin_again(&snapshot)).await
+        } else {
+            Box::pin(client.begin(&snapshot)).await
+        };
+        // It takes many times as much as the rest of what the connection holds.
+        drop(snapshot);
+        let end = match begun {
+            Flow::Continue(()) => client.run().await,
+            Flow::Break(end) => end,
+        };
+        Box::pin(client.finish(end)).await;
+        drop(guard);
+    });
 }
 
 /// Sends a client that wants to resume, and cannot, to join anew.
@@ -184,12 +195,12 @@ impl Client {
         loop {
             let flow = tokio::select! {
                 () = farewell.as_mut() => Flow::Break(stopping()),
-                event = self.session.next_event(), if self.is_listening => self.event(event).await,
-                recovered = moving::found(&mut self.moving) => self.recovered(recovered).await,
+                event = self.session.next_event(), if self.is_listening => Box::pin(self.event(event)).await,
+                recovered = moving::found(&mut self.moving) => Box::pin(self.recovered(recovered)).await,
                 late = moving::overdue(&mut self.moved) => self.overdue(late),
-                (asked, result) = self.pending.next() => self.answered(asked, result).await,
-                incoming = self.wire.receive(), if self.has_room() => self.incoming(incoming).await,
-                _ = beat.tick() => self.beat().await,
+                (asked, result) = self.pending.next() => Box::pin(self.answered(asked, result)).await,
+                incoming = self.wire.receive(), if self.has_room() => Box::pin(self.incoming(incoming)).await,
+                _ = beat.tick() => Box::pin(self.beat()).await,
             };
             if let Flow::Break(end) = flow {
                 return end;

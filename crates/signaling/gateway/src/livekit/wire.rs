@@ -157,12 +157,15 @@ fn broken(error: axum::Error) -> Incoming {
     }
 }
 
-/// [`MAX_MESSAGE_BYTES`], and a small read buffer: tungstenite's default of 128 KiB a connection would be most of what
-/// an idle client costs.
+/// How much of what a client sends is read at once, in bytes; every connection keeps room for it. Longer messages get room of their own. Higher: idle
+/// clients cost more. Lower: long messages take more reads, of bytes that are here already.
+const READ_BUFFER_BYTES: usize = 1024;
+
+/// [`MAX_MESSAGE_BYTES`], and small buffers: tungstenite's default of 128 KiB a connection would be most of what an idle client costs.
 pub(super) fn limits(upgrade: axum::extract::ws::WebSocketUpgrade) -> axum::extract::ws::WebSocketUpgrade {
     upgrade
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
-        .read_buffer_size(4096)
+        .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
 }

@@ -2,6 +2,7 @@
 
 mod administration;
 mod affinity;
+mod bad_input;
 mod cluster;
 mod events;
 mod fake_node;

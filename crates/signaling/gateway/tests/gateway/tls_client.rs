@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -32,11 +32,19 @@ impl Certificates {
 
     /// Another one, in place of what has the name.
     pub fn make(&self, file: &str, name: &str) {
+        self.write(file, CertificateParams::new(vec![name.to_owned()]).unwrap());
+    }
+
+    /// The same, of a time that is over.
+    pub fn make_expired(&self, file: &str, name: &str) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        self.write(file, params);
+    }
+
+    fn write(&self, file: &str, params: CertificateParams) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()])
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let certificate = params.self_signed(&key).unwrap();
         // Each at once, as whoever renews them does.
         for (path, text) in [
             (self.chain(file), certificate.pem()),
