@@ -233,6 +233,7 @@ impl Beats {
                 beat,
                 load,
                 rooms,
+                connections: Default::default(),
             };
             let sent = Instant::now();
             match self.call::<Renewed>(&path, &heartbeat).await {

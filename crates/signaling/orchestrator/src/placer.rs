@@ -168,6 +168,12 @@ impl Placer {
         Ok(None)
     }
 
+    /// From now on this share of users' rooms go to canary nodes.
+    pub fn set_canary_share(&self, share: f64) {
+        let mut chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
+        chooser.0.set_canary_share(share);
+    }
+
     fn choose(&self, request: &PlaceRoom, situation: &Situation<'_>) -> Choice {
         let mut chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
         let (chooser, rng) = &mut *chooser;
