@@ -10,12 +10,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use signalbox_protocol::canary::{ReportOutcomes, Tally};
 use signalbox_protocol::node::{ReportNode, Verdict};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::problem::Problem;
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::{SECRET, eventually};
 
@@ -49,6 +50,7 @@ struct Inner {
     verdict: Mutex<Verdict>,
     reports: Mutex<Vec<(NodeId, ReportNode)>>,
     reported: Notify,
+    outcomes: watch::Sender<Tally>,
 }
 
 impl FakeOrchestrator {
@@ -70,10 +72,12 @@ impl FakeOrchestrator {
             }),
             reports: Mutex::default(),
             reported: Notify::new(),
+            outcomes: watch::Sender::default(),
         }));
         let router = Router::new()
             .route("/v1/placements", post(place))
             .route("/v1/nodes/{node}/reports", post(report))
+            .route("/v1/outcomes", post(outcomes))
             .with_state(orchestrator.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         orchestrator
@@ -136,6 +140,11 @@ impl FakeOrchestrator {
 
     pub fn reports(&self) -> Vec<(NodeId, ReportNode)> {
         self.0.reports.lock().unwrap().clone()
+    }
+
+    /// What it was told came of joins, all together.
+    pub fn outcomes(&self) -> watch::Receiver<Tally> {
+        self.0.outcomes.subscribe()
     }
 
     /// Waits for so many reports.
@@ -213,4 +222,18 @@ async fn report(
     orchestrator.0.reports.lock().unwrap().push((node, report));
     orchestrator.0.reported.notify_waiters();
     Json(verdict)
+}
+
+async fn outcomes(
+    State(orchestrator): State<FakeOrchestrator>,
+    headers: HeaderMap,
+    Json(report): Json<ReportOutcomes>,
+) -> StatusCode {
+    if headers.get(AUTHORIZATION).unwrap() != format!("Bearer {SECRET}").as_str() {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let told = report.nodes.iter();
+    let told = told.fold(Tally::default(), |sum, node| sum.plus(node.joins));
+    orchestrator.0.outcomes.send_modify(|sum| *sum = sum.plus(told));
+    StatusCode::NO_CONTENT
 }
