@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use signalbox_protocol::Secrets;
 
 use crate::access::ApiKey;
+use crate::affinity::config::AffinityConfig;
 use crate::front::config::FrontConfig;
 use crate::limits::config::LimitsConfig;
 use crate::observe::config::ObserveConfig;
@@ -103,6 +104,10 @@ pub struct Config {
     /// How clients' connections are taken.
     #[command(flatten)]
     pub front: FrontConfig,
+
+    /// Which gateway serves whom.
+    #[command(flatten)]
+    pub affinity: AffinityConfig,
 
     /// How long the shutdown takes at most, in seconds. In the first half of it WebSockets and event streams are told, at random moments, to
     /// come back at another gateway; requests and sockets that are left at its end are cut off.

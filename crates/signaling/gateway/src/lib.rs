@@ -5,6 +5,7 @@
 //! Sees no media, decides no placement, opens no database, reads no SDP.
 
 pub mod access;
+pub mod affinity;
 pub mod config;
 pub mod front;
 pub mod inherited;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod upstreams;
 pub mod whip;
 
+mod cookies;
 mod node_link;
 mod orchestrators;
 mod outcomes;
@@ -31,6 +33,7 @@ mod placements;
 mod reload;
 mod reports;
 mod routes;
+mod signed;
 mod srtp;
 
 use std::sync::Arc;
@@ -61,6 +64,8 @@ pub struct Listeners {
     pub operators: Option<TcpListener>,
     /// For clients without TLS, which are sent to where it is; none: they are not served.
     pub redirect: Option<TcpListener>,
+    /// For other gateways; none: they are not served.
+    pub peers: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -70,6 +75,7 @@ impl Listeners {
             clients,
             operators,
             redirect: None,
+            peers: None,
         }
     }
 }
@@ -118,6 +124,7 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         clients,
         operators,
         redirect,
+        peers,
     } = listeners;
     let front = config.front.clone();
     let address = clients.local_addr().unwrap_or(config.listen);
@@ -163,6 +170,17 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         };
         tokio::spawn(door.serve(listener, shutdown.clone()));
     }
+    let peers = peers.map(|listener| {
+        let door = Door {
+            metrics: Some(Arc::clone(&metrics)),
+            ..Door::plain(routes::peers(state.clone()), front.max_connections, drain)
+        };
+        tokio::spawn(door.serve(listener, shutdown.clone()))
+    });
+    if let Some(affinity) = state.affinity().map(Arc::clone) {
+        let (metrics, ended) = (Arc::clone(&metrics), beside.clone());
+        tokio::spawn(async move { affinity.watch(metrics, ended).await });
+    }
     let door = Door {
         router: routes::public(state.clone()),
         tls,
@@ -180,6 +198,9 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         }
     };
     tokio::join!(public, sockets);
+    if let Some(peers) = peers {
+        let _ = peers.await;
+    }
     state.rooms().close().await;
     drop(beside_guard);
     if let Some(operators) = operators {

@@ -29,6 +29,8 @@ mod translate;
 mod validate;
 mod wire;
 
+pub(crate) use connect::is_resume;
+
 use std::time::SystemTime;
 
 use axum::Router;
@@ -36,10 +38,13 @@ use axum::routing::{any, get};
 
 use crate::state::State;
 
+/// Where its WebSockets are opened.
+pub(crate) const PATH: &str = "/rtc";
+
 /// Its routes.
 pub fn routes() -> Router<State> {
     Router::new()
-        .route("/rtc", get(connect::connect))
+        .route(PATH, get(connect::connect))
         .route("/rtc/validate", get(validate::validate))
         .route("/rtc/v1", any(validate::no_v1))
         .route("/rtc/v1/validate", any(validate::no_v1))

@@ -74,6 +74,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         clients: listener(inherited.clients, config.listen).await?,
         operators: Some(listener(inherited.operators, config.admin_listen).await?),
         redirect,
+        peers: match config.affinity.peer_listen {
+            Some(address) => Some(listener(None, address).await?),
+            None => None,
+        },
     };
     let (reload, reloads) = watch::channel(0);
     let shutdown = CancellationToken::new();

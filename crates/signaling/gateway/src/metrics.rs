@@ -79,6 +79,12 @@ pub struct Metrics {
     pub rule_reload_failures: Counter,
     /// WebSockets and event streams of clients.
     pub sockets: Gauge,
+    /// Other gateways that take clients.
+    pub peers_up: Gauge,
+    /// Clients that were brought to another gateway, which is their own.
+    pub clients_brought: Counter,
+    /// Clients that are served here because their own gateway is gone.
+    pub sessions_taken_over: Counter,
     /// Responses by the first digit of their status, 1 to 5.
     responses: [Counter; 5],
     /// Requests by route.
@@ -292,6 +298,16 @@ impl Metrics {
             "Sessions cut off because they were too slow for their events.",
             &self.sessions_overflowed,
         );
+        counter(
+            "clients_brought_total",
+            "Clients that were brought to the gateway that is their own.",
+            &self.clients_brought,
+        );
+        counter(
+            "sessions_taken_over_total",
+            "Clients that are served here because the gateway that is their own is gone.",
+            &self.sessions_taken_over,
+        );
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| single(name, "gauge", help, gauge.get().into());
         gauge("connections", "Client connections open.", &self.connections);
         gauge(
@@ -300,6 +316,7 @@ impl Metrics {
             &self.certificate_expires,
         );
         gauge("sockets", "Client WebSockets and event streams open.", &self.sockets);
+        gauge("peers_up", "Other gateways that take clients.", &self.peers_up);
         gauge("node_links", "Links to media nodes open.", &self.node_links);
         text.push_str(
             "# HELP signalbox_gateway_moves_total Participants whose room went to another node, and what became of them.\n# TYPE signalbox_gateway_moves_total counter\n",

@@ -9,7 +9,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::access::Keys;
+use crate::affinity::Affinity;
 use crate::config::Config;
+use crate::cookies::Cookies;
 use crate::front::client::Trust;
 use crate::join::Streams;
 use crate::limits::Limits;
@@ -27,6 +29,8 @@ pub struct State(Arc<Inner>);
 struct Inner {
     config: Config,
     keys: Keys,
+    cookies: Cookies,
+    affinity: Option<Arc<Affinity>>,
     access_log: Option<Arc<AccessLog>>,
     trust: Trust,
     limits: Limits,
@@ -66,6 +70,8 @@ impl State {
         Ok(Self(Arc::new(Inner {
             access_log,
             trust: config.front.trust(),
+            cookies: Cookies::new(&config.cluster_secret),
+            affinity: Affinity::new(&config.affinity, &config.cluster_secret)?.map(Arc::new),
             limits: Limits::new(&config.limits, Arc::clone(&metrics)),
             routing: Arc::new(routing),
             config,
@@ -86,6 +92,16 @@ impl State {
     /// The API keys.
     pub(crate) fn keys(&self) -> &Keys {
         &self.0.keys
+    }
+
+    /// Makes cookies and reads them.
+    pub(crate) fn cookies(&self) -> &Cookies {
+        &self.0.cookies
+    }
+
+    /// Which gateway serves whom, if there are others.
+    pub(crate) fn affinity(&self) -> Option<&Arc<Affinity>> {
+        self.0.affinity.as_ref()
     }
 
     /// Whose word counts for where a request is from.

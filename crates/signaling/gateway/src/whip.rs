@@ -45,8 +45,8 @@ const WHIP: &str = "/v1/rooms/{room}/whip";
 const WHEP: &str = "/v1/rooms/{room}/whep";
 const WHIP_SESSION: &str = "/v1/rooms/{room}/whip/{session}";
 const WHEP_SESSION: &str = "/v1/rooms/{room}/whep/{session}";
-const WHIP_EVENTS: &str = "/v1/rooms/{room}/whip/{session}/events";
-const WHEP_EVENTS: &str = "/v1/rooms/{room}/whep/{session}/events";
+pub(crate) const WHIP_EVENTS: &str = "/v1/rooms/{room}/whip/{session}/events";
+pub(crate) const WHEP_EVENTS: &str = "/v1/rooms/{room}/whep/{session}/events";
 
 /// Which of the two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

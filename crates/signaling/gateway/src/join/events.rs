@@ -27,6 +27,7 @@ use axum::extract::State as Shared;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::header::UPGRADE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use signalbox_protocol::openapi::Operation;
@@ -41,6 +42,9 @@ use crate::state::State;
 
 pub(crate) use streams::Streams;
 
+/// Its address.
+pub(crate) const PATH: &str = "/v1/rooms/{room}/participants/{participant}/events";
+
 /// Where to go on.
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "it documents what `last_id` reads")]
@@ -50,9 +54,8 @@ struct ResumeQuery {
 }
 
 pub(super) fn add(routes: Routes) -> Routes {
-    let path = "/v1/rooms/{room}/participants/{participant}/events";
     let summary = "A participant's events, as server-sent events or as a WebSocket.";
-    routes.guarded(stream_operation(path, "streamEvents", summary), open)
+    routes.guarded(stream_operation(PATH, "streamEvents", summary), open)
 }
 
 /// What is documented of an event stream, wherever it is.
@@ -109,6 +112,11 @@ pub(crate) async fn open(
         Some(upgrade) => socket::serve(upgrade, reader, guard),
         None => server_sent::serve(reader, guard),
     })
+}
+
+/// Whether the request goes on with a stream.
+pub(crate) fn is_resume(parts: &Parts) -> bool {
+    last_id(&parts.uri, &parts.headers).is_some()
 }
 
 /// The id of the last message that a client has had. Ids have no character that a query would have to escape.

@@ -43,7 +43,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     let moves_in_place = !firefox::is(query.get("browser"), &parts.headers);
     // From here on the shutdown waits for the connection.
     let guard = state.socket_guard();
-    let start = if query.flag("reconnect") == Some(true) {
+    let start = if query.is_resume() {
         resume(&state, &access, &room, &query).await?
     } else {
         join(&state, access, room, Wish::noted(&parts), &query).await?
@@ -52,6 +52,11 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
         let _guard = guard;
         socket::serve(Wire::new(socket), &state, start, moves_in_place).await;
     }))
+}
+
+/// Whether the request goes on with a session.
+pub(crate) fn is_resume(parts: &Parts) -> bool {
+    Params::of(parts).is_resume()
 }
 
 async fn join(state: &State, access: Access, room: RoomName, wish: Wish, query: &Params) -> Result<Start, ApiError> {
@@ -136,6 +141,10 @@ impl Params {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn is_resume(&self) -> bool {
+        self.flag("reconnect") == Some(true)
     }
 
     fn flag(&self, name: &str) -> Option<bool> {

@@ -71,12 +71,28 @@ impl Cluster {
         let node = FakeNode::start().await;
         let orchestrator = FakeOrchestrator::start(Some(node.control())).await;
         let urls = orchestrator.url().to_owned();
-        Self::start_all(node, orchestrator, &urls, flags, Some(listener)).await
+        let with = |listeners| Listeners {
+            redirect: Some(listener),
+            ..listeners
+        };
+        Self::start_all(node, orchestrator, &urls, flags, with).await
+    }
+
+    /// One that others bring clients to, which asks these orchestrators.
+    pub async fn start_among(listener: TcpListener, urls: Option<&str>, flags: &[&str]) -> Self {
+        let node = FakeNode::start().await;
+        let orchestrator = FakeOrchestrator::start(Some(node.control())).await;
+        let urls = urls.unwrap_or(orchestrator.url()).to_owned();
+        let with = |listeners| Listeners {
+            peers: Some(listener),
+            ..listeners
+        };
+        Self::start_all(node, orchestrator, &urls, flags, with).await
     }
 
     /// With these orchestrator URLs, separated by commas.
     pub async fn start_between(node: FakeNode, orchestrator: FakeOrchestrator, urls: &str, flags: &[&str]) -> Self {
-        Self::start_all(node, orchestrator, urls, flags, None).await
+        Self::start_all(node, orchestrator, urls, flags, |listeners| listeners).await
     }
 
     async fn start_all(
@@ -84,7 +100,7 @@ impl Cluster {
         orchestrator: FakeOrchestrator,
         urls: &str,
         flags: &[&str],
-        redirect: Option<TcpListener>,
+        with: impl FnOnce(Listeners) -> Listeners,
     ) -> Self {
         let keys = format!("{KEY}:{KEY_SECRET},other:{KEY_SECRET}{KEY_SECRET}");
         let mut arguments = vec!["signalbox-gateway", "--keys", &keys];
@@ -102,10 +118,7 @@ impl Cluster {
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let (reload, reloads) = watch::channel(0);
-        let listeners = Listeners {
-            redirect,
-            ..Listeners::new(listener, Some(admin))
-        };
+        let listeners = with(Listeners::new(listener, Some(admin)));
         let signals = Signals {
             shutdown: shutdown.clone(),
             reload: reloads,

@@ -1,6 +1,7 @@
 //! The gateway over real sockets, between a fake orchestrator and a fake media node.
 
 mod administration;
+mod affinity;
 mod cluster;
 mod events;
 mod fake_node;
