@@ -8,6 +8,7 @@ pub mod access;
 pub mod affinity;
 pub mod config;
 pub mod front;
+mod group;
 pub mod inherited;
 pub mod join;
 pub mod limits;

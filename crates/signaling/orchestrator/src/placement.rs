@@ -170,6 +170,11 @@ impl Chooser {
         self.settings.canary_share = share;
     }
 
+    /// The share of users that counts.
+    pub fn canary_share(&self) -> f64 {
+        self.settings.canary_share
+    }
+
     /// The node for a new room: none only if every candidate is filtered out for another reason than its region.
     pub fn choose(&mut self, request: &PlaceRoom, situation: &Situation<'_>, rng: &mut impl Rng) -> Choice {
         let Self {

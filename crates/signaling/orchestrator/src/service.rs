@@ -77,6 +77,7 @@ impl<S: Store> Service<S> {
             generation: assignment.generation,
             ticket,
             ticket_seconds: LIFETIME_SECONDS,
+            by_canary_share: false,
         })
     }
 

@@ -40,6 +40,7 @@ struct Inner {
     url: String,
     asked: AtomicU64,
     nowhere: AtomicBool,
+    by_share: AtomicBool,
     mood: Mutex<Mood>,
     /// The control address of the node that takes all rooms; none: there is no node.
     node: Mutex<Option<String>>,
@@ -60,6 +61,7 @@ impl FakeOrchestrator {
             url: format!("http://{}", listener.local_addr().unwrap()),
             asked: AtomicU64::new(0),
             nowhere: AtomicBool::new(false),
+            by_share: AtomicBool::new(false),
             mood: Mutex::new(Mood::Well),
             node: Mutex::new(node),
             ticket_seconds: AtomicU64::new(30),
@@ -107,7 +109,13 @@ impl FakeOrchestrator {
             generation: Generation(self.0.generation.load(Ordering::SeqCst)),
             ticket: "ticket of the hand-over".to_owned(),
             ticket_seconds: 30,
+            by_canary_share: false,
         }
+    }
+
+    /// Whether it says that who asks is in the canary share, and the node of the canary track.
+    pub fn place_by_share(&self, by_share: bool) {
+        self.0.by_share.store(by_share, Ordering::SeqCst);
     }
 
     /// Rooms that are only looked for are nowhere from now on.
@@ -196,6 +204,7 @@ async fn place(
                 generation: Generation(orchestrator.0.generation.load(Ordering::SeqCst)),
                 ticket: format!("ticket-{number}"),
                 ticket_seconds: orchestrator.0.ticket_seconds.load(Ordering::SeqCst),
+                by_canary_share: orchestrator.0.by_share.load(Ordering::SeqCst),
             })
             .into_response()
         }

@@ -158,3 +158,60 @@ async fn outcomes_that_the_map_did_not_take_are_not_told_twice() {
     tokio::time::sleep(LOOK * 4).await;
     assert_eq!(service.canary.seen().canary.joins, tally(3, 0), "it was carried out");
 }
+
+/// Asks for a room as somebody who has been in the share before.
+fn known(room: &str, user: &str) -> PlaceRoom {
+    PlaceRoom {
+        user: Some(user.into()),
+        canary_user: true,
+        ..PlaceRoom::new(room.parse().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_in_the_share_before_is_in_every_share_but_none() {
+    let service = with_both_tracks(&[]).await;
+    for (n, (share, expected)) in [(0.0001, 2), (0.0, 1), (0.5, 2)].into_iter().enumerate() {
+        service.set_canary_share(share, "").await.unwrap();
+        for user in ["ann", "bob", "carl", "dora"] {
+            let request = known(&format!("{user} {n}"), user);
+            let placed = service.place(&request).await.unwrap().unwrap().node;
+            assert_eq!(placed, node(expected), "{share} {user}");
+            assert_eq!(service.placer.is_by_canary_share(&request, placed), expected == 2);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_prefers_canary_nodes_counts_whatever_the_share() {
+    let service = with_both_tracks(&[]).await;
+    for (room, prefer, expected) in [("a", Track::Canary, 2), ("b", Track::Stable, 1)] {
+        service
+            .set_canary_share(if expected == 2 { 0.0 } else { 1.0 }, "")
+            .await
+            .unwrap();
+        let request = PlaceRoom {
+            prefer: Some(prefer),
+            ..known(room, "ann")
+        };
+        let placed = service.place(&request).await.unwrap().unwrap().node;
+        assert_eq!(placed, node(expected));
+        assert!(!service.placer.is_by_canary_share(&request, placed), "it was the rule");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_to_a_room_on_the_other_track_was_not_placed_by_the_share() {
+    let service = with_both_tracks(&["--canary-share", "0.5"]).await;
+    let everybody: Vec<String> = (0..20).map(|n| format!("user-{n}")).collect();
+    for user in &everybody {
+        let request = PlaceRoom {
+            user: Some(user.clone()),
+            ..PlaceRoom::new("daily".parse().unwrap())
+        };
+        let placed = service.place(&request).await.unwrap().unwrap().node;
+        let is_in_share = crate::placement::track::is_canary(user, 0.5);
+        let by_share = service.placer.is_by_canary_share(&request, placed);
+        assert_eq!(by_share, is_in_share && placed == node(2), "{user}");
+    }
+}
