@@ -51,21 +51,19 @@ impl Failing {
     fn counts(&mut self, now: Instant, room: &RoomName, identity: &Identity) -> bool {
         let mut hasher = DefaultHasher::new();
         (room.as_str(), identity.as_str()).hash(&mut hasher);
+        let key = hasher.finish();
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPEAT;
+        if self.0.get(&key).is_some_and(is_recent) {
+            return false;
+        }
         if self.0.len() >= MAX_REMEMBERED {
-            self.0.retain(|_, at| now.saturating_duration_since(*at) < REPEAT);
+            self.0.retain(|_, at| is_recent(at));
             if self.0.len() >= MAX_REMEMBERED {
                 self.0.clear();
             }
         }
-        let last = self.0.insert(hasher.finish(), now);
-        // The first one counts, and the time goes on from there.
-        match last.filter(|at| now.saturating_duration_since(*at) < REPEAT) {
-            Some(at) => {
-                self.0.insert(hasher.finish(), at);
-                false
-            }
-            None => true,
-        }
+        self.0.insert(key, now);
+        true
     }
 }
 

@@ -96,8 +96,11 @@ fn open<S: Store>() -> Routes<Arc<Service<S>>> {
             probes::ready::<S>,
         )
         .add(
-            op(Get, "/metrics", "showMetrics", "Figures of this orchestrator.")
-                .answers_nothing(200, "In the Prometheus text format 0.0.4."),
+            op(Get, "/metrics", "showMetrics", "Figures of this orchestrator.").answers_as::<String>(
+                200,
+                "In the Prometheus text format 0.0.4.",
+                "text/plain",
+            ),
             metrics::show::<S>,
         )
         .add(
