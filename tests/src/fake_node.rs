@@ -74,6 +74,14 @@ impl FakeNode {
     /// # Panics
     /// When it cannot register.
     pub async fn start(orchestrators: &[String]) -> Self {
+        Self::start_on(Track::Stable, orchestrators).await
+    }
+
+    /// The same on a track.
+    ///
+    /// # Panics
+    /// When it cannot register.
+    pub async fn start_on(track: Track, orchestrators: &[String]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let id = NodeId::random();
         let announcement = RegisterNode {
@@ -85,7 +93,7 @@ impl FakeNode {
             region: String::new(),
             zone: String::new(),
             labels: BTreeMap::new(),
-            track: Track::Stable,
+            track,
             capacity: 100_000,
             version: "0.1.0".to_owned(),
         };
@@ -233,6 +241,7 @@ impl Beats {
                 beat,
                 load,
                 rooms,
+                connections: Default::default(),
             };
             let sent = Instant::now();
             match self.call::<Renewed>(&path, &heartbeat).await {

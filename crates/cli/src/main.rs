@@ -3,6 +3,7 @@
 //! Each subcommand is a file. Errors end here: one sentence on stderr, and exit code 2 when the command line or an address is to
 //! blame, 1 otherwise.
 
+mod canary;
 mod dev;
 mod drain;
 mod exit;
@@ -38,6 +39,7 @@ use tracing_subscriber::EnvFilter;
         signalbox nodes                                        the media nodes of a cluster\n  \
         signalbox rooms why daily                              why a room is where it is\n  \
         signalbox route --path /rtc --cookie group=canary      which of a gateway's rules a request meets\n  \
+        signalbox canary --share 10%                           try a new version on every tenth user\n  \
         signalbox drain 5f0c --wait                            move a node's rooms to others"
 )]
 struct Cli {
@@ -55,6 +57,7 @@ enum Command {
     Nodes(nodes::Nodes),
     Rooms(rooms::Rooms),
     Route(route::Route),
+    Canary(canary::Canary),
     Drain(drain::Drain),
     Undrain(drain::Undrain),
 }
@@ -77,6 +80,7 @@ async fn main() -> ExitCode {
         Command::Nodes(nodes) => nodes.run().await,
         Command::Rooms(rooms) => rooms.run().await,
         Command::Route(route) => route.run().await,
+        Command::Canary(canary) => canary.run().await,
         Command::Drain(drain) => drain.run().await,
         Command::Undrain(undrain) => undrain.run().await,
     };

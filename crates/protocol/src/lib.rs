@@ -9,6 +9,7 @@
 //! | [`control`] | gateway ↔ media node: one WebSocket per pair, JSON frames |
 //! | [`placement`] | gateway → orchestrator: where rooms are; HTTP, JSON |
 //! | [`node`] | media node → orchestrator: leases and load; HTTP, JSON |
+//! | [`canary`] | gateway → orchestrator, and operators: the canary share, and how both tracks do; HTTP, JSON |
 //! | [`history`] | why a room is where it is, for operators |
 //! | [`ticket`] | what the orchestrator signs and the media node checks |
 //! | [`token`] | what an application signs and the gateway checks |
@@ -19,6 +20,7 @@
 //! | [`secret`] | none: what signs the above |
 //! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
 
+pub mod canary;
 pub mod control;
 pub mod history;
 pub mod id;

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canary::Tally;
 use crate::placement::{Placement, Track};
 use crate::{ClusterId, Epoch, Generation, NodeId, RoomName};
 
@@ -87,6 +88,10 @@ pub struct Heartbeat {
     /// Every room that it hosts, when the last answer asked for it ([`Renewed::rooms_wanted`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rooms: Option<Vec<RoomDigest>>,
+    /// What came of the connections of clients since the process began: ICE and DTLS that came up, and those that did not within a while, or were
+    /// lost while the client's signaling was there. Connections that came from another node do not count.
+    #[serde(default, skip_serializing_if = "Tally::is_empty")]
+    pub connections: Tally,
 }
 
 /// How busy a node is.
@@ -400,10 +405,19 @@ mod tests {
             beat: 7,
             load: NodeLoad::default(),
             rooms: None,
+            connections: Tally::default(),
         };
         let json = r#"{"epoch":3,"beat":7,"load":{"rooms":0,"participants":0,"packets_per_second":0,"cpu_percent":0}}"#;
         assert_eq!(serde_json::to_string(&heartbeat).unwrap(), json);
         assert_eq!(serde_json::from_str::<Heartbeat>(json).unwrap(), heartbeat);
+        let of_an_older_version = heartbeat;
+        let heartbeat = Heartbeat {
+            connections: Tally { ok: 5, failed: 1 },
+            ..of_an_older_version
+        };
+        let json = json.replace("}}", r#"},"connections":{"ok":5,"failed":1}}"#);
+        assert_eq!(serde_json::to_string(&heartbeat).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Heartbeat>(&json).unwrap(), heartbeat);
         let json = r#"{"lease_ms":2000,"promised":false,"rooms_wanted":true}"#;
         let renewed: Renewed = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&renewed).unwrap(), json);

@@ -47,6 +47,9 @@ pub struct PlaceRoom {
     /// Whose join it is; only hashed, for the canary share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The user was in the canary share before, as a cookie of the cluster's says: as if it fell into it, for as long as it is more than 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary_user: bool,
     /// The lowest version of the node's software, such as `1.4` or `1.4.2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<String>,
@@ -81,6 +84,7 @@ impl PlaceRoom {
             track: None,
             prefer: None,
             user: None,
+            canary_user: false,
             min_version: None,
             group: None,
             avoid: Vec::new(),
@@ -199,6 +203,9 @@ pub struct Placement {
     pub ticket: String,
     /// How long the ticket holds from now on, in seconds.
     pub ticket_seconds: u64,
+    /// The node is of the canary track, and the user that asked is in the canary share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_canary_share: bool,
 }
 
 /// A node closes a room that is empty. Compare-and-set on all three.
@@ -280,6 +287,7 @@ mod tests {
             generation: Generation(1),
             ticket: "t".into(),
             ticket_seconds: 30,
+            by_canary_share: false,
         };
         let json = r#"{"room":"daily","node":"00000000-0000-0000-0000-000000000001","control":"ws://127.0.0.1:7900","epoch":3,"generation":1,"ticket":"t","ticket_seconds":30}"#;
         assert_eq!(serde_json::to_string(&placement).unwrap(), json);

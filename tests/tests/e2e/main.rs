@@ -2,6 +2,7 @@
 
 mod administration;
 mod calls;
+mod canary;
 mod event_streams;
 mod evictions;
 mod failover;

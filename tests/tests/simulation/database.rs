@@ -8,11 +8,13 @@ use std::time::Duration;
 use signalbox_orchestrator::Error;
 use signalbox_orchestrator::brake::Brake;
 use signalbox_orchestrator::placement::Candidate;
+use signalbox_orchestrator::store::canary::{CanaryState, NodeOutcomes, ShareChange};
 use signalbox_orchestrator::store::memory::MemoryStore;
 use signalbox_orchestrator::store::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
     Retention, Store, Wanted,
 };
+use signalbox_protocol::canary::CanaryChange;
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
@@ -214,6 +216,26 @@ impl Store for Connection {
 
     async fn fence_expired(&self, brake: &Brake, spared: &BTreeSet<NodeId>) -> Result<Fenced, Error> {
         statement!(self, store => store.fence_expired(brake, spared))
+    }
+
+    async fn canary(&self, window: Duration) -> Result<CanaryState, Error> {
+        statement!(self, store => store.canary(window))
+    }
+
+    async fn canary_history(&self, limit: usize) -> Result<Vec<CanaryChange>, Error> {
+        statement!(self, store => store.canary_history(limit))
+    }
+
+    async fn set_canary(&self, change: &ShareChange<'_>) -> Result<bool, Error> {
+        statement!(self, store => store.set_canary(change))
+    }
+
+    async fn note_outcomes(&self, outcomes: &[NodeOutcomes]) -> Result<(), Error> {
+        statement!(self, store => store.note_outcomes(outcomes))
+    }
+
+    async fn forget_outcomes(&self, age: Duration) -> Result<u64, Error> {
+        statement!(self, store => store.forget_outcomes(age))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

@@ -372,6 +372,7 @@ impl Node {
                     beat: *beat,
                     load: NodeLoad::default(),
                     rooms: rooms.then(|| self.rooms.digests()),
+                    connections: Default::default(),
                 };
                 let path = format!("/v1/nodes/{}/heartbeat", self.id);
                 world.post(host, ask.orchestrator, &path, &heartbeat).await

@@ -43,6 +43,7 @@ fn well() -> Router {
     Router::new()
         .route("/v1/nodes", get(nodes))
         .route("/v1/rooms", get(rooms))
+        .route("/v1/canary", get(canary).put(set_canary))
         .route("/v1/rooms/{room}/placement", get(placement))
         .route(
             "/v1/nodes/{node}/drain",
@@ -69,6 +70,24 @@ async fn nodes(headers: HeaderMap) -> Response {
         })
     };
     Json(json!({"nodes": [node(SERVING, 0), node(EJECTED, 9000)]})).into_response()
+}
+
+async fn canary() -> Json<Value> {
+    canary_of(&json!({"share": 0.25}))
+}
+
+async fn set_canary(Json(wanted): Json<Value>) -> Json<Value> {
+    canary_of(&wanted)
+}
+
+fn canary_of(wanted: &Value) -> Json<Value> {
+    let outcomes = json!({"joins": {"ok": 95, "failed": 5}, "connections": {"ok": 0, "failed": 0}});
+    Json(json!({
+        "share": wanted["share"], "by": "operator", "since_ms": 1000, "why": wanted["why"].as_str().unwrap_or_default(), "window_ms": 600_000,
+        "stable": outcomes, "canary": outcomes,
+        "verdict": {"joins": {"result": "alike", "p": 1.0}, "connections": {"result": "too_few"}},
+        "history": [{"at_ms": 1000, "from": 0.0, "to": wanted["share"], "by": "operator", "why": wanted["why"].as_str().unwrap_or_default()}],
+    }))
 }
 
 fn progress(node: &str, state: &str, left: u64) -> Json<Value> {
@@ -288,4 +307,31 @@ fn a_node_must_be_named_without_doubt() {
     let (code, _, err) = run(&["drain", SERVING, "--rate", "0"], &urls, Some(SECRET));
     assert_eq!(code, 2);
     assert!(err.contains("more than 0"), "{err}");
+}
+
+#[test]
+fn the_canary_share_is_shown_and_set() {
+    let (text, said) = succeeds(&["canary"]);
+    assert_eq!(said, "");
+    assert!(text.starts_with("canary share 25%, set "), "{text}");
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[3], ["stable", "100", "5", "(5.0%)", "0", "-"]);
+    assert!(
+        text.contains("joins are no worse, connections too few to tell"),
+        "{text}"
+    );
+
+    for (given, share) in [("10%", 0.1), ("0.1", 0.1), ("0", 0.0)] {
+        let (text, _) = succeeds(&["canary", "--share", given, "--why", "version 2", "--json"]);
+        let view: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (view["share"].as_f64(), view["why"].as_str()),
+            (Some(share), Some("version 2"))
+        );
+    }
+    let urls = format!("http://{}", orchestrator(well()));
+    for wrong in [&["canary", "--share", "10"][..], &["canary", "--why", "no share"]] {
+        let (code, _, err) = run(wrong, &urls, Some(SECRET));
+        assert_eq!(code, 2, "{err}");
+    }
 }

@@ -188,6 +188,16 @@ pub fn render(node: &Node) -> String {
         "Connections ended by an error in them.",
         core.failed_connections,
     );
+    page.counter(
+        "connections_up_total",
+        "Connections whose ICE and DTLS came up; not those that came from another node.",
+        core.connections_up,
+    );
+    page.counter(
+        "connections_failed_total",
+        "Connections whose ICE and DTLS did not come up in time, or that were lost while their client's signaling was there.",
+        core.connections_failed,
+    );
 
     let opened = own.links_opened.load(Ordering::Relaxed);
     let ended = own.links_ended.load(Ordering::Relaxed);

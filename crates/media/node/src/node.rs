@@ -175,6 +175,8 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         dropped_data_rate,
         dropped_data_slow,
         failed_connections,
+        connections_up,
+        connections_failed,
     } = one.core;
     total.latency.merge(&one.latency);
     let core = &mut total.core;
@@ -210,6 +212,8 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     core.dropped_data_rate += dropped_data_rate;
     core.dropped_data_slow += dropped_data_slow;
     core.failed_connections += failed_connections;
+    core.connections_up += connections_up;
+    core.connections_failed += connections_failed;
     let SocketStats {
         received,
         received_bytes,

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use reqwest::StatusCode;
 use signalbox_protocol::Epoch;
+use signalbox_protocol::canary::Tally;
 use signalbox_protocol::node::{Heartbeat, NodeLoad, RegisterNode, Release};
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
@@ -131,6 +132,7 @@ fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> i
             beat,
             load,
             rooms: rooms.then(|| node.rooms.digests()),
+            connections: connections(node),
         }),
     };
     let orchestrators = &node.orchestrators;
@@ -147,6 +149,15 @@ fn call(node: &Node, announcement: &RegisterNode, ask: Ask, load: NodeLoad) -> i
                 .map_or_else(failed, Answer::Renewed),
         };
         (ask, answer)
+    }
+}
+
+/// What came of clients' connections since the process began.
+fn connections(node: &Node) -> Tally {
+    let core = node.total().core;
+    Tally {
+        ok: core.connections_up,
+        failed: core.connections_failed,
     }
 }
 

@@ -171,4 +171,8 @@ pub struct ShardStats {
     pub dropped_data_slow: u64,
     /// Connections that were ended because of an error or a panic in them.
     pub failed_connections: u64,
+    /// Connections whose ICE and DTLS came up; not those that came from another node.
+    pub connections_up: u64,
+    /// Connections whose ICE and DTLS did not come up in time, or that were lost while their client's signaling was there.
+    pub connections_failed: u64,
 }

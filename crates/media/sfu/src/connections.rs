@@ -18,6 +18,7 @@ use slab::Slab;
 use crate::bridge::{Bridge, Side};
 use crate::budget::Budget;
 use crate::connection::{Connection, Fault, Former, Session, Stack};
+use crate::courses::Course;
 use crate::data::Delivery;
 use crate::ids::Ids;
 use crate::packet::{Mid, OutgoingStream};
@@ -55,6 +56,8 @@ pub struct Entry {
     pub target: Target,
     /// ICE and DTLS are up, or a stream has been proven.
     pub is_connected: bool,
+    /// What an operator is told came of it.
+    pub course: Course,
     /// When the peer was heard first.
     pub first_heard: Option<Instant>,
     /// When the peer was last heard.
@@ -248,6 +251,7 @@ impl Connections {
             participant,
             target,
             is_connected: false,
+            course: Course::Awaited(now),
             first_heard: None,
             last_heard: None,
             is_stalled: false,

@@ -131,6 +131,9 @@ impl Room {
     }
 
     fn connected(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId) {
+        if let Some(participant) = self.participants.get(id) {
+            self.course_came_up(cx, key, participant);
+        }
         let Some(participant) = self.participants.get_mut(id) else {
             return;
         };

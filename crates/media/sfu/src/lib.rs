@@ -18,6 +18,7 @@ pub mod codec;
 mod commands;
 mod connection;
 mod connections;
+mod courses;
 mod cut_over;
 pub mod data;
 pub mod datagram;

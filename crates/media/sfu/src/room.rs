@@ -10,6 +10,7 @@ use signalbox_protocol::{Generation, Identity, ParticipantId, RoomName, TrackId}
 use crate::api::{Limits, Output, ShardStats};
 use crate::clock::Clock;
 use crate::connections::{Connections, Key};
+use crate::courses::Failing;
 use crate::dynacast::Wanted;
 use crate::ids::Ids;
 use crate::loudest::Loudest;
@@ -34,6 +35,8 @@ pub struct Context {
     pub ids: Ids,
     /// Counters.
     pub stats: ShardStats,
+    /// Whose connections failed of late.
+    pub failing: Failing,
     /// What is bounded.
     pub limits: Limits,
     /// The time of day.

@@ -62,6 +62,7 @@ impl Shard {
             outputs: VecDeque::new(),
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
+            failing: Default::default(),
             limits: config.limits,
             clock,
             cut_over_due: None,
@@ -282,6 +283,7 @@ impl Shard {
             room.police(&mut self.cx, now);
             room.tend_data(&mut self.cx);
             room.tend_moves(&mut self.cx, now);
+            room.tend_courses(&mut self.cx, now);
             remove_absent(room, &mut self.cx, now);
             room.forget_departed(now);
             let is_over = room
@@ -414,6 +416,9 @@ impl Shard {
         let (room, participant) = (entry.room, entry.participant.clone());
         tracing::warn!(%participant, %fault, "connection failed");
         if let Some(room) = self.rooms.get_mut(room) {
+            if let Some(owner) = room.participants.get(&participant) {
+                room.course_failed(&mut self.cx, now, key, owner);
+            }
             room.remove(&mut self.cx, now, &participant, CloseReason::Failed);
         }
         self.cx.connections.close(key);

@@ -18,6 +18,7 @@ mod sfu {
     mod allocation;
     mod allocations;
     mod bad_media;
+    mod courses;
     mod data;
     mod egress;
     mod encodings;

@@ -8,6 +8,7 @@ pub mod access;
 pub mod affinity;
 pub mod config;
 pub mod front;
+mod group;
 pub mod inherited;
 pub mod join;
 pub mod limits;
@@ -28,6 +29,7 @@ pub mod whip;
 mod cookies;
 mod node_link;
 mod orchestrators;
+mod outcomes;
 mod placements;
 mod reload;
 mod reports;
@@ -159,6 +161,7 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         let fresh = reload::keep_fresh(Arc::clone(log), Arc::clone(&metrics), asked, beside.clone());
         tokio::spawn(fresh);
     }
+    tokio::spawn(Arc::clone(state.rooms().outcomes()).tell(beside.clone()));
     if let Some(listener) = redirect {
         let router = redirect::router(front.redirect_port.unwrap_or(address.port()));
         let door = Door {

@@ -6,12 +6,14 @@
 mod call;
 mod figures;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use signalbox_protocol::canary::ReportOutcomes;
 use signalbox_protocol::node::{ReportNode, Verdict};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::{NodeId, Secret};
@@ -53,6 +55,8 @@ pub(crate) struct Orchestrators {
     secret: Secret,
     upstreams: Vec<Upstream>,
     started: Instant,
+    /// The one that answered last.
+    heard: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -101,6 +105,7 @@ impl Orchestrators {
             secret,
             upstreams,
             started: Instant::now(),
+            heard: AtomicUsize::new(0),
             state: Mutex::new(state),
         })
     }
@@ -125,6 +130,27 @@ impl Orchestrators {
     pub(crate) async fn report(&self, node: NodeId, report: &ReportNode) -> Result<Verdict, ApiError> {
         let path = format!("v1/nodes/{node}/reports");
         Ok(self.ask(&path, report, None).await?.0)
+    }
+
+    /// Tells the one that answered last what came of joins, once: told twice it would count twice. It says nothing about that orchestrator if it does not
+    /// take it; whoever asks where a room is finds out soon enough.
+    pub(crate) async fn tell_outcomes(&self, report: &ReportOutcomes) {
+        let Some(upstream) = self.upstreams.get(self.heard.load(Ordering::Relaxed)) else {
+            return;
+        };
+        let request = Call {
+            client: &self.client,
+            secret: &self.secret,
+            base: &upstream.base,
+            path: "v1/outcomes",
+            timeout: ATTEMPT_DEADLINE,
+        };
+        if !matches!(call::<_, ()>(&request, report).await, Ok(Ok(()))) {
+            tracing::debug!(
+                orchestrator = upstream.name,
+                "an orchestrator does not take what came of joins"
+            );
+        }
     }
 
     /// Whether no orchestrator can be expected to answer.
@@ -166,6 +192,7 @@ impl Orchestrators {
             match answer {
                 Ok(answer) => {
                     under_way.finish(Outcome::Success);
+                    self.heard.store(index, Ordering::Relaxed);
                     return answer.map(|answer| (answer, index));
                 }
                 Err(failed) => {

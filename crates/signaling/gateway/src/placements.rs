@@ -143,6 +143,12 @@ impl Placements {
         let knew = entry.known.as_ref().map(|known| known.by);
         match self.orchestrators.place(&request, knew).await {
             Ok(Placed { placement, by }) => {
+                // It is about who asks, so whoever finds it in the memory must not think that it is about itself.
+                if placement.by_canary_share
+                    && let Some(wish) = asker.wish
+                {
+                    wish.group.place();
+                }
                 let lifetime = Duration::from_secs(placement.ticket_seconds);
                 let known = Known {
                     placement: Arc::new(placement),

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::node_link::{Answered, Failure, NodeLinks};
 use crate::orchestrators::Orchestrators;
+use crate::outcomes::Outcomes;
 use crate::placements::{Asker, Need, Placements};
 use crate::problem::ApiError;
 use crate::reports::Reports;
@@ -122,6 +123,7 @@ pub struct Rooms {
     orchestrators: Arc<Orchestrators>,
     placements: Arc<Placements>,
     reports: Arc<Reports>,
+    outcomes: Arc<Outcomes>,
     links: Arc<NodeLinks>,
     lanes: Lanes,
     moves: Arc<Moves>,
@@ -141,6 +143,7 @@ impl Rooms {
         let links = Arc::new(NodeLinks::new(secret.clone(), Arc::clone(&metrics)));
         Ok(Self {
             moves: Moves::new(Arc::clone(&placements), Arc::clone(&links), Arc::clone(&reports)),
+            outcomes: Arc::new(Outcomes::new(Arc::clone(&orchestrators))),
             orchestrators,
             placements,
             reports,
@@ -284,6 +287,10 @@ impl Rooms {
         &self.links
     }
 
+    pub(crate) fn outcomes(&self) -> &Arc<Outcomes> {
+        &self.outcomes
+    }
+
     pub(crate) fn placements(&self) -> &Placements {
         &self.placements
     }
@@ -358,6 +365,7 @@ impl Rooms {
                     Ok(answered) => {
                         if need != Need::Location {
                             self.reports.joined(&placement);
+                            self.outcomes.joined(placement.node);
                         }
                         return Ok((placement, answered));
                     }
@@ -367,6 +375,7 @@ impl Rooms {
                         if need != Need::Location && is_fault(&failure, had_time) && blamed != Some(placement.node) {
                             blamed = Some(placement.node);
                             self.reports.join_failed(&placement);
+                            self.outcomes.failed(placement.node, room, asker.user);
                         }
                         failure
                     }
@@ -374,6 +383,9 @@ impl Rooms {
                 Err(failure) => {
                     if failure == Failure::Broken && !self.links.is_closing() {
                         self.reports.unreachable(&placement);
+                        if need != Need::Location {
+                            self.outcomes.failed(placement.node, room, asker.user);
+                        }
                     }
                     failure
                 }

@@ -17,7 +17,7 @@ use utoipa::openapi::HttpMethod::Get;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
-use crate::{affinity, front, join, limits, livekit, observe, page, routing, whip};
+use crate::{affinity, front, group, join, limits, livekit, observe, page, routing, whip};
 
 /// How long a browser may remember that it may call the API from another origin.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
@@ -53,6 +53,7 @@ pub(crate) fn public(state: State) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(cors)
         .layer(from_fn_with_state(state.clone(), routing::route))
+        .layer(from_fn_with_state(state.clone(), group::remember))
         .layer(from_fn_with_state(state.clone(), affinity::lead))
         .layer(from_fn_with_state(state.clone(), limits::enforce))
         .layer(from_fn(whip::advertise))

@@ -25,12 +25,13 @@ pub use self::matching::{Explanation, Facts};
 use self::rules::{Rule, Rules};
 use crate::access;
 use crate::front::client::Peer;
+use crate::group::Group;
 use crate::metrics::{Counter, Metrics};
 use crate::problem::ApiError;
 use crate::reload::Reload;
 use crate::state::State;
 
-/// What a rule wants of a room's place.
+/// What a rule, or who asks, wants of a room's place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
     /// The rule.
@@ -43,6 +44,8 @@ pub struct Wish {
     pub prefer: Option<Track>,
     /// See [`PlaceRoom::policy`].
     pub policy: Option<Policy>,
+    /// See [`PlaceRoom::canary_user`]. It is the user's, not the rule's.
+    pub group: Group,
 }
 
 impl Wish {
@@ -55,12 +58,17 @@ impl Wish {
             labels: then.labels,
             prefer: then.track,
             policy: then.policy,
+            group: Group::default(),
         }
     }
 
     /// Of a request.
     pub(crate) fn noted(parts: &Parts) -> Self {
-        parts.extensions.get().cloned().unwrap_or_default()
+        let wish: Self = parts.extensions.get().cloned().unwrap_or_default();
+        Self {
+            group: Group::noted(parts),
+            ..wish
+        }
     }
 
     /// Asks for it.
@@ -72,6 +80,7 @@ impl Wish {
             labels: wish.labels,
             prefer: wish.prefer,
             policy: wish.policy,
+            canary_user: wish.group.is_member(),
             ..request
         }
     }

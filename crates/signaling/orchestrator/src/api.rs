@@ -4,12 +4,14 @@
 //! Owns routes, authentication, limits and the form of errors. It must not know SQL, nor choose nodes. One file for
 //! each noun of the paths.
 
+mod canary;
 mod check;
 mod document;
 mod drains;
 mod extract;
 mod failure;
 mod guard;
+mod metrics;
 mod nodes;
 mod placements;
 mod probes;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, header};
 use axum::{Extension, Router, middleware};
+use signalbox_protocol::canary::{Canary, ReportOutcomes, SetCanary};
 use signalbox_protocol::history::RoomPlacement;
 use signalbox_protocol::node::{
     Drain, DrainNode, Heartbeat, NodeList, RegisterNode, Registered, Release, Renewed, ReportNode, SetNodeState,
@@ -91,6 +94,14 @@ fn open<S: Store>() -> Routes<Arc<Service<S>>> {
             .answers_nothing(200, "It did.")
             .fails([Kind::MapUnavailable]),
             probes::ready::<S>,
+        )
+        .add(
+            op(Get, "/metrics", "showMetrics", "Figures of this orchestrator.").answers_as::<String>(
+                200,
+                "In the Prometheus text format 0.0.4.",
+                "text/plain",
+            ),
+            metrics::show::<S>,
         )
         .add(
             op(Get, "/openapi.json", "describe", "This document.").answers::<serde_json::Value>(200, "OpenAPI 3.1."),
@@ -233,5 +244,32 @@ fn guarded<S: Store>() -> Routes<Arc<Service<S>>> {
             .answers::<Drain>(200, "As it stands now. Rooms that have moved stay where they are.")
             .fails([Kind::NoDrain]),
             drains::cancel::<S>,
+        )
+        .add(
+            op(
+                Get,
+                "/v1/canary",
+                "lookAtCanary",
+                "The canary share, and how nodes of both tracks do.",
+            )
+            .answers::<Canary>(200, "As the room map has it."),
+            canary::look::<S>,
+        )
+        .add(
+            op(Put, "/v1/canary", "setCanary", "Set the canary share.")
+                .body::<SetCanary>()
+                .answers::<Canary>(200, "It counts here, and at the other orchestrators within a second."),
+            canary::set::<S>,
+        )
+        .add(
+            op(
+                Post,
+                "/v1/outcomes",
+                "reportOutcomes",
+                "A gateway tells what came of joins.",
+            )
+            .body::<ReportOutcomes>()
+            .answers_nothing(204, "They are counted."),
+            canary::report::<S>,
         )
 }

@@ -5,6 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use signalbox_protocol::NodeId;
+use signalbox_protocol::placement::Track;
 use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 
@@ -90,6 +92,14 @@ impl Candidates {
     /// What this copy says has turned out to be wrong: the next call reads the map anew.
     pub fn invalidate(&self, wrong: &Copy) {
         self.last().copy.take_if(|copy| Arc::ptr_eq(&copy.nodes, &wrong.nodes));
+    }
+
+    /// The track of a node, by the copy, however old it is.
+    pub fn track_of(&self, node: NodeId) -> Option<Track> {
+        let last = self.last();
+        let nodes = &last.copy.as_ref()?.nodes;
+        let index = nodes.binary_search_by_key(&node, |candidate| candidate.node).ok()?;
+        nodes.get(index).map(|candidate| candidate.track)
     }
 
     fn younger_than(&self, age: Duration, now: Instant) -> Option<Copy> {

@@ -126,8 +126,9 @@ pub struct Config {
     #[arg(value_parser = value::slack)]
     pub slack: f64,
 
-    /// The share of users, from 0 to 1, whose new rooms go to the nodes of the canary track, if there are any. Higher: a
-    /// new version is tried by more users.
+    /// The share of users, from 0 to 1, whose new rooms go to the nodes of the canary track, if there are any; until
+    /// somebody sets one at run time, with `signalbox canary --share`, or the orchestrators take it back. Higher: a new
+    /// version is tried by more users.
     #[arg(long, env = "SIGNALBOX_CANARY_SHARE", value_name = "SHARE", default_value_t = 0.0)]
     #[arg(value_parser = value::share)]
     pub canary_share: f64,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use signalbox_protocol::canary::CanaryChange;
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
@@ -12,6 +13,7 @@ use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::Candidate;
+use crate::store::canary::{CanaryState, NodeOutcomes, ShareChange};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
@@ -129,5 +131,10 @@ impl Store for FaultyStore {
         cancel_drain(node: NodeId) -> Option<DrainRecord>;
         claim_drains(orchestrator: &str, time: Duration) -> Vec<DrainRecord>;
         note_drain(note: &DrainNote<'_>) -> bool;
+        canary(window: Duration) -> CanaryState;
+        canary_history(limit: usize) -> Vec<CanaryChange>;
+        set_canary(change: &ShareChange<'_>) -> bool;
+        note_outcomes(outcomes: &[NodeOutcomes]) -> ();
+        forget_outcomes(age: Duration) -> u64;
     }
 }

@@ -130,5 +130,6 @@ pub fn heartbeat(epoch: Epoch, beat: u64, rooms: Option<Vec<RoomDigest>>) -> Hea
         beat,
         load: NodeLoad::default(),
         rooms,
+        connections: Default::default(),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::canary;
 use crate::store::{Purged, Retention, Store};
 
 /// How often it looks, on average: each time between half and one and a half times as long, so that orchestrators that were
@@ -24,12 +25,21 @@ pub const REST: Duration = Duration::from_millis(100);
 /// The most steps of one round; what is left waits for the next one.
 pub const MAX_STEPS: usize = 100;
 
+/// How long outcomes of joins and connections are kept: a bit longer than they count.
+pub const KEEP_OUTCOMES: Duration = Duration::from_secs(2 * canary::WINDOW.as_secs());
+
 /// Purges the store now and then, until `shutdown`.
 pub async fn run<S: Store>(store: &S, retention: Retention, mut rng: impl Rng, shutdown: CancellationToken) {
     let round = async {
         loop {
             tokio::time::sleep(EVERY.mul_f64(rng.random_range(0.5..1.5))).await;
             purge(store, &retention).await;
+            // The fencer logs an outage.
+            if let Err(error) = store.forget_outcomes(KEEP_OUTCOMES).await
+                && !error.is_outage()
+            {
+                tracing::error!(%error, "old outcomes of joins cannot be removed");
+            }
         }
     };
     shutdown.run_until_cancelled(round).await;

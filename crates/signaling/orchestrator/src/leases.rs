@@ -70,7 +70,11 @@ impl<S: Store> Service<S> {
             stale: Vec::new(),
         };
         match self.in_time(renewal).await {
-            Ok(Renewal::Renewed) => {}
+            Ok(Renewal::Renewed) => {
+                let connections = heartbeat.connections;
+                let mut tallies = self.canary.tallies();
+                tallies.beat(node, heartbeat.epoch, heartbeat.beat, connections);
+            }
             Ok(Renewal::Past) => return Ok(Beat::Past),
             Ok(Renewal::Over) => {
                 self.known_rooms().dead(node, heartbeat.epoch);

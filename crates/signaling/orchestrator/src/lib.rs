@@ -12,6 +12,7 @@
 //! | [`candidates`] | a copy of the nodes that rooms may be placed on |
 //! | [`placer`] | the steps from a room's name to its assignment |
 //! | [`joins`] | the steps of a join, while the map is away too |
+//! | [`canary`] | the canary share while the cluster runs, and the background task that takes it back |
 //! | [`leases`] | the steps of a heartbeat |
 //! | [`digests`] | which nodes to ask for their rooms |
 //! | [`drains`] | the background task that empties nodes |
@@ -75,6 +76,7 @@
 
 pub mod api;
 pub mod brake;
+pub mod canary;
 pub mod candidates;
 pub mod config;
 pub mod digests;

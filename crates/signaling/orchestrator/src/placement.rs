@@ -165,6 +165,16 @@ impl Chooser {
         }
     }
 
+    /// From now on this share of users counts: [`Settings::canary_share`].
+    pub fn set_canary_share(&mut self, share: f64) {
+        self.settings.canary_share = share;
+    }
+
+    /// The share of users that counts.
+    pub fn canary_share(&self) -> f64 {
+        self.settings.canary_share
+    }
+
     /// The node for a new room: none only if every candidate is filtered out for another reason than its region.
     pub fn choose(&mut self, request: &PlaceRoom, situation: &Situation<'_>, rng: &mut impl Rng) -> Choice {
         let Self {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use signalbox_protocol::history::{Drained, Reasons};
-use signalbox_protocol::placement::{CloseRoom, PlaceRoom};
+use signalbox_protocol::placement::{CloseRoom, PlaceRoom, Track};
 use signalbox_protocol::{NodeId, RoomName};
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::candidates::Candidates;
-use crate::placement::{Choice, Chooser, Settings, Situation, Wish};
+use crate::placement::{Choice, Chooser, Settings, Situation, Wish, track};
 use crate::store::{Assignment, Placed, Proposal, Store, Wanted};
 
 /// How often a placement is tried. Each try reads the map anew, so a second one is only needed when a node was lost, or
@@ -67,7 +67,7 @@ impl Placer {
             let situation = |candidates| Situation {
                 candidates,
                 occupied: &occupied,
-                bucket: None,
+                bucket: track::known(request),
                 orchestrators,
                 now: self.started.elapsed(),
             };
@@ -166,6 +166,25 @@ impl Placer {
             self.candidates.invalidate(&candidates);
         }
         Ok(None)
+    }
+
+    /// From now on this share of users' rooms go to canary nodes.
+    pub fn set_canary_share(&self, share: f64) {
+        let mut chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
+        chooser.0.set_canary_share(share);
+    }
+
+    /// Whether the node is of the canary track, as far as is known, and a request for a place there fell to that track because of the share.
+    pub fn is_by_canary_share(&self, request: &PlaceRoom, node: NodeId) -> bool {
+        if request.find_only || request.track.or(request.prefer).is_some() {
+            return false;
+        }
+        let share = {
+            let chooser = self.chooser.lock().unwrap_or_else(PoisonError::into_inner);
+            chooser.0.canary_share()
+        };
+        track::wanted(request, track::known(request), share) == Track::Canary
+            && self.candidates.track_of(node) == Some(Track::Canary)
     }
 
     fn choose(&self, request: &PlaceRoom, situation: &Situation<'_>) -> Choice {

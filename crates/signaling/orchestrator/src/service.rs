@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Guard};
 use crate::brake::Brake;
+use crate::canary::{self, CanaryShare};
 use crate::fencer::{Fencer, Sight};
 use crate::health::Health;
 use crate::known_rooms::KnownRooms;
@@ -40,6 +41,7 @@ pub struct Service<S> {
     pub(crate) store: S,
     pub(crate) name: String,
     pub(crate) placer: Placer,
+    pub(crate) canary: CanaryShare,
     pub(crate) leases: Leases,
     pub(crate) health: Health,
     pub(crate) signer: Signer,
@@ -75,6 +77,7 @@ impl<S: Store> Service<S> {
             generation: assignment.generation,
             ticket,
             ticket_seconds: LIFETIME_SECONDS,
+            by_canary_share: false,
         })
     }
 
@@ -91,6 +94,7 @@ impl<S: Store> Service<S> {
                 config.margin(),
                 StdRng::from_rng(&mut rng),
             ),
+            canary: CanaryShare::new(config.canary_share),
             leases: Leases::new(config.lease()),
             health: Health::new(config.ejection()),
             signer: Signer::new(config.cluster_secret.current()),
@@ -140,6 +144,7 @@ impl<S: Store> Service<S> {
         tokio::join!(
             fencer.run(shutdown.clone()),
             housekeeping::run(&self.store, self.retention, rng, shutdown.clone()),
+            canary::run(self, shutdown.clone()),
             drains::run(self, shutdown)
         );
         Ok(())

@@ -11,6 +11,7 @@
 //! store's one clock (the database's), never on a caller's. All fail with [`Error::Unavailable`] or [`Error::NotReady`]
 //! when the store cannot be reached, and then may or may not have been carried out: all can be repeated safely.
 
+pub mod canary;
 pub mod memory;
 pub mod postgres;
 
@@ -21,6 +22,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
+use signalbox_protocol::canary::CanaryChange;
 use signalbox_protocol::history::{HistoryEntry, Reasons};
 use signalbox_protocol::node::{
     Asker, Drain, DrainNode, DrainState, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest,
@@ -31,6 +33,7 @@ use signalbox_protocol::{ClusterId, Epoch, Generation, NodeId, RoomName};
 use crate::Error;
 use crate::brake::Brake;
 use crate::placement::{Candidate, Wish};
+use canary::{CanaryState, NodeOutcomes, ShareChange};
 
 /// Where a room is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -364,6 +367,23 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that so many more rooms were moved and so many are stuck; `end` ends it. False, and nothing is changed, if it does not go on in
     /// this epoch, or another orchestrator has it.
     fn note_drain(&self, note: &DrainNote<'_>) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// The canary share as it was set last, and what was counted under it within so long until now.
+    fn canary(&self, window: Duration) -> impl Future<Output = Result<CanaryState, Error>> + Send;
+
+    /// The newest changes of the canary share, newest first, at most `limit` and [`canary::KEPT_CHANGES`].
+    fn canary_history(&self, limit: usize) -> impl Future<Output = Result<Vec<CanaryChange>, Error>> + Send;
+
+    /// Sets the canary share if its version is the one that the change comes after, and says whether this call did. Of any number of concurrent
+    /// calls that come after one version one succeeds. What is counted from then on counts for the new version.
+    fn set_canary(&self, change: &ShareChange<'_>) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Counts outcomes for the tracks of their nodes, under the share as it is now. A node that is not known counts for none. Unlike all others
+    /// this must not be repeated: it may have been carried out.
+    fn note_outcomes(&self, outcomes: &[NodeOutcomes]) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Removes outcomes of stretches that began longer ago than this, and says how many stretches that were.
+    fn forget_outcomes(&self, age: Duration) -> impl Future<Output = Result<u64, Error>> + Send;
 
     /// All nodes that are not lost, as [`Store::place`] would see them at this moment, ordered by id.
     fn candidates(&self, margin: Duration) -> impl Future<Output = Result<Vec<Candidate>, Error>> + Send;

@@ -30,6 +30,7 @@ pub fn order(room: &str, from: u64, to: u64, within_ms: u64) -> MoveRoom {
             generation: Generation(to),
             ticket: "a ticket for the other node".to_owned(),
             ticket_seconds: 30,
+            by_canary_share: false,
         },
         within_ms,
     }

@@ -383,6 +383,7 @@ mod tests {
             generation: Generation(1),
             ticket: "t".into(),
             ticket_seconds: 30,
+            by_canary_share: false,
         })
     }
 

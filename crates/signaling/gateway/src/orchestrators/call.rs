@@ -81,6 +81,11 @@ pub(super) async fn call<B: Serialize, A: DeserializeOwned>(
         .send()
         .await
         .map_err(|error| Failed::Silent(root_cause(&error)))?;
+    if response.status() == StatusCode::NO_CONTENT {
+        // What is answered without a body is nothing, which JSON has a word for.
+        let nothing = serde_json::from_value(serde_json::Value::Null);
+        return nothing.map(Ok).map_err(|error| Failed::Unreadable(error.to_string()));
+    }
     if response.status() == StatusCode::OK {
         let answer = response.json().await;
         return answer.map(Ok).map_err(|error| {
@@ -95,7 +100,7 @@ pub(super) async fn call<B: Serialize, A: DeserializeOwned>(
     refusal(response).await.map(Err)
 }
 
-/// What any answer but 200 means.
+/// What any answer but 200 and 204 means.
 async fn refusal(response: Response) -> Result<ApiError, Failed> {
     let status = response.status();
     let retry_after = response

@@ -10,12 +10,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use signalbox_protocol::canary::{ReportOutcomes, Tally};
 use signalbox_protocol::node::{ReportNode, Verdict};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::problem::Problem;
 use signalbox_protocol::{Epoch, Generation, NodeId, RoomName};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::{SECRET, eventually};
 
@@ -39,6 +40,7 @@ struct Inner {
     url: String,
     asked: AtomicU64,
     nowhere: AtomicBool,
+    by_share: AtomicBool,
     mood: Mutex<Mood>,
     /// The control address of the node that takes all rooms; none: there is no node.
     node: Mutex<Option<String>>,
@@ -49,6 +51,7 @@ struct Inner {
     verdict: Mutex<Verdict>,
     reports: Mutex<Vec<(NodeId, ReportNode)>>,
     reported: Notify,
+    outcomes: watch::Sender<Tally>,
 }
 
 impl FakeOrchestrator {
@@ -58,6 +61,7 @@ impl FakeOrchestrator {
             url: format!("http://{}", listener.local_addr().unwrap()),
             asked: AtomicU64::new(0),
             nowhere: AtomicBool::new(false),
+            by_share: AtomicBool::new(false),
             mood: Mutex::new(Mood::Well),
             node: Mutex::new(node),
             ticket_seconds: AtomicU64::new(30),
@@ -70,10 +74,12 @@ impl FakeOrchestrator {
             }),
             reports: Mutex::default(),
             reported: Notify::new(),
+            outcomes: watch::Sender::default(),
         }));
         let router = Router::new()
             .route("/v1/placements", post(place))
             .route("/v1/nodes/{node}/reports", post(report))
+            .route("/v1/outcomes", post(outcomes))
             .with_state(orchestrator.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         orchestrator
@@ -103,7 +109,13 @@ impl FakeOrchestrator {
             generation: Generation(self.0.generation.load(Ordering::SeqCst)),
             ticket: "ticket of the hand-over".to_owned(),
             ticket_seconds: 30,
+            by_canary_share: false,
         }
+    }
+
+    /// Whether it says that who asks is in the canary share, and the node of the canary track.
+    pub fn place_by_share(&self, by_share: bool) {
+        self.0.by_share.store(by_share, Ordering::SeqCst);
     }
 
     /// Rooms that are only looked for are nowhere from now on.
@@ -136,6 +148,11 @@ impl FakeOrchestrator {
 
     pub fn reports(&self) -> Vec<(NodeId, ReportNode)> {
         self.0.reports.lock().unwrap().clone()
+    }
+
+    /// What it was told came of joins, all together.
+    pub fn outcomes(&self) -> watch::Receiver<Tally> {
+        self.0.outcomes.subscribe()
     }
 
     /// Waits for so many reports.
@@ -187,6 +204,7 @@ async fn place(
                 generation: Generation(orchestrator.0.generation.load(Ordering::SeqCst)),
                 ticket: format!("ticket-{number}"),
                 ticket_seconds: orchestrator.0.ticket_seconds.load(Ordering::SeqCst),
+                by_canary_share: orchestrator.0.by_share.load(Ordering::SeqCst),
             })
             .into_response()
         }
@@ -213,4 +231,18 @@ async fn report(
     orchestrator.0.reports.lock().unwrap().push((node, report));
     orchestrator.0.reported.notify_waiters();
     Json(verdict)
+}
+
+async fn outcomes(
+    State(orchestrator): State<FakeOrchestrator>,
+    headers: HeaderMap,
+    Json(report): Json<ReportOutcomes>,
+) -> StatusCode {
+    if headers.get(AUTHORIZATION).unwrap() != format!("Bearer {SECRET}").as_str() {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let told = report.nodes.iter();
+    let told = told.fold(Tally::default(), |sum, node| sum.plus(node.joins));
+    orchestrator.0.outcomes.send_modify(|sum| *sum = sum.plus(told));
+    StatusCode::NO_CONTENT
 }

@@ -8,6 +8,7 @@ mod events;
 mod fake_node;
 mod fake_orchestrator;
 mod front;
+mod groups;
 mod http;
 mod joins;
 mod limits;

@@ -1,6 +1,7 @@
 //! What the gateway tells the orchestrators about nodes that fail.
 
 use reqwest::Method;
+use signalbox_protocol::canary::Tally;
 use signalbox_protocol::control::RefusalReason;
 use signalbox_protocol::node::{Complaint, Verdict};
 use signalbox_protocol::{Epoch, NodeId};
@@ -101,4 +102,58 @@ async fn a_node_that_refuses_is_not_reported() {
     }
     assert_eq!(cluster.metric("node_reports_total").await, 0);
     assert_eq!(cluster.orchestrator.reports(), []);
+}
+
+/// Joins as somebody, and says how it ended.
+async fn join_as(cluster: &Cluster, room: &str, identity: &str) -> u16 {
+    let response = cluster
+        .bare(Method::POST, &format!("/v1/rooms/{room}/join"))
+        .bearer_auth(token(room, identity))
+        .header("content-type", "application/json")
+        .body(OFFER)
+        .send()
+        .await
+        .unwrap();
+    response.status().as_u16()
+}
+
+/// Waits until the orchestrator was told so much, and that it was told no more.
+async fn was_told(cluster: &Cluster, ok: u64, failed: u64) {
+    let mut outcomes = cluster.orchestrator.outcomes();
+    eventually("the outcomes", async {
+        outcomes.wait_for(|told| told.all() >= ok + failed).await.unwrap();
+    })
+    .await;
+    assert_eq!(*outcomes.borrow(), Tally { ok, failed });
+}
+
+#[tokio::test]
+async fn what_came_of_joins_is_told_by_whose_fault_it_was() {
+    let cluster = Cluster::start().await;
+    assert_eq!(join_as(&cluster, "a", "ann").await, 201);
+    // The client's own, and what is no fault of the node's.
+    for reason in [RefusalReason::Sdp, RefusalReason::NotPermitted, RefusalReason::Full] {
+        cluster.node.refuse([reason]);
+        join_as(&cluster, "a", "bob").await;
+    }
+    cluster.node.refuse([RefusalReason::Internal]);
+    assert_eq!(join_as(&cluster, "a", "carl").await, 500);
+    // Full, and then not: that one has joined.
+    was_told(&cluster, 2, 1).await;
+    cluster.orchestrator.place_on(Some(NOWHERE.into()));
+    assert_eq!(join_as(&cluster, "b", "dora").await, 503);
+    was_told(&cluster, 2, 2).await;
+}
+
+#[tokio::test]
+async fn who_fails_again_and_again_is_told_of_once() {
+    let cluster = Cluster::start().await;
+    for _ in 0..3 {
+        cluster.node.refuse([RefusalReason::Internal]);
+        assert_eq!(join_as(&cluster, "a", "ann").await, 500);
+    }
+    cluster.node.refuse([RefusalReason::Internal]);
+    assert_eq!(join_as(&cluster, "a", "bob").await, 500);
+    assert_eq!(join_as(&cluster, "a", "ann").await, 201);
+    was_told(&cluster, 1, 2).await;
 }

@@ -52,6 +52,7 @@ impl Cluster {
             generation: Generation(1),
             ticket: "ticket".into(),
             ticket_seconds: 30,
+            by_canary_share: false,
         }));
         let answer = Arc::clone(&placed);
         let place = post(move |Json(_): Json<PlaceRoom>| async move { Json(answer.lock().unwrap().clone()) });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use signalbox_protocol::canary::{MAX_REPORTED, MAX_REPORTED_NODES, ReportOutcomes, SetCanary};
 use signalbox_protocol::node::RegisterNode;
 use signalbox_protocol::placement::{MAX_GROUPS, MAX_LABELS, MAX_TEXT_BYTES, PlaceRoom};
 
@@ -48,6 +49,36 @@ pub fn placement(request: &PlaceRoom) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Refuses a canary share that cannot be right.
+pub fn canary(wanted: &SetCanary) -> Result<(), Failure> {
+    if !(0.0..=1.0).contains(&wanted.share) {
+        return Err(Failure::bad_request(
+            "`share` is a share of the users: a number from 0 to 1, such as 0.1 for every tenth.",
+        ));
+    }
+    text("why", &wanted.why)
+}
+
+/// Refuses outcomes that cannot be right.
+pub fn outcomes(report: &ReportOutcomes) -> Result<(), Failure> {
+    if report.nodes.len() > MAX_REPORTED_NODES {
+        return Err(Failure::bad_request(format!(
+            "`nodes` names {} nodes; at most {MAX_REPORTED_NODES} are possible.",
+            report.nodes.len()
+        )));
+    }
+    if report
+        .nodes
+        .iter()
+        .any(|node| node.joins.ok.max(node.joins.failed) > MAX_REPORTED)
+    {
+        return Err(Failure::bad_request(format!(
+            "`joins` counts what came since the last report: at most {MAX_REPORTED} of each."
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a registration that cannot be right. `public`: media addresses must be reachable from the internet.

@@ -26,5 +26,9 @@ pub async fn place<S: Store>(
         Kind::NoNode
     };
     let assignment = service.place(&request).await?.ok_or(missing)?;
-    Ok(Json(service.placement(assignment)?))
+    let by_canary_share = service.placer.is_by_canary_share(&request, assignment.node);
+    Ok(Json(Placement {
+        by_canary_share,
+        ..service.placement(assignment)?
+    }))
 }

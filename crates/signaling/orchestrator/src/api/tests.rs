@@ -15,6 +15,7 @@ use signalbox_protocol::ticket::{AUDIENCE, LIFETIME_SECONDS, TicketClaims};
 use signalbox_protocol::{Epoch, Generation, NodeId};
 use tower::ServiceExt;
 
+mod canary;
 mod complaints;
 mod openapi;
 mod rooms;

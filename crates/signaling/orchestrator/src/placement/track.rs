@@ -12,10 +12,18 @@ const SALT: &[u8] = b"signalbox canary";
 /// How many equal shares the users fall into. Higher: finer shares.
 const BUCKETS: u16 = 10_000;
 
+/// The bucket of those who are known to have been in the share before: they are in every share but none.
+pub const FIRST: u16 = 0;
+
 /// Into which of the equal shares this user falls.
 pub fn bucket(user: &str) -> u16 {
     let bucket = hash::pair(hash::of_bytes(SALT), hash::of_bytes(user.as_bytes())) % u64::from(BUCKETS);
     u16::try_from(bucket).unwrap_or(BUCKETS)
+}
+
+/// The bucket that is known without looking at the user's name.
+pub fn known(request: &PlaceRoom) -> Option<u16> {
+    request.canary_user.then_some(FIRST)
 }
 
 /// Whether `user`'s rooms belong on canary nodes when `share` of the users' do, from 0 to 1. Whoever does at one share

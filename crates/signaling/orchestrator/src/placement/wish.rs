@@ -44,7 +44,7 @@ impl Wish {
             labels: request.labels.clone(),
             track: request.track,
             prefer: request.prefer,
-            bucket: request.user.as_deref().map(track::bucket),
+            bucket: track::known(request).or_else(|| request.user.as_deref().map(track::bucket)),
             min_version: request.min_version.clone(),
             policy: request.policy,
         }

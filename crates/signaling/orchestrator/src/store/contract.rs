@@ -6,6 +6,7 @@
 //! No test waits for time to pass. A lease of zero is over at once, a [`LONG`] one outlasts every test, and what a
 //! clock has to tick for is asked until it is so.
 
+pub mod canary;
 pub mod chaos;
 pub mod closes;
 pub mod drains;
@@ -56,6 +57,18 @@ const BY: &str = "orchestrator-1";
 macro_rules! suite {
     ($store:expr, $after:expr) => {
         $crate::store::contract::suite!($store, $after;
+            canary {
+                a_share_that_was_never_set_is_none,
+                a_change_of_the_share_is_kept_with_its_reasons,
+                a_change_of_the_share_is_a_compare_and_set,
+                of_concurrent_changes_of_the_share_one_succeeds,
+                the_changes_of_the_share_are_bounded,
+                outcomes_count_for_their_nodes_track,
+                a_lost_nodes_outcomes_still_count,
+                outcomes_count_for_the_share_that_they_came_under,
+                outcomes_of_concurrent_calls_add_up,
+                outcomes_outside_of_the_window_do_not_count_and_old_ones_are_removed,
+            }
             chaos {
                 a_live_room_is_never_stolen,
                 whatever_happens_each_generation_has_one_owner,

@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use signalbox_protocol::canary::CanaryChange;
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
 use signalbox_protocol::{ClusterId, Epoch, NodeId, RoomName};
 use tokio::time::Instant;
 
+use super::canary::{CanaryState, NodeOutcomes, ShareChange};
 use super::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
     Retention, Store, Wanted,
@@ -153,6 +155,27 @@ impl Store for MemoryStore {
 
     async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
         Ok(self.lock().note_drain(note, Instant::now()))
+    }
+
+    async fn canary(&self, window: Duration) -> Result<CanaryState, Error> {
+        Ok(self.lock().canary(window, Instant::now()))
+    }
+
+    async fn canary_history(&self, limit: usize) -> Result<Vec<CanaryChange>, Error> {
+        Ok(self.lock().canary_history(limit))
+    }
+
+    async fn set_canary(&self, change: &ShareChange<'_>) -> Result<bool, Error> {
+        Ok(self.lock().set_canary(change, Instant::now()))
+    }
+
+    async fn note_outcomes(&self, outcomes: &[NodeOutcomes]) -> Result<(), Error> {
+        self.lock().note_outcomes(outcomes, Instant::now());
+        Ok(())
+    }
+
+    async fn forget_outcomes(&self, age: Duration) -> Result<u64, Error> {
+        Ok(self.lock().forget_outcomes(age, Instant::now()))
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

@@ -9,10 +9,11 @@
 //! | [`sql`] | the statements |
 //! | `connections` | connections, time limits, repetition |
 //! | `batch` | calls that share a statement |
-//! | `placing`, `restoring`, `leases` | what takes more than one statement, or shares one |
+//! | `placing`, `restoring`, `leases`, `drains`, `canary` | what takes more than one statement, or shares one |
 //! | `rows` | decoding |
 
 mod batch;
+mod canary;
 mod connections;
 mod drains;
 mod leases;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use signalbox_protocol::canary::CanaryChange;
 use signalbox_protocol::history::HistoryEntry;
 use signalbox_protocol::node::{DrainNode, NodeLoad, NodeState, NodeView, RegisterNode, RoomDigest};
 use signalbox_protocol::placement::{CloseRoom, RoomView};
@@ -41,6 +43,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Row};
 
+use super::canary::{CanaryState, NodeOutcomes, ShareChange};
 use super::{
     Assignment, DrainNote, DrainRecord, Fenced, Look, Overdue, Placed, Proposal, Purged, Registration, Renewal,
     Retention, Store, Wanted,
@@ -318,6 +321,26 @@ impl Store for PostgresStore {
 
     async fn note_drain(&self, note: &DrainNote<'_>) -> Result<bool, Error> {
         drains::note(self.ready()?, note).await
+    }
+
+    async fn canary(&self, window: Duration) -> Result<CanaryState, Error> {
+        canary::look(self.ready()?, window).await
+    }
+
+    async fn canary_history(&self, limit: usize) -> Result<Vec<CanaryChange>, Error> {
+        canary::history(self.ready()?, limit).await
+    }
+
+    async fn set_canary(&self, change: &ShareChange<'_>) -> Result<bool, Error> {
+        canary::set(self.ready()?, change).await
+    }
+
+    async fn note_outcomes(&self, outcomes: &[NodeOutcomes]) -> Result<(), Error> {
+        canary::note(self.ready()?, outcomes).await
+    }
+
+    async fn forget_outcomes(&self, age: Duration) -> Result<u64, Error> {
+        canary::forget(self.ready()?, age).await
     }
 
     async fn candidates(&self, margin: Duration) -> Result<Vec<Candidate>, Error> {

@@ -53,8 +53,10 @@ async fn it_has_every_route_and_no_other() {
     let expected = [
         "DELETE /v1/nodes/{node}/drain",
         "GET /livez",
+        "GET /metrics",
         "GET /openapi.json",
         "GET /readyz",
+        "GET /v1/canary",
         "GET /v1/nodes",
         "GET /v1/nodes/{node}/drain",
         "GET /v1/rooms",
@@ -63,8 +65,10 @@ async fn it_has_every_route_and_no_other() {
         "POST /v1/nodes/{node}/heartbeat",
         "POST /v1/nodes/{node}/release",
         "POST /v1/nodes/{node}/reports",
+        "POST /v1/outcomes",
         "POST /v1/placements",
         "POST /v1/rooms/{room}/close",
+        "PUT /v1/canary",
         "PUT /v1/nodes/{node}/drain",
         "PUT /v1/nodes/{node}/state",
     ];

@@ -1,5 +1,6 @@
 //! The map in memory, as plain data: what each method of the trait does, given the time.
 
+mod canary;
 mod drains;
 mod fences;
 mod nodes;
@@ -26,6 +27,7 @@ pub struct Map {
     /// When each orchestrator last looked.
     lookers: BTreeMap<String, Instant>,
     drains: BTreeMap<NodeId, drains::Job>,
+    canary: canary::Canary,
 }
 
 impl Map {
@@ -42,6 +44,7 @@ impl Map {
             rooms: BTreeMap::new(),
             lookers: BTreeMap::new(),
             drains: BTreeMap::new(),
+            canary: canary::Canary::default(),
         }
     }
 
