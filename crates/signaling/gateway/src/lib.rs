@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod config;
+pub mod dialect;
 pub mod front;
 pub mod inherited;
 pub mod join;

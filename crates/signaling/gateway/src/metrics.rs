@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use crate::observe::joins::JoinRequests;
 use crate::observe::requests::Requests;
 
 /// A count that only grows.
@@ -89,6 +90,8 @@ pub struct Metrics {
     pub access_log_reopened: Counter,
     /// How often it could not be.
     pub access_log_reopen_failures: Counter,
+    /// Requests to join by dialect.
+    pub join_requests: JoinRequests,
     /// Participants admitted.
     pub joins: Counter,
     /// Joins that failed for whatever reason.
@@ -333,6 +336,7 @@ impl Metrics {
                 counter.get()
             );
         }
+        self.join_requests.render(&mut text);
         self.requests.render(&mut text);
         text
     }

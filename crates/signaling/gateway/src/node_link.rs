@@ -212,6 +212,7 @@ impl NodeLink {
         let frame = serde_json::to_string(&RequestFrame {
             id,
             deadline_ms,
+            trace: signalbox_telemetry::span::current(),
             request,
         });
         match frame {

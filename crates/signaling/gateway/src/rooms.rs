@@ -22,8 +22,9 @@ use crate::limits::Lanes;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::node_link::{Answered, Failure, NodeLinks};
+use crate::observe::spans;
 use crate::orchestrators::Orchestrators;
-use crate::placements::{Asker, Need, Placements};
+use crate::placements::{Asker, Found, Need, Placements};
 use crate::problem::ApiError;
 use crate::reports::Reports;
 use crate::routing::Wish;
@@ -345,17 +346,18 @@ impl Rooms {
             if attempt > 0 && unknown_at.is_none() {
                 pause(attempt, deadline).await;
             }
-            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, asker, need))
-                .await
-                .unwrap_or(Err(ApiError::OrchestratorUnavailable))?;
+            let placed = self.place(room, asker, need, deadline).await?;
             let placement = placed.placement;
             if unknown_at.take().is_some_and(|before| same_place(&before, &placement)) {
                 return Err(error);
             }
             let try_deadline = deadline.min(Instant::now() + TRY_DEADLINE);
-            let failure = match self.links.get(&placement.control, try_deadline).await {
-                Ok(link) => match link.request(request(&placement), try_deadline).await {
+            let request = request(&placement);
+            let span = spans::asking(&request, &placement);
+            let failure = match span.run(self.links.get(&placement.control, try_deadline)).await {
+                Ok(link) => match span.run(link.request(request, try_deadline)).await {
                     Ok(answered) => {
+                        spans::replied(&span, &answered);
                         if need != Need::Location {
                             self.reports.joined(&placement);
                         }
@@ -378,6 +380,8 @@ impl Rooms {
                     failure
                 }
             };
+            spans::not_done(&span, &failure);
+            drop(span);
             match &failure {
                 Failure::Refused(refusal) => match refusal.reason {
                     RefusalReason::Ticket | RefusalReason::Closing | RefusalReason::Full => {
@@ -400,6 +404,15 @@ impl Rooms {
             }
         }
         Err(error)
+    }
+
+    async fn place(&self, room: &RoomName, asker: Asker<'_>, need: Need, deadline: Instant) -> Result<Found, ApiError> {
+        let span = spans::placing(room);
+        let finding = tokio::time::timeout_at(deadline, self.placements.find(room, asker, need));
+        let found = span.run(finding).await;
+        let found = found.unwrap_or(Err(ApiError::OrchestratorUnavailable));
+        spans::placed(&span, &found);
+        found
     }
 }
 
