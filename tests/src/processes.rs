@@ -67,7 +67,8 @@ impl Drop for Process {
 /// When it has not been built.
 pub fn command(name: &str, flags: &[String], secret: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(binary(name)?);
-    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("SIGNALBOX_")) {
+    let is_setting = |variable: &str| variable.starts_with("SIGNALBOX_") || variable.starts_with("OTEL_");
+    for (variable, _) in std::env::vars().filter(|(variable, _)| is_setting(variable)) {
         command.env_remove(variable);
     }
     let log = std::env::var("SIGNALBOX_LOG").unwrap_or_else(|_| "error".to_owned());
@@ -75,6 +76,8 @@ pub fn command(name: &str, flags: &[String], secret: &str) -> anyhow::Result<Com
         .args(flags)
         .env_remove("DATABASE_URL")
         .env("SIGNALBOX_LOG", log)
+        // Spans that a test waits for come at once.
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
         .env("SIGNALBOX_CLUSTER_SECRET", secret)
         .stdin(Stdio::null());
     Ok(command)
@@ -274,6 +277,8 @@ pub struct Shape {
     pub orchestrator_flags: Vec<String>,
     /// The nodes' flags.
     pub node_flags: Vec<String>,
+    /// The gateways' flags.
+    pub gateway_flags: Vec<String>,
 }
 
 impl Shape {
@@ -305,6 +310,12 @@ impl Shape {
     pub fn node_flags(self, flags: &[&str]) -> Self {
         let node_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self { node_flags, ..self }
+    }
+
+    /// With flags for each gateway.
+    pub fn gateway_flags(self, flags: &[&str]) -> Self {
+        let gateway_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self { gateway_flags, ..self }
     }
 }
 
@@ -349,7 +360,7 @@ impl Processes {
             all.add_node(&shape.node_flags)?;
         }
         for _ in 0..shape.gateways {
-            all.add_gateway()?;
+            all.add_gateway(&shape.gateway_flags)?;
         }
         all.ready().await?;
         Ok(all)
@@ -378,12 +389,13 @@ impl Processes {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn add_gateway(&mut self) -> anyhow::Result<()> {
+    pub fn add_gateway(&mut self, more: &[String]) -> anyhow::Result<()> {
         let (public, admin) = (free_address()?, free_address()?);
         let keys = format!("{KEY}:{KEY_SECRET}");
         let mut flags = flags(&["--listen", &public.to_string(), "--admin-listen", &admin.to_string()]);
         flags.extend(self::flags(&["--keys", &keys, "--drain-seconds", "1"]));
         flags.extend(self::flags(&["--orchestrator", &self.orchestrator_urls().join(",")]));
+        flags.extend(more.iter().cloned());
         let mut server = Server::new("signalbox-gateway", public, flags);
         server.start(&self.secret)?;
         self.gateways.push(Gateway {

@@ -2,6 +2,7 @@
 
 mod administration;
 mod cluster;
+mod cors;
 mod events;
 mod fake_node;
 mod fake_orchestrator;
