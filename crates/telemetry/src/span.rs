@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use opentelemetry::trace::{FutureExt, Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{FutureExt, SpanContext, Status, TraceContextExt, TraceFlags, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
 use signalbox_protocol::trace::TraceContext;
@@ -18,6 +19,12 @@ use crate::context;
 /// Whether a span is what was asked for from outside ([`Kind::Server`]), what we ask others for ([`Kind::Client`]), or neither.
 pub use opentelemetry::trace::SpanKind as Kind;
 
+/// How many traces a second are kept because their callers want them to be. Callers may be anybody, and each such trace costs some spans in every tier; the
+/// traces that are over it are passed on, and not kept. Higher: strangers can make this process export more. Lower: fewer clients' own traces go on here.
+const MAX_WISHES: u32 = 100;
+
+static WISHES: Wishes = Wishes(Mutex::new(None));
+
 /// What makes spans, once they are exported.
 pub(crate) static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
@@ -26,7 +33,8 @@ pub(crate) static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 pub struct Span(Option<Context>);
 
 impl Span {
-    /// A request from outside, with what it says of its trace. If that is nothing, or cannot be read, it begins one.
+    /// A request from outside, with what it says of its trace. If that is nothing, or cannot be read, it begins one. If the caller wants the trace to be
+    /// kept it is, up to 100 times a second.
     pub fn begin(name: impl Into<Cow<'static, str>>, said: Option<&TraceContext>) -> Self {
         Self::of_request(TRACER.get(), name.into(), said, true)
     }
@@ -53,7 +61,15 @@ impl Span {
         said: Option<&TraceContext>,
         begins: bool,
     ) -> Self {
-        let caller = said.and_then(context::read);
+        let mut caller = said.and_then(context::read);
+        if begins
+            && tracer.is_some()
+            && let Some(wish) = &caller
+            && wish.is_sampled()
+            && !WISHES.grant(Instant::now())
+        {
+            caller = Some(unkept(wish));
+        }
         let is_traced = caller.is_some() || begins;
         let parent = match caller {
             Some(caller) => Context::new().with_remote_span_context(caller),
@@ -119,6 +135,27 @@ impl Drop for Span {
 /// What others are to be told of the trace of what runs at present, if it belongs to one.
 pub fn current() -> Option<TraceContext> {
     Context::map_current(|context| context::write(context.span().span_context()))
+}
+
+/// How many callers have got their wish in the second that began then.
+struct Wishes(Mutex<Option<(Instant, u32)>>);
+
+impl Wishes {
+    fn grant(&self, now: Instant) -> bool {
+        let mut granted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, count) = granted
+            .filter(|(began, _)| now.saturating_duration_since(*began) < Duration::from_secs(1))
+            .unwrap_or((now, 0));
+        let grants = count < MAX_WISHES;
+        *granted = Some((began, count + u32::from(grants)));
+        grants
+    }
+}
+
+/// The same, but for whether it is kept.
+fn unkept(caller: &SpanContext) -> SpanContext {
+    let state = caller.trace_state().clone();
+    SpanContext::new(caller.trace_id(), caller.span_id(), TraceFlags::default(), true, state)
 }
 
 fn start(tracer: &SdkTracer, name: Cow<'static, str>, kind: Kind, parent: &Context) -> Context {
@@ -214,6 +251,18 @@ mod tests {
             assert!(span.context().unwrap().parent.ends_with("-00"));
         }
         assert!(exporter.get_finished_spans().unwrap().is_empty());
+    }
+
+    #[test]
+    fn callers_get_their_wish_only_so_often_in_a_second() {
+        let wishes = Wishes(Mutex::new(None));
+        let now = Instant::now();
+        let granted = |at| (0..2 * MAX_WISHES).filter(|_| wishes.grant(at)).count();
+        assert_eq!(granted(now), MAX_WISHES as usize);
+        assert_eq!(granted(now + Duration::from_millis(999)), 0);
+        assert_eq!(granted(now + Duration::from_secs(1)), MAX_WISHES as usize);
+        let caller = context::read(&said(true)).unwrap();
+        assert_eq!(context::write(&unkept(&caller)), Some(said(false)));
     }
 
     #[test]

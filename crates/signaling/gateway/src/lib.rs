@@ -99,7 +99,7 @@ impl From<CancellationToken> for Signals {
 pub fn check(config: &Config) -> Result<(), Error> {
     config.front.check(config.listen).map_err(Error::Start)?;
     config.front.tls().map_err(Error::Start)?;
-    cors::layer(&config.cors_origin).map_err(Error::Start)?;
+    cors::layer(&config.cors_origin).map(drop).map_err(Error::Start)?;
     State::new(config.clone(), CancellationToken::new()).map(drop)
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub(crate) mod access_log;
 pub(crate) mod joins;
 pub(crate) mod requests;
+pub mod sockets;
 pub(crate) mod spans;
 
 use std::time::Instant;

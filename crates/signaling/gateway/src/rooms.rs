@@ -293,9 +293,9 @@ impl Rooms {
         &self.metrics
     }
 
-    /// The figures of the calls to the orchestrators, in the Prometheus text format.
-    pub(crate) fn render_orchestrators(&self) -> String {
-        self.orchestrators.render()
+    /// The figures of the calls to the orchestrators, and of the links to the nodes, in the Prometheus text format.
+    pub(crate) fn render_upstreams(&self) -> String {
+        self.orchestrators.render() + &self.links.render()
     }
 
     /// Ends all links to nodes, after what is queued on them was sent.

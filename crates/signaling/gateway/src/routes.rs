@@ -87,7 +87,7 @@ async fn ready(Shared(state): Shared<State>) -> Result<&'static str, ApiError> {
 
 async fn metrics(Shared(state): Shared<State>) -> Response {
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let text = state.metrics().render() + &state.rooms().render_orchestrators();
+    let text = state.metrics().render() + &state.rooms().render_upstreams();
     ([(CONTENT_TYPE, media_type)], text).into_response()
 }
 
