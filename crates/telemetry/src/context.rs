@@ -118,10 +118,9 @@ mod tests {
 
     #[test]
     fn a_later_version_is_read_as_far_as_it_is_known() {
-        for later in ["cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-will-be-like"] {
-            let read = read(&context(later, "")).unwrap();
-            assert_eq!(write(&read).unwrap().parent, PARENT);
-        }
+        let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-the-future-will-be-like";
+        let known = read(&context(later, "")).unwrap();
+        assert_eq!(write(&known).unwrap().parent, PARENT);
         // Flags that are not known are not passed on (section 3.2.2.5).
         let read = read(&context(&PARENT.replace("-01", "-ff"), "")).unwrap();
         assert_eq!(write(&read).unwrap().parent, PARENT);
