@@ -8,6 +8,7 @@
 //! | [`client`] | a client of the HTTP join |
 //! | [`livekit`] | a client of the LiveKit protocol |
 //! | [`whip`] | a client of WHIP and WHEP |
+//! | [`collector`] | whoever the servers export their traces to |
 //! | [`cluster`] | gateways, an orchestrator and media nodes in this process |
 //! | [`processes`] | the same as processes, over PostgreSQL |
 //! | [`postgres`] | a PostgreSQL server that a test may kill, and its standby |
@@ -21,6 +22,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod fake_node;
 pub mod livekit;
 pub mod load;

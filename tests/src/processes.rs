@@ -70,7 +70,8 @@ impl Drop for Process {
 /// When it has not been built.
 pub fn command(name: &str, flags: &[String], secret: &str) -> anyhow::Result<Command> {
     let mut command = Command::new(binary(name)?);
-    for (variable, _) in std::env::vars().filter(|(variable, _)| variable.starts_with("SIGNALBOX_")) {
+    let is_setting = |variable: &str| variable.starts_with("SIGNALBOX_") || variable.starts_with("OTEL_");
+    for (variable, _) in std::env::vars().filter(|(variable, _)| is_setting(variable)) {
         command.env_remove(variable);
     }
     let log = std::env::var("SIGNALBOX_LOG").unwrap_or_else(|_| "error".to_owned());
@@ -78,6 +79,8 @@ pub fn command(name: &str, flags: &[String], secret: &str) -> anyhow::Result<Com
         .args(flags)
         .env_remove("DATABASE_URL")
         .env("SIGNALBOX_LOG", log)
+        // Spans that a test waits for come at once.
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
         .env("SIGNALBOX_CLUSTER_SECRET", secret)
         .stdin(Stdio::null());
     Ok(command)
@@ -324,6 +327,7 @@ impl Shape {
         let node_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self { node_flags, ..self }
     }
+
 }
 
 /// Three tiers as processes.
@@ -367,7 +371,7 @@ impl Processes {
             all.add_node(&shape.node_flags)?;
         }
         for _ in 0..shape.gateways {
-            all.add_gateway_with(&shape.gateway_flags)?;
+            all.add_gateway(&shape.gateway_flags)?;
         }
         all.ready().await?;
         Ok(all)
@@ -396,15 +400,7 @@ impl Processes {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn add_gateway(&mut self) -> anyhow::Result<()> {
-        self.add_gateway_with(&[])
-    }
-
-    /// One more gateway with more flags.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub fn add_gateway_with(&mut self, more: &[String]) -> anyhow::Result<()> {
+    pub fn add_gateway(&mut self, more: &[String]) -> anyhow::Result<()> {
         let (public, admin) = (free_address()?, free_address()?);
         let keys = format!("{KEY}:{KEY_SECRET}");
         let mut flags = flags(&["--listen", &public.to_string(), "--admin-listen", &admin.to_string()]);

@@ -20,7 +20,6 @@ mod when;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 /// Real-time voice and video rooms: a signaling tier that says where, a media tier that carries.
 ///
@@ -67,11 +66,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     // A quiet start prints what the developer needs and nothing else, so information is off unless asked for.
     // The stack of the load tool warns of what other servers negotiate.
-    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("warn,str0m=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    signalbox_telemetry::log("warn,str0m=error");
 
     let result = match cli.command.unwrap_or(Command::Dev(cli.dev)) {
         Command::Dev(dev) => dev.run().await,

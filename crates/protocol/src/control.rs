@@ -24,6 +24,7 @@ pub use resumption::{Agreed, ChannelInfo, KnownStream, Resume, Resumption, Resum
 
 use crate::room::{MediaAddress, ParticipantInfo, ParticipantQuality, RoomInfo, Slot, Speaker, TrackInfo};
 use crate::srtp::SrtpSession;
+use crate::trace::TraceContext;
 use crate::tunnel::Tunnel;
 use crate::{Identity, ParticipantId, RoomName};
 
@@ -41,6 +42,9 @@ pub struct RequestFrame {
     pub id: u64,
     /// How long the gateway waits, in milliseconds. A node that cannot start in that time refuses instead.
     pub deadline_ms: u32,
+    /// The trace that it belongs to, if any. A node that does not know this field does what is asked all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// What is asked.
     pub request: Request,
 }
@@ -127,6 +131,28 @@ pub enum Request {
         /// What.
         command: RoomCommand,
     },
+}
+
+impl Request {
+    /// What both ends call it in traces: `control/` and the frame's `type`.
+    pub fn span(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "control/open",
+            Self::Expect { .. } => "control/expect",
+            Self::Join(_) => "control/join",
+            Self::Participant { .. } => "control/participant",
+            Self::Administer { .. } => "control/administer",
+        }
+    }
+
+    /// The room that it is about.
+    pub fn room(&self) -> &RoomName {
+        match self {
+            Self::Open { room, .. } | Self::Participant { room, .. } | Self::Administer { room, .. } => room,
+            Self::Expect { room, .. } => &room.name,
+            Self::Join(join) => &join.room,
+        }
+    }
 }
 
 /// What the node answers.
@@ -287,6 +313,7 @@ mod tests {
         let frame = RequestFrame {
             id: 7,
             deadline_ms: 5000,
+            trace: None,
             request: Request::Participant {
                 room: "daily".parse().unwrap(),
                 participant: ParticipantId::new("PA_a"),
@@ -300,6 +327,24 @@ mod tests {
         let json = r#"{"id":7,"deadline_ms":5000,"request":{"type":"participant","room":"daily","participant":"PA_a","identity":"ann","command":{"type":"mute","track":"TR_a","muted":true}}}"#;
         assert_eq!(serde_json::to_string(&frame).unwrap(), json);
         assert_eq!(serde_json::from_str::<RequestFrame>(json).unwrap(), frame);
+
+        let traced = RequestFrame {
+            trace: Some(TraceContext {
+                parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+                state: "rojo=00f067aa0ba902b7".into(),
+            }),
+            ..frame
+        };
+        let json = r#"{"id":7,"deadline_ms":5000,"trace":{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"rojo=00f067aa0ba902b7"},"request":{"type":"participant","room":"daily","participant":"PA_a","identity":"ann","command":{"type":"mute","track":"TR_a","muted":true}}}"#;
+        assert_eq!(serde_json::to_string(&traced).unwrap(), json);
+        assert_eq!(serde_json::from_str::<RequestFrame>(json).unwrap(), traced);
+        let stateless = TraceContext {
+            parent: "00-a-b-01".into(),
+            state: String::new(),
+        };
+        let json = r#"{"traceparent":"00-a-b-01"}"#;
+        assert_eq!(serde_json::to_string(&stateless).unwrap(), json);
+        assert_eq!(serde_json::from_str::<TraceContext>(json).unwrap(), stateless);
 
         let command = Command::PatchIce {
             sessions: vec!["abc".into()],
@@ -342,6 +387,60 @@ mod tests {
         let json = r#"{"type":"event","to":["PA_a"],"event":{"type":"slots_wanted","audio":0,"video":2}}"#;
         assert_eq!(serde_json::to_string(&frame).unwrap(), json);
         assert_eq!(serde_json::from_str::<NodeFrame>(json).unwrap(), frame);
+    }
+
+    #[test]
+    fn tiers_of_versions_before_and_after_the_trace_understand_each_other() {
+        /// The frame as it was before.
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Old {
+            id: u64,
+            deadline_ms: u32,
+            request: Request,
+        }
+        let request = Request::Open {
+            ticket: "t".into(),
+            room: "daily".parse().unwrap(),
+        };
+        let old = Old {
+            id: 7,
+            deadline_ms: 5000,
+            request: request.clone(),
+        };
+        let new = |trace| RequestFrame {
+            id: 7,
+            deadline_ms: 5000,
+            trace,
+            request: request.clone(),
+        };
+        let traced = new(Some(TraceContext {
+            parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            state: String::new(),
+        }));
+        let json = serde_json::to_string(&traced).unwrap();
+        assert_eq!(serde_json::from_str::<Old>(&json).unwrap(), old, "an old node");
+        let json = serde_json::to_string(&old).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RequestFrame>(&json).unwrap(),
+            new(None),
+            "an old gateway"
+        );
+        assert_eq!(
+            serde_json::to_string(&new(None)).unwrap(),
+            json,
+            "untraced, as it always was"
+        );
+    }
+
+    #[test]
+    fn a_request_is_called_in_traces_what_its_frame_says() {
+        let request = Request::Administer {
+            room: "daily".parse().unwrap(),
+            command: RoomCommand::List,
+        };
+        let json = serde_json::to_value(&request).unwrap();
+        assert_eq!(request.span(), format!("control/{}", json["type"].as_str().unwrap()));
+        assert_eq!(request.room().as_str(), "daily");
     }
 
     #[test]

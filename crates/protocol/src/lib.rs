@@ -16,6 +16,7 @@
 //! | [`problem`] | every HTTP error (RFC 9457) |
 //! | [`tunnel`] | media node ↔ media node: datagrams of clients whose room moves; UDP. Its [`tunnel::Tunnel`] is part of `control` |
 //! | [`srtp`] | part of `control`: the streams of clients without a peer connection |
+//! | [`trace`] | all of the above between our processes: which trace a request belongs to |
 //! | `openapi` | how the HTTP ones are described to programs (a feature) |
 //! | [`secret`] | none: what signs the above |
 //! | [`room`] | rooms, participants, tracks: the one domain model that all of the above share |
@@ -34,6 +35,7 @@ pub mod secret;
 pub mod srtp;
 pub mod ticket;
 pub mod token;
+pub mod trace;
 pub mod tunnel;
 
 pub use id::{ClusterId, Epoch, Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};

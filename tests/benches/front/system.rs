@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use e2e::processes::{DATABASE_VARIABLE, Processes, Shape, database};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,15 +79,20 @@ impl System {
         Ok(ticks.sum::<f64>() / 100.0)
     }
 
-    /// A count of the gateway.
+    /// A count of the gateway, of all labels together.
     ///
     /// # Errors
     /// When there is none of this name.
     pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let page = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
-        let prefix = format!("signalbox_gateway_{name} ");
-        let value = page.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
-        value.with_context(|| format!("the gateway does not count {name}"))
+        let values = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix("signalbox_gateway_")?.strip_prefix(name)?;
+            let value = rest.strip_prefix(' ').or_else(|| Some(rest.strip_prefix('{')?.split_once("} ")?.1));
+            value?.parse::<u64>().ok()
+        });
+        let values: Vec<u64> = values.collect();
+        ensure!(!values.is_empty(), "the gateway does not count {name}");
+        Ok(values.iter().sum())
     }
 
     /// Has the gateway use a new certificate; returns it.

@@ -22,5 +22,6 @@ mod rotation;
 mod simulcast;
 mod srtp_moves;
 mod tickets;
+mod traces;
 mod unreachable;
 mod whip;

@@ -27,6 +27,7 @@ impl Link {
     async fn ask(&mut self, request: Request) -> Outcome {
         let frame = RequestFrame {
             id: 1,
+            trace: None,
             deadline_ms: 5_000,
             request,
         };

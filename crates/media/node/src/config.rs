@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use signalbox_protocol::placement::{MAX_LABELS, MAX_TEXT_BYTES, Track};
 use signalbox_protocol::{NodeId, Secrets};
+use signalbox_telemetry::ExportConfig;
 
 use crate::Error;
 use crate::media_socket::bind_media;
@@ -55,6 +56,10 @@ pub struct Config {
     /// one node to another, its clients' datagrams pass there, for a second or so. Default: the address that clients are told.
     #[arg(long, env = "SIGNALBOX_TUNNEL_IP", value_name = "IP")]
     pub tunnel_ip: Option<IpAddr>,
+
+    /// Where traces go. Only gateways begin them.
+    #[command(flatten)]
+    pub export: ExportConfig,
 
     /// How many shards: threads, each with its own UDP port. Default: one for each processor core.
     #[arg(long, env = "SIGNALBOX_SHARDS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use signalbox_protocol::control::{NodeFrame, Outcome, Refusal, RefusalReason, Reply};
+use signalbox_telemetry::Span;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -86,16 +87,18 @@ impl Link {
         &self.slow
     }
 
-    /// Begins a request; it must be answered through what is returned. None: it was refused, as too many are under way.
-    pub fn begin(&self, id: u64) -> Option<Answer> {
+    /// Begins a request; it must be answered through what is returned, which ends its span. None: it was refused, as too many are under way.
+    pub fn begin(&self, id: u64, span: Span) -> Option<Answer> {
         match Arc::clone(&self.requests).try_acquire_owned() {
             Ok(permit) => Some(Answer {
                 link: self.clone(),
                 id,
+                span,
                 _permit: permit,
                 answered: false,
             }),
             Err(_) => {
+                note_refusal(&span, RefusalReason::Overloaded);
                 self.refuse(id, overloaded("Too many requests are under way on this link"));
                 None
             }
@@ -117,6 +120,7 @@ impl Link {
 pub struct Answer {
     link: Link,
     id: u64,
+    span: Span,
     _permit: OwnedSemaphorePermit,
     answered: bool,
 }
@@ -126,11 +130,20 @@ impl Answer {
     pub fn send(mut self, result: Result<Reply, Refusal>) {
         self.answered = true;
         match result {
-            Ok(reply) => self.link.push(NodeFrame::Reply {
-                id: self.id,
-                result: Outcome::Ok(reply),
-            }),
-            Err(refusal) => self.link.refuse(self.id, refusal),
+            Ok(reply) => {
+                self.span.note("signalbox.result", "ok");
+                if let Reply::Joined(joined) = &reply {
+                    self.span.note("signalbox.participant", &joined.snapshot.participant.id);
+                }
+                self.link.push(NodeFrame::Reply {
+                    id: self.id,
+                    result: Outcome::Ok(reply),
+                });
+            }
+            Err(refusal) => {
+                note_refusal(&self.span, refusal.reason);
+                self.link.refuse(self.id, refusal);
+            }
         }
     }
 
@@ -143,6 +156,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if !self.answered {
+            note_refusal(&self.span, RefusalReason::Overloaded);
             self.link
                 .refuse(self.id, overloaded("The node has too much to do, or is stopping"));
         }
@@ -171,6 +185,18 @@ pub const REFUSALS: [(RefusalReason, &str); 14] = [
     (RefusalReason::Overloaded, "overloaded"),
     (RefusalReason::Internal, "internal"),
 ];
+
+fn name(reason: RefusalReason) -> &'static str {
+    let known = REFUSALS.iter().find(|(known, _)| *known == reason);
+    known.map_or("other", |(_, name)| name)
+}
+
+fn note_refusal(span: &Span, reason: RefusalReason) {
+    span.note("signalbox.result", name(reason));
+    if reason == RefusalReason::Internal {
+        span.fail("a fault of the node");
+    }
+}
 
 impl Counters {
     fn refused(&self, reason: RefusalReason) {
@@ -214,10 +240,10 @@ mod tests {
     #[tokio::test]
     async fn requests_over_the_bound_are_refused_and_answers_make_room() {
         let (link, mut frames) = Link::with_bounds(LinkId(1), Arc::default(), 8, 1);
-        let first = link.begin(1).unwrap();
-        assert!(link.begin(2).is_none());
+        let first = link.begin(1, Span::default()).unwrap();
+        assert!(link.begin(2, Span::default()).is_none());
         first.send(Ok(Reply::Done));
-        let third = link.begin(3).unwrap();
+        let third = link.begin(3, Span::default()).unwrap();
         drop(third);
         let mut answers = Vec::new();
         for _ in 0..3 {

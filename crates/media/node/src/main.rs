@@ -2,12 +2,11 @@
 
 mod worker;
 
-use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
 use signalbox_media::{Config, Error, supervisor};
-use tracing_subscriber::EnvFilter;
+use signalbox_telemetry::Export;
 
 /// A Signalbox media node: takes the rooms that the orchestrator places on it and forwards their media over UDP.
 #[derive(Debug, clap::Parser)]
@@ -30,15 +29,14 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .init();
+    signalbox_telemetry::log("info");
     let arguments = Arguments::parse();
     let ended = if arguments.worker || arguments.no_supervisor {
-        work(arguments.config, arguments.worker).map(|()| ExitCode::SUCCESS)
+        let export = Export::start(&arguments.config.export, "signalbox-media", 0.0);
+        let ended = export
+            .map_err(Into::into)
+            .and_then(|_export| work(arguments.config, arguments.worker));
+        ended.map(|()| ExitCode::SUCCESS)
     } else {
         supervise(&arguments.config, !arguments.no_restart)
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use signalbox_protocol::control::{Refusal, RefusalReason, Request, RequestFrame};
 use signalbox_protocol::{Epoch, Generation, NodeId, Secrets};
 use signalbox_sfu::ShardStats;
+use signalbox_telemetry::Span;
 use tokio::sync::{oneshot, watch};
 
 use crate::counters::Counters;
@@ -37,15 +38,14 @@ impl Node {
     /// Brings a request to its shard, or refuses it. Never waits.
     pub fn dispatch(&self, link: &Link, frame: RequestFrame) {
         Counters::add(&self.counters.requests);
-        let Some(answer) = link.begin(frame.id) else { return };
-        let start_by = Instant::now() + Duration::from_millis(frame.deadline_ms.into());
-        let room = match &frame.request {
-            Request::Open { room, .. } | Request::Participant { room, .. } | Request::Administer { room, .. } => {
-                room.clone()
-            }
-            Request::Join(join) => join.room.clone(),
-            Request::Expect { room, .. } => room.name.clone(),
+        let span = Span::carry_on(frame.request.span(), frame.trace.as_ref());
+        span.note("signalbox.room", frame.request.room());
+        span.note("signalbox.node", self.id);
+        let Some(answer) = link.begin(frame.id, span) else {
+            return;
         };
+        let start_by = Instant::now() + Duration::from_millis(frame.deadline_ms.into());
+        let room = frame.request.room().clone();
         let ticket = match &frame.request {
             Request::Open { ticket, .. } | Request::Expect { ticket, .. } => Some((ticket, false)),
             Request::Join(join) => Some((&join.ticket, true)),

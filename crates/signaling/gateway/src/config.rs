@@ -7,6 +7,7 @@ use signalbox_protocol::Secrets;
 
 use crate::access::ApiKey;
 use crate::affinity::config::AffinityConfig;
+use crate::cors::CorsOrigin;
 use crate::front::config::FrontConfig;
 use crate::limits::config::LimitsConfig;
 use crate::observe::config::ObserveConfig;
@@ -84,6 +85,17 @@ pub struct Config {
     /// origin may drop the `Authorization` header; `?access_token=` stays.
     #[arg(long, env = "SIGNALBOX_REDIRECT_WHIP_TO", value_name = "URL")]
     pub redirect_whip_to: Option<reqwest::Url>,
+
+    /// The origins whose pages may call the API from a browser, such as `https://app.example.com`, separated by commas; `*`: all, since it takes
+    /// a token in any case; `none`: none but the gateway's own.
+    #[arg(
+        long,
+        env = "SIGNALBOX_CORS_ORIGIN",
+        default_value = "*",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    pub cors_origin: Vec<CorsOrigin>,
 
     /// A file with the rules by which requests are routed (TOML). It is read again when it changes, or at a SIGHUP.
     #[arg(long, env = "SIGNALBOX_RULES", value_name = "FILE")]

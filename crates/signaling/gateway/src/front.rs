@@ -167,6 +167,9 @@ impl Door {
         };
         match in_time(tls.acceptor().accept(stream)).await {
             Ok(stream) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.shook_hands(stream.get_ref().1.protocol_version());
+                }
                 let is_two = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
                 let version = if is_two { Version::Two } else { Version::One };
                 http::serve(stream, version, peer, router, shutdown).await;

@@ -7,6 +7,8 @@
 pub mod access;
 pub mod affinity;
 pub mod config;
+pub mod cors;
+pub mod dialect;
 pub mod front;
 mod group;
 pub mod inherited;
@@ -105,6 +107,7 @@ impl From<CancellationToken> for Signals {
 pub fn check(config: &Config) -> Result<(), Error> {
     config.front.check(config.listen).map_err(Error::Start)?;
     config.front.tls().map_err(Error::Start)?;
+    cors::layer(&config.cors_origin).map(drop).map_err(Error::Start)?;
     State::new(config.clone(), CancellationToken::new()).map(drop)
 }
 
@@ -131,6 +134,7 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
     let address = clients.local_addr().unwrap_or(config.listen);
     front.check(address).map_err(Error::Start)?;
     let tls = front.tls().map_err(Error::Start)?;
+    let cors = cors::layer(&config.cors_origin).map_err(Error::Start)?;
     if redirect.is_some() && tls.is_none() {
         let why = "a listener whose clients are to be sent to TLS needs --tls-certificate";
         return Err(Error::Start(why.to_owned()));
@@ -183,7 +187,7 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         tokio::spawn(async move { affinity.watch(metrics, ended).await });
     }
     let door = Door {
-        router: routes::public(state.clone()),
+        router: routes::public(state.clone(), cors),
         tls,
         balancers: front.balancers(),
         limit: front.max_connections,

@@ -1,6 +1,5 @@
 //! The gateway's process: settings, listeners, signals.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -11,19 +10,14 @@ use futures_util::FutureExt;
 use sd_notify::NotifyState;
 use signalbox_gateway::inherited::Inherited;
 use signalbox_gateway::{Config, Listeners, Signals};
+use signalbox_telemetry::Export;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    signalbox_telemetry::log("info");
     let config = match Config::try_parse() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -40,7 +34,9 @@ fn main() -> ExitCode {
             }
         };
     }
-    match run(config) {
+    let export = Export::start(&config.observe.export, "signalbox-gateway", config.observe.trace_share);
+    let ended = export.map_err(Into::into).and_then(|_export| run(config));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("signalbox-gateway: {error:#}");

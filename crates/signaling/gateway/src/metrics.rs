@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use crate::observe::joins::JoinRequests;
 use crate::observe::requests::Requests;
+use crate::observe::sockets::Sockets;
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -65,7 +67,9 @@ pub struct Metrics {
     pub connections_accepted: Counter,
     /// Connections turned away because there were too many.
     pub connections_refused: Counter,
-    /// Handshakes of TLS that failed.
+    /// Handshakes of TLS that succeeded, with version 1.2 and with 1.3.
+    pub handshakes: [Counter; 2],
+    /// Handshakes of TLS that failed, before any version was agreed on or after it.
     pub handshakes_failed: Counter,
     /// When the first certificate expires, in seconds since 1970; 0: there is none.
     pub certificate_expires: Gauge,
@@ -78,7 +82,7 @@ pub struct Metrics {
     /// How often they could not be used, and stayed as they were.
     pub rule_reload_failures: Counter,
     /// WebSockets and event streams of clients.
-    pub sockets: Gauge,
+    pub sockets: Sockets,
     /// Other gateways that take clients.
     pub peers_up: Gauge,
     /// Clients that were brought to another gateway, which is their own.
@@ -95,6 +99,8 @@ pub struct Metrics {
     pub access_log_reopened: Counter,
     /// How often it could not be.
     pub access_log_reopen_failures: Counter,
+    /// Requests to join by dialect.
+    pub join_requests: JoinRequests,
     /// Participants admitted.
     pub joins: Counter,
     /// Joins that failed for whatever reason.
@@ -113,8 +119,6 @@ pub struct Metrics {
     pub node_reports: Counter,
     /// Complaints about nodes that were not sent because too many were under way.
     pub node_reports_dropped: Counter,
-    /// Links to media nodes.
-    pub node_links: Gauge,
     /// Links to media nodes that broke.
     pub node_links_lost: Counter,
     /// Events that came for nobody, or for a session that was too slow.
@@ -156,6 +160,15 @@ impl Metrics {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(counter) = self.responses.get(class) {
             counter.increment();
+        }
+    }
+
+    /// Counts a handshake of TLS that succeeded.
+    pub(crate) fn shook_hands(&self, version: Option<rustls::ProtocolVersion>) {
+        let [of_1_2, of_1_3] = &self.handshakes;
+        match version {
+            Some(rustls::ProtocolVersion::TLSv1_3) => of_1_3.increment(),
+            _ => of_1_2.increment(),
         }
     }
 
@@ -315,9 +328,17 @@ impl Metrics {
             "When the first certificate expires, in seconds since 1970; 0 without TLS.",
             &self.certificate_expires,
         );
-        gauge("sockets", "Client WebSockets and event streams open.", &self.sockets);
         gauge("peers_up", "Other gateways that take clients.", &self.peers_up);
-        gauge("node_links", "Links to media nodes open.", &self.node_links);
+        text.push_str("# HELP signalbox_gateway_handshakes_total Handshakes of TLS that succeeded, by version.\n");
+        text.push_str("# TYPE signalbox_gateway_handshakes_total counter\n");
+        for (version, counter) in ["1.2", "1.3"].iter().zip(&self.handshakes) {
+            let _ = writeln!(
+                text,
+                "signalbox_gateway_handshakes_total{{version=\"{version}\"}} {}",
+                counter.get()
+            );
+        }
+        self.sockets.render(&mut text);
         text.push_str(
             "# HELP signalbox_gateway_moves_total Participants whose room went to another node, and what became of them.\n# TYPE signalbox_gateway_moves_total counter\n",
         );
@@ -350,6 +371,7 @@ impl Metrics {
                 counter.get()
             );
         }
+        self.join_requests.render(&mut text);
         self.requests.render(&mut text);
         text
     }

@@ -10,7 +10,7 @@
 mod pool;
 mod routing;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::{SinkExt, Stream, StreamExt};
@@ -93,6 +93,7 @@ pub(crate) struct NodeLink {
     outgoing: mpsc::Sender<String>,
     routing: Mutex<Routing>,
     broken: CancellationToken,
+    broken_at: OnceLock<Instant>,
     /// The node is silent, perhaps for ever.
     silent: watch::Sender<bool>,
     metrics: Arc<Metrics>,
@@ -112,18 +113,18 @@ impl NodeLink {
             outgoing,
             routing: Mutex::default(),
             broken: CancellationToken::new(),
+            broken_at: OnceLock::new(),
             silent: watch::Sender::new(false),
             metrics,
         });
-        link.metrics.node_links.add(1);
         let (sink, stream) = socket.split();
         tasks.spawn(write(sink, queue, link.broken.clone(), closing.clone()));
         let (reader, control) = (Arc::clone(&link), control.to_owned());
         tasks.spawn(async move {
             let reason = reader.read(stream).await;
+            let _ = reader.broken_at.set(Instant::now());
             reader.broken.cancel();
             reader.routing().break_off();
-            reader.metrics.node_links.add(-1);
             if !closing.is_cancelled() {
                 reader.metrics.node_links_lost.increment();
                 tracing::warn!(control, reason, "the link to a media node broke");
@@ -212,6 +213,7 @@ impl NodeLink {
         let frame = serde_json::to_string(&RequestFrame {
             id,
             deadline_ms,
+            trace: signalbox_telemetry::span::current(),
             request,
         });
         match frame {

@@ -1,11 +1,14 @@
-//! What is seen of each request from outside: its id, how long it took and how it ended, in the metrics and in the access log.
+//! What is seen of each request from outside: its id, how long it took and how it ended, in the metrics, in its trace and in the access log.
 //!
 //! Neither says more than it has to: routes by their patterns, as URLs hold tokens and names; addresses by their networks.
 
 pub mod config;
 
 pub(crate) mod access_log;
+pub(crate) mod joins;
 pub(crate) mod requests;
+pub mod sockets;
+pub(crate) mod spans;
 
 use std::time::Instant;
 
@@ -19,6 +22,7 @@ use signalbox_protocol::problem;
 use uuid::Uuid;
 
 use self::access_log::Entry;
+use self::joins::JoinRequests;
 use crate::front::client::{ClientAddress, Peer};
 use crate::problem::ApiError;
 use crate::routing::Wish;
@@ -50,7 +54,11 @@ pub(crate) async fn watch(Shared(state): Shared<State>, request: Request, next: 
             .and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
         ..Entry::default()
     };
-    let response = next.run(Request::from_parts(parts, body)).await;
+    let route = entry.route.as_deref().unwrap_or("none");
+    let joins = JoinRequests::dialect(&parts, route);
+    let span = spans::request(&parts, route, &id);
+    let response = span.run(next.run(Request::from_parts(parts, body))).await;
+    spans::answered(&span, &response);
     let mut response = name(response, &id);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -59,11 +67,13 @@ pub(crate) async fn watch(Shared(state): Shared<State>, request: Request, next: 
     }
     let took = begun.elapsed();
     state.metrics().response(response.status());
-    let route = entry.route.as_deref().unwrap_or("none");
     state
         .metrics()
         .requests
         .count(&entry.method, route, response.status(), took);
+    if let Some(dialect) = joins {
+        state.metrics().join_requests.count(dialect, &response);
+    }
     tracing::debug!(
         method = entry.method,
         route,
@@ -72,6 +82,7 @@ pub(crate) async fn watch(Shared(state): Shared<State>, request: Request, next: 
         "answered"
     );
     if let Some(log) = state.access_log() {
+        entry.trace_id = span.trace_id();
         entry.status = response.status().as_u16();
         entry.problem = response.extensions().get::<ApiError>().map(ApiError::name);
         entry.rule = response.extensions().get::<Wish>().and_then(|wish| wish.rule.clone());

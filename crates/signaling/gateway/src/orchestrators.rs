@@ -17,6 +17,7 @@ use signalbox_protocol::canary::ReportOutcomes;
 use signalbox_protocol::node::{ReportNode, Verdict};
 use signalbox_protocol::placement::{PlaceRoom, Placement};
 use signalbox_protocol::{NodeId, Secret};
+use signalbox_telemetry::{Kind, Span};
 use tokio::time::Instant;
 
 use self::call::{Call, Failed, call};
@@ -188,7 +189,13 @@ impl Orchestrators {
                 path,
                 timeout: ATTEMPT_DEADLINE.min(deadline.saturating_duration_since(now)),
             };
-            let answer = call(&request, body).await;
+            let span = Span::part(format!("POST /{path}"), Kind::Client);
+            span.note("server.address", &upstream.name);
+            let answer = span.run(call(&request, body)).await;
+            if let Err(failed) = &answer {
+                span.fail(failed);
+            }
+            drop(span);
             match answer {
                 Ok(answer) => {
                     under_way.finish(Outcome::Success);

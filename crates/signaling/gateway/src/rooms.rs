@@ -22,9 +22,10 @@ use crate::limits::Lanes;
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::node_link::{Answered, Failure, NodeLinks};
+use crate::observe::spans;
 use crate::orchestrators::Orchestrators;
 use crate::outcomes::Outcomes;
-use crate::placements::{Asker, Need, Placements};
+use crate::placements::{Asker, Found, Need, Placements};
 use crate::problem::ApiError;
 use crate::reports::Reports;
 use crate::routing::Wish;
@@ -299,9 +300,9 @@ impl Rooms {
         &self.metrics
     }
 
-    /// The figures of the calls to the orchestrators, in the Prometheus text format.
-    pub(crate) fn render_orchestrators(&self) -> String {
-        self.orchestrators.render()
+    /// The figures of the calls to the orchestrators, and of the links to the nodes, in the Prometheus text format.
+    pub(crate) fn render_upstreams(&self) -> String {
+        self.orchestrators.render() + &self.links.render()
     }
 
     /// Ends all links to nodes, after what is queued on them was sent.
@@ -352,17 +353,18 @@ impl Rooms {
             if attempt > 0 && unknown_at.is_none() {
                 pause(attempt, deadline).await;
             }
-            let placed = tokio::time::timeout_at(deadline, self.placements.find(room, asker, need))
-                .await
-                .unwrap_or(Err(ApiError::OrchestratorUnavailable))?;
+            let placed = self.place(room, asker, need, deadline).await?;
             let placement = placed.placement;
             if unknown_at.take().is_some_and(|before| same_place(&before, &placement)) {
                 return Err(error);
             }
             let try_deadline = deadline.min(Instant::now() + TRY_DEADLINE);
-            let failure = match self.links.get(&placement.control, try_deadline).await {
-                Ok(link) => match link.request(request(&placement), try_deadline).await {
+            let request = request(&placement);
+            let span = spans::asking(&request, &placement);
+            let failure = match span.run(self.links.get(&placement.control, try_deadline)).await {
+                Ok(link) => match span.run(link.request(request, try_deadline)).await {
                     Ok(answered) => {
+                        spans::replied(&span, &answered);
                         if need != Need::Location {
                             self.reports.joined(&placement);
                             self.outcomes.joined(placement.node);
@@ -390,6 +392,8 @@ impl Rooms {
                     failure
                 }
             };
+            spans::not_done(&span, &failure);
+            drop(span);
             match &failure {
                 Failure::Refused(refusal) => match refusal.reason {
                     RefusalReason::Ticket | RefusalReason::Closing | RefusalReason::Full => {
@@ -412,6 +416,15 @@ impl Rooms {
             }
         }
         Err(error)
+    }
+
+    async fn place(&self, room: &RoomName, asker: Asker<'_>, need: Need, deadline: Instant) -> Result<Found, ApiError> {
+        let span = spans::placing(room);
+        let finding = tokio::time::timeout_at(deadline, self.placements.find(room, asker, need));
+        let found = span.run(finding).await;
+        let found = found.unwrap_or(Err(ApiError::OrchestratorUnavailable));
+        spans::placed(&span, &found);
+        found
     }
 }
 

@@ -1,17 +1,12 @@
 //! All routes of both listeners, and what holds for each of them: CORS, counts, problems for what is not there.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::Method;
-use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION, RETRY_AFTER,
-};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::CorsLayer;
 use utoipa::openapi::HttpMethod::Get;
 
 use crate::openapi::{Routes, operation};
@@ -19,28 +14,8 @@ use crate::problem::ApiError;
 use crate::state::State;
 use crate::{affinity, front, group, join, limits, livekit, observe, page, routing, whip};
 
-/// How long a browser may remember that it may call the API from another origin.
-const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
-
-/// What an event stream that goes on had last. A script that reads one by `fetch` sends it itself.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
 /// What clients see.
-pub(crate) fn public(state: State) -> Router {
-    // Any origin, since the token, which no browser sends by itself, is all that counts.
-    let cors = CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH, LAST_EVENT_ID])
-        .expose_headers([
-            LOCATION,
-            RETRY_AFTER,
-            ETAG,
-            LINK,
-            HeaderName::from_static("accept-patch"),
-            HeaderName::from_static("x-request-id"),
-        ])
-        .max_age(PREFLIGHT_LIFETIME);
+pub(crate) fn public(state: State, cors: CorsLayer) -> Router {
     // A dialect that is described adds its operations here, any other one its routes below.
     Routes::default()
         .merge(join::routes())
@@ -51,11 +26,12 @@ pub(crate) fn public(state: State) -> Router {
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(cors)
         .layer(from_fn_with_state(state.clone(), routing::route))
         .layer(from_fn_with_state(state.clone(), group::remember))
         .layer(from_fn_with_state(state.clone(), affinity::lead))
         .layer(from_fn_with_state(state.clone(), limits::enforce))
+        // Around what refuses requests, so that a page of another origin can read why.
+        .layer(cors)
         .layer(from_fn(whip::advertise))
         .layer(from_fn(front::ambiguity::refuse))
         .layer(from_fn_with_state(state.clone(), observe::watch))
@@ -118,7 +94,7 @@ async fn ready(Shared(state): Shared<State>) -> Result<&'static str, ApiError> {
 
 async fn metrics(Shared(state): Shared<State>) -> Response {
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let text = state.metrics().render() + &state.rooms().render_orchestrators();
+    let text = state.metrics().render() + &state.rooms().render_upstreams();
     ([(CONTENT_TYPE, media_type)], text).into_response()
 }
 

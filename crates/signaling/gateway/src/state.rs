@@ -12,11 +12,13 @@ use crate::access::Keys;
 use crate::affinity::Affinity;
 use crate::config::Config;
 use crate::cookies::Cookies;
+use crate::dialect::Dialect;
 use crate::front::client::Trust;
 use crate::join::Streams;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::observe::access_log::AccessLog;
+use crate::observe::sockets::Transport;
 use crate::problem::ApiError;
 use crate::rooms::Rooms;
 use crate::routing::Routing;
@@ -158,9 +160,10 @@ impl State {
 
     /// To be held by the task of an upgraded connection for as long as it runs: hyper no longer knows such connections, and the
     /// shutdown waits for these guards instead.
-    pub fn socket_guard(&self) -> SocketGuard {
-        self.0.metrics.sockets.add(1);
+    pub fn socket_guard(&self, dialect: Dialect, transport: Transport) -> SocketGuard {
+        self.0.metrics.sockets.add(dialect, transport, 1);
         SocketGuard {
+            is: (dialect, transport),
             metrics: Arc::clone(&self.0.metrics),
             _running: self.0.sockets.token(),
         }
@@ -181,13 +184,15 @@ impl State {
 /// See [`State::socket_guard`].
 #[derive(Debug)]
 pub struct SocketGuard {
+    is: (Dialect, Transport),
     metrics: Arc<Metrics>,
     _running: TaskTrackerToken,
 }
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        self.metrics.sockets.add(-1);
+        let (dialect, transport) = self.is;
+        self.metrics.sockets.add(dialect, transport, -1);
     }
 }
 

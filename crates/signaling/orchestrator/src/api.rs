@@ -16,6 +16,7 @@ mod nodes;
 mod placements;
 mod probes;
 mod rooms;
+mod traced;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,8 @@ pub fn router<S: Store>(service: Arc<Service<S>>, guard: Arc<Guard>) -> Router {
         .fallback(async || Failure::from(Kind::NotFound))
         .method_not_allowed_fallback(async || Failure::from(Kind::MethodNotAllowed))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        // Behind the guard: a trace is a matter among ourselves.
+        .layer(middleware::from_fn(traced::carry_on))
         .layer(middleware::from_fn_with_state(guard, guard::check));
     let open = open
         .router()

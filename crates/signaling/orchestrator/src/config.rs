@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use signalbox_protocol::Secrets;
 use signalbox_protocol::placement::Policy;
+use signalbox_telemetry::ExportConfig;
 
 use crate::Error;
 use crate::brake::Brake;
@@ -66,6 +67,10 @@ pub struct Config {
     /// another. 1 to 128 printable bytes. Default: the host's name, the port, and four random digits.
     #[arg(long, env = "SIGNALBOX_ORCHESTRATOR_NAME", value_name = "NAME", value_parser = value::name)]
     pub name: Option<String>,
+
+    /// Where traces go. Only gateways begin them.
+    #[command(flatten)]
+    pub export: ExportConfig,
 
     /// How long a media node may be silent before its rooms are moved, in milliseconds. Higher: slow nodes and short
     /// outages of the network cost nothing. Lower: the rooms of a lost node are back sooner.

@@ -5,21 +5,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use signalbox_orchestrator::{Config, Error, run};
+use signalbox_telemetry::Export;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let config = Config::parse();
     // What sqlx says of the database on its own, the fencer says once and in our words.
-    let default = || EnvFilter::new("info,sqlx=error,sqlx_core=error");
-    let filter = EnvFilter::try_from_env("SIGNALBOX_LOG").unwrap_or_else(|_| default());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    match serve(config) {
+    signalbox_telemetry::log("info,sqlx=error,sqlx_core=error");
+    let export = Export::start(&config.export, "signalbox-orchestrator", 0.0);
+    match export.map_err(Into::into).and_then(|_export| serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("signalbox-orchestrator: {error:#}");

@@ -2,6 +2,8 @@
 //!
 //! Owns the order of the steps and this orchestrator's memory of its recent placements. It must not know HTTP or SQL.
 
+mod map;
+
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -56,7 +58,7 @@ impl Placer {
     ) -> Result<Option<Assignment>, Error> {
         let mut read_anew = false;
         for _ in 0..TRIES {
-            if let Some(existing) = store.find(&request.room).await? {
+            if let Some(existing) = map::find(store, &request.room).await? {
                 return Ok(Some(existing));
             }
             if request.find_only {
@@ -100,7 +102,7 @@ impl Placer {
                 by: self.name.clone(),
                 reasons: choice.reasons,
             };
-            match store.place(proposal, self.margin).await? {
+            match map::place(store, proposal, self.margin).await? {
                 Placed::New(assignment) => {
                     self.note(assignment.node);
                     return Ok(Some(assignment));

@@ -259,6 +259,7 @@ impl Gateway {
         self.next += 1;
         let frame = RequestFrame {
             id,
+            trace: None,
             deadline_ms,
             request,
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split};
 use tokio::time::timeout;
 
 use super::{Affinity, pass};
+use crate::dialect::Dialect;
 use crate::front::client::ClientAddress;
+use crate::observe::sockets::Transport;
 use crate::state::State;
 
 /// How long a client may take to close its connection after its gateway has. Higher: who never does costs more. Lower: the last message may be lost.
@@ -69,7 +71,8 @@ pub(super) async fn bring(
         let why = "it does not know us: names, secrets or clocks differ";
         return Err((request, Refused::Gone(why.to_owned())));
     }
-    let guard = state.socket_guard();
+    let (dialect, transport) = (dialect(&request), if is_upgrade { Transport::WebSocket } else { Transport::ServerSent });
+    let guard = state.socket_guard(dialect, transport);
     let farewell = state.farewell();
     let headers = answer.headers().clone();
     if status != StatusCode::SWITCHING_PROTOCOLS {
@@ -96,6 +99,11 @@ pub(super) async fn bring(
         }
     });
     Ok(assemble(status, headers, Body::empty()))
+}
+
+fn dialect(request: &Request) -> Dialect {
+    let route = request.extensions().get::<MatchedPath>();
+    route.and_then(|route| Dialect::of_route(route.as_str())).unwrap_or(Dialect::Http)
 }
 
 /// Passes on what both sides say, until the gateway, or the client, and then the other, is at its end.

@@ -36,6 +36,8 @@ use utoipa::openapi::HttpMethod::Get;
 
 use self::message::Message;
 use super::Member;
+use crate::dialect::Dialect;
+use crate::observe::sockets::Transport;
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
 use crate::state::State;
@@ -74,9 +76,19 @@ pub(crate) fn stream_operation(path: &'static str, id: &str, summary: &str) -> O
         .fails([ApiError::UpgradeRequired])
 }
 
-/// Attaches before it answers, so that whatever is wrong is an HTTP error.
-pub(crate) async fn open(
+async fn open(
     Shared(state): Shared<State>,
+    member: Member,
+    asked: (Method, Uri, HeaderMap),
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    open_for(Dialect::Http, &state, member, asked, upgrade).await
+}
+
+/// Attaches before it answers, so that whatever is wrong is an HTTP error.
+pub(crate) async fn open_for(
+    dialect: Dialect,
+    state: &State,
     member: Member,
     (method, uri, headers): (Method, Uri, HeaderMap),
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -104,13 +116,13 @@ pub(crate) async fn open(
                 .rooms()
                 .attach(&member.room, &member.participant, &member.identity)
                 .await?;
-            relay::start(&state, session, snapshot)
+            relay::start(state, session, snapshot)
         }
     };
-    let guard = state.socket_guard();
+    let guard = |transport| state.socket_guard(dialect, transport);
     Ok(match upgrade {
-        Some(upgrade) => socket::serve(upgrade, reader, guard),
-        None => server_sent::serve(reader, guard),
+        Some(upgrade) => socket::serve(upgrade, reader, guard(Transport::WebSocket)),
+        None => server_sent::serve(reader, guard(Transport::ServerSent)),
     })
 }
 

@@ -19,6 +19,8 @@ use super::validate::{Plain, admitted};
 use super::wire::{self, Wire};
 use super::{dialect, translate};
 use crate::access::Access;
+use crate::dialect::Dialect;
+use crate::observe::sockets::Transport;
 use crate::problem::ApiError;
 use crate::rooms::JoinSpec;
 use crate::routing::Wish;
@@ -42,7 +44,7 @@ pub(super) async fn connect(extract::State(state): extract::State<State>, reques
     // Firefox does not begin DTLS anew on an established connection.
     let moves_in_place = !firefox::is(query.get("browser"), &parts.headers);
     // From here on the shutdown waits for the connection.
-    let guard = state.socket_guard();
+    let guard = state.socket_guard(Dialect::Livekit, Transport::WebSocket);
     let start = if query.is_resume() {
         resume(&state, &access, &room, &query).await?
     } else {

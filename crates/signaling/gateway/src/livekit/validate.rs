@@ -36,6 +36,8 @@ impl IntoResponse for Plain {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For whoever counts and notes it.
+        response.extensions_mut().insert(self.0);
         response
     }
 }

@@ -1,6 +1,7 @@
 //! One link for each media node, made on demand.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the links may take to send their last frames at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a link that broke, and was not made again, is shown. Higher: nodes that are gone for good are shown for longer. Lower: a node that is lost
+/// may not be seen between two looks at the metrics.
+const SHOWN_BROKEN: Duration = Duration::from_secs(60);
+
 /// All links, by the node's control address.
 #[derive(Debug)]
 pub(crate) struct NodeLinks {
@@ -41,6 +46,14 @@ struct Slot {
     link: Option<Arc<NodeLink>>,
     /// The last failure, shared by all who were waiting when it happened.
     failed_at: Option<Instant>,
+}
+
+impl Slot {
+    fn broke_within(&self, time: Duration) -> bool {
+        let broken_at = self.link.as_ref().and_then(|link| link.broken_at.get().copied());
+        let last = broken_at.max(self.failed_at);
+        last.is_some_and(|at| at.elapsed() < time)
+    }
 }
 
 impl NodeLinks {
@@ -109,6 +122,36 @@ impl NodeLinks {
     /// Whether [`NodeLinks::close`] was called: no link can be made any more.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
+    }
+
+    /// How many links are in which state, as Prometheus text.
+    pub(crate) fn render(&self) -> String {
+        let [mut open, mut silent, mut connecting, mut broken] = [0; 4];
+        for cell in self.cells.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let Ok(slot) = cell.try_lock() else {
+                connecting += 1;
+                continue;
+            };
+            match &slot.link {
+                Some(link) if !link.is_broken() && link.is_silent() => silent += 1,
+                Some(link) if !link.is_broken() => open += 1,
+                _ if slot.broke_within(SHOWN_BROKEN) => broken += 1,
+                _ => {}
+            }
+        }
+        let mut text = "# HELP signalbox_gateway_node_links Links to media nodes: open, silent for a second or more, being made, or broken within the last minute.\n\
+                        # TYPE signalbox_gateway_node_links gauge\n"
+            .to_owned();
+        for (state, count) in [
+            ("open", open),
+            ("silent", silent),
+            ("connecting", connecting),
+            ("broken", broken),
+        ] {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "signalbox_gateway_node_links{{state=\"{state}\"}} {count}");
+        }
+        text
     }
 
     /// Ends all links after what is queued was sent, at the latest after a second.

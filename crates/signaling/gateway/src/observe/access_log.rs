@@ -21,6 +21,9 @@ pub(crate) struct Entry {
     /// In milliseconds since 1970, when it was answered.
     pub(crate) at_ms: u64,
     pub(crate) request_id: String,
+    /// Of the trace that it belongs to, whether or not that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<String>,
     pub(crate) method: String,
     /// The route's pattern; none: there is no such route.
     pub(crate) route: Option<String>,

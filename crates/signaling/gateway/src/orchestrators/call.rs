@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use signalbox_protocol::Secret;
 use signalbox_protocol::problem::Problem;
+use signalbox_protocol::trace::{TRACEPARENT, TRACESTATE};
 
 use crate::problem::ApiError;
 
@@ -72,11 +73,18 @@ pub(super) async fn call<B: Serialize, A: DeserializeOwned>(
         .base
         .join(call.path)
         .map_err(|error| Failed::Silent(error.to_string()))?;
-    let response = call
+    let mut request = call
         .client
         .post(url)
         .timeout(call.timeout)
-        .bearer_auth(call.secret.expose())
+        .bearer_auth(call.secret.expose());
+    if let Some(trace) = signalbox_telemetry::span::current() {
+        request = request.header(TRACEPARENT, trace.parent);
+        if !trace.state.is_empty() {
+            request = request.header(TRACESTATE, trace.state);
+        }
+    }
+    let response = request
         .json(body)
         .send()
         .await

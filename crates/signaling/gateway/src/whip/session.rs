@@ -15,6 +15,7 @@ use super::session_url::SessionUrl;
 use super::{
     Protocol, SDP, SDP_FRAGMENT, TAG, WHEP_EVENTS, WHEP_SESSION, WHIP_EVENTS, WHIP_SESSION, header, of_type, offer,
 };
+use crate::dialect::Dialect;
 use crate::join::{Member, body, events, parameter};
 use crate::openapi::{Routes, operation};
 use crate::problem::ApiError;
@@ -178,7 +179,12 @@ async fn stream(Shared(state): Shared<State>, protocol: Protocol, request: Reque
         identity,
     };
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &state).await;
-    events::open(Shared(state), member, (parts.method, parts.uri, parts.headers), upgrade).await
+    let dialect = match protocol {
+        Protocol::Whip => Dialect::Whip,
+        Protocol::Whep => Dialect::Whep,
+    };
+    let asked = (parts.method, parts.uri, parts.headers);
+    events::open_for(dialect, &state, member, asked, upgrade).await
 }
 
 async fn named(parts: &mut Parts, state: &State, protocol: Protocol) -> Result<SessionUrl, ApiError> {

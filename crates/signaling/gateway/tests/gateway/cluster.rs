@@ -160,15 +160,21 @@ impl Cluster {
         response.json().await.unwrap()
     }
 
+    /// A figure; named without its labels, the sum over all.
     pub async fn metric(&self, name: &str) -> u64 {
         let url = format!("http://{}/metrics", self.admin);
         let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
-        let line = text.lines().find_map(|line| {
-            line.strip_prefix("signalbox_gateway_")?
-                .strip_prefix(name)?
-                .strip_prefix(' ')
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix("signalbox_gateway_")?.strip_prefix(name)?;
+            let value = match rest.strip_prefix('{') {
+                Some(labelled) => labelled.split_once("} ")?.1,
+                None => rest.strip_prefix(' ')?,
+            };
+            Some(value.parse::<u64>().unwrap())
         });
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let values: Vec<u64> = values.collect();
+        assert!(!values.is_empty(), "no {name} in {text}");
+        values.iter().sum()
     }
 
     /// An event stream, and its first message.

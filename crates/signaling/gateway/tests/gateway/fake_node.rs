@@ -19,6 +19,7 @@ use signalbox_protocol::room::{
     Grants, Kind, MediaAddress, ParticipantInfo, ParticipantState, PublishTrack, RoomInfo, Source, TrackInfo,
 };
 use signalbox_protocol::srtp::{SrtpKey, SrtpProof, SrtpRequest, SrtpSession, SrtpStream};
+use signalbox_protocol::trace::TraceContext;
 use signalbox_protocol::tunnel::{Token, Tunnel};
 use signalbox_protocol::{Generation, Identity, NodeId, ParticipantId, RoomName, TrackId};
 use tokio::net::TcpListener;
@@ -43,6 +44,7 @@ struct Inner {
     /// None: break the link.
     push: broadcast::Sender<Option<String>>,
     requests: Mutex<Vec<Request>>,
+    traces: Mutex<Vec<Option<TraceContext>>>,
     changed: Notify,
     refusals: Mutex<VecDeque<RefusalReason>>,
     hold: AtomicBool,
@@ -75,6 +77,7 @@ impl FakeNode {
             control: format!("ws://{}", listener.local_addr().unwrap()),
             push: broadcast::channel(4096).0,
             requests: Mutex::default(),
+            traces: Mutex::default(),
             changed: Notify::new(),
             refusals: Mutex::default(),
             hold: AtomicBool::new(false),
@@ -179,6 +182,11 @@ impl FakeNode {
 
     pub fn requests(&self) -> Vec<Request> {
         self.0.requests.lock().unwrap().clone()
+    }
+
+    /// Of each request, in the same order.
+    pub fn traces(&self) -> Vec<Option<TraceContext>> {
+        self.0.traces.lock().unwrap().clone()
     }
 
     /// Waits until a request fits.
@@ -481,6 +489,7 @@ async fn serve(node: FakeNode, mut socket: WebSocket, mut pushed: broadcast::Rec
                 };
                 let frame: RequestFrame = serde_json::from_str(&text).unwrap();
                 node.0.requests.lock().unwrap().push(frame.request.clone());
+                node.0.traces.lock().unwrap().push(frame.trace.clone());
                 node.0.changed.notify_waiters();
                 if node.0.hold.load(Ordering::SeqCst) {
                     node.0.held.lock().unwrap().push(frame);

@@ -48,6 +48,7 @@ struct Inner {
     generation: AtomicU64,
     placed: Mutex<BTreeSet<RoomName>>,
     requests: Mutex<Vec<PlaceRoom>>,
+    headers: Mutex<Vec<HeaderMap>>,
     verdict: Mutex<Verdict>,
     reports: Mutex<Vec<(NodeId, ReportNode)>>,
     reported: Notify,
@@ -68,6 +69,7 @@ impl FakeOrchestrator {
             generation: AtomicU64::new(1),
             placed: Mutex::default(),
             requests: Mutex::default(),
+            headers: Mutex::default(),
             verdict: Mutex::new(Verdict {
                 answers: true,
                 ejected: false,
@@ -146,6 +148,11 @@ impl FakeOrchestrator {
         self.0.requests.lock().unwrap().clone()
     }
 
+    /// Of each request, in the same order.
+    pub fn headers(&self) -> Vec<HeaderMap> {
+        self.0.headers.lock().unwrap().clone()
+    }
+
     pub fn reports(&self) -> Vec<(NodeId, ReportNode)> {
         self.0.reports.lock().unwrap().clone()
     }
@@ -180,6 +187,7 @@ async fn place(
     }
     let number = orchestrator.0.asked.fetch_add(1, Ordering::SeqCst) + 1;
     orchestrator.0.requests.lock().unwrap().push(request.clone());
+    orchestrator.0.headers.lock().unwrap().push(headers);
     let mood = *orchestrator.0.mood.lock().unwrap();
     let known = orchestrator.0.placed.lock().unwrap().contains(&request.room);
     match mood {

@@ -55,6 +55,10 @@ async fn both_versions_of_tls_and_of_http_are_spoken() {
             "{answer}"
         );
     }
+    for version in ["1.2", "1.3"] {
+        let count = format!("handshakes_total{{version=\"{version}\"}}");
+        assert_eq!(cluster.metric(&count).await, 1, "{version}");
+    }
     let stream = connect(&Offer::default().trusting(&certificates.chain("own")), cluster.address)
         .await
         .unwrap();
