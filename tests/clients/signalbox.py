@@ -191,11 +191,11 @@ def free_port():
 
 
 def until(what, holds, process=None):
-    """Asks again and again until it holds; says what the process printed when it does not."""
+    """Asks again and again until it holds, and gives the answer; says what the process printed when it does not."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        if holds():
-            return
+        if held := holds():
+            return held
         ended = process is not None and process.has_ended
         if ended or time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {what}\n{process.lines if process else ''}")

@@ -66,8 +66,7 @@ impl Collector {
         let of = |all: &[Span]| -> Vec<Span> { all.iter().filter(|span| span.trace == trace).cloned().collect() };
         let mut spans = self.spans.clone();
         crate::until(&mut spans, what, |all| condition(&of(all))).await;
-        let trace = of(&spans.borrow());
-        trace
+        of(&spans.borrow())
     }
 
     /// All that has come, as soon as it meets a condition.
@@ -77,8 +76,7 @@ impl Collector {
     pub async fn until(&self, what: &str, condition: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let mut spans = self.spans.clone();
         crate::until(&mut spans, what, |all| condition(all)).await;
-        let all = spans.borrow().clone();
-        all
+        spans.borrow().clone()
     }
 }
 

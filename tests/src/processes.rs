@@ -327,7 +327,6 @@ impl Shape {
         let node_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self { node_flags, ..self }
     }
-
 }
 
 /// Three tiers as processes.

@@ -2,6 +2,7 @@
 //!
 //! The gateway has the first core, with one worker thread; whatever else there is, clients included, has the second; the clients of `overload` have the first. Arguments are the names of parts; none: all.
 
+mod balance;
 mod certificates;
 mod clients;
 mod findings;
@@ -25,7 +26,7 @@ use self::findings::Findings;
 /// How long one part may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
-const PARTS: [&str; 6] = ["idle", "slow", "overload", "certificates", "http2", "tls"];
+const PARTS: [&str; 7] = ["balance", "idle", "slow", "overload", "certificates", "http2", "tls"];
 
 fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
@@ -64,6 +65,7 @@ async fn all(wanted: &[String]) -> anyhow::Result<()> {
 
 async fn measure(part: &str) -> anyhow::Result<Findings> {
     match part {
+        "balance" => balance::measure().await,
         "idle" => idle::measure().await,
         "slow" => slow::measure().await,
         "overload" => overload::measure().await,

@@ -87,7 +87,9 @@ impl System {
         let page = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
         let values = page.lines().filter_map(|line| {
             let rest = line.strip_prefix("signalbox_gateway_")?.strip_prefix(name)?;
-            let value = rest.strip_prefix(' ').or_else(|| Some(rest.strip_prefix('{')?.split_once("} ")?.1));
+            let value = rest
+                .strip_prefix(' ')
+                .or_else(|| Some(rest.strip_prefix('{')?.split_once("} ")?.1));
             value?.parse::<u64>().ok()
         });
         let values: Vec<u64> = values.collect();

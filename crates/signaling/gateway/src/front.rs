@@ -4,6 +4,8 @@
 //! limit. What is served is a router; nothing here knows a route. The library's own accept loop installs no timer, so that its header timeout
 //! never fires; hence this one.
 
+pub mod acme;
+
 pub(crate) mod ambiguity;
 pub(crate) mod certificates;
 pub mod client;
@@ -170,8 +172,12 @@ impl Door {
                 if let Some(metrics) = &self.metrics {
                     metrics.shook_hands(stream.get_ref().1.protocol_version());
                 }
-                let is_two = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2);
-                let version = if is_two { Version::Two } else { Version::One };
+                let version = match stream.get_ref().1.alpn_protocol() {
+                    Some(tls::HTTP_2) => Version::Two,
+                    // The handshake was all that the authority wanted to see.
+                    Some(acme::PROOF) => return,
+                    _ => Version::One,
+                };
                 http::serve(stream, version, peer, router, shutdown).await;
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use axum::response::Response;
 use crate::state::State;
 
 /// The cookie, and its value.
-const COOKIE: &str = "group";
+const COOKIE: &str = "signalbox_group";
 const CANARY: &str = "canary";
 
 /// How long a user stays in the group after its last room that was placed so. Higher: who has tried one version tries the next ones too. Lower: who comes back

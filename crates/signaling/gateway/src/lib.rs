@@ -136,7 +136,7 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
     let tls = front.tls().map_err(Error::Start)?;
     let cors = cors::layer(&config.cors_origin).map_err(Error::Start)?;
     if redirect.is_some() && tls.is_none() {
-        let why = "a listener whose clients are to be sent to TLS needs --tls-certificate";
+        let why = "a listener whose clients are to be sent to TLS needs --tls-certificate or --acme-domain";
         return Err(Error::Start(why.to_owned()));
     }
     let drain = Duration::from_secs(config.drain_seconds);
@@ -151,10 +151,8 @@ pub async fn run(listeners: Listeners, config: Config, signals: impl Into<Signal
         tokio::spawn(door.serve(listener, beside.clone()))
     });
     if let Some(tls) = &tls {
-        tls.certificates().show(&metrics);
-        let certificates = Arc::clone(tls.certificates());
-        let fresh = reload::keep_fresh(certificates, Arc::clone(&metrics), asked.clone(), beside.clone());
-        tokio::spawn(fresh);
+        let (tls, metrics, asked, ended) = (tls.clone(), Arc::clone(&metrics), asked.clone(), beside.clone());
+        tokio::spawn(async move { tls.keep_fresh(metrics, asked, ended).await });
     }
     if state.config().rules.is_some() {
         let rules = Arc::clone(state.routing());

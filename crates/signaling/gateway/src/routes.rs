@@ -40,7 +40,9 @@ pub(crate) fn public(state: State, cors: CorsLayer) -> Router {
 
 /// What other gateways see: the same, for the clients that they bring.
 pub(crate) fn peers(state: State) -> Router {
-    public(state.clone()).layer(from_fn_with_state(state, affinity::arrive))
+    // Who brings a client tells it from where it may ask.
+    let cors = CorsLayer::new();
+    public(state.clone(), cors).layer(from_fn_with_state(state, affinity::arrive))
 }
 
 /// What operators see.

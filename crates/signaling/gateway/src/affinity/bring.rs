@@ -71,7 +71,14 @@ pub(super) async fn bring(
         let why = "it does not know us: names, secrets or clocks differ";
         return Err((request, Refused::Gone(why.to_owned())));
     }
-    let (dialect, transport) = (dialect(&request), if is_upgrade { Transport::WebSocket } else { Transport::ServerSent });
+    let (dialect, transport) = (
+        dialect(&request),
+        if is_upgrade {
+            Transport::WebSocket
+        } else {
+            Transport::ServerSent
+        },
+    );
     let guard = state.socket_guard(dialect, transport);
     let farewell = state.farewell();
     let headers = answer.headers().clone();
@@ -103,7 +110,9 @@ pub(super) async fn bring(
 
 fn dialect(request: &Request) -> Dialect {
     let route = request.extensions().get::<MatchedPath>();
-    route.and_then(|route| Dialect::of_route(route.as_str())).unwrap_or(Dialect::Http)
+    route
+        .and_then(|route| Dialect::of_route(route.as_str()))
+        .unwrap_or(Dialect::Http)
 }
 
 /// Passes on what both sides say, until the gateway, or the client, and then the other, is at its end.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 
+use super::acme::AcmeFlags;
 use super::certificates::Files;
 use super::client::{ForwardedHeader, Trust};
 use super::tls::Tls;
@@ -21,6 +22,10 @@ pub struct FrontConfig {
     /// The certificates' keys, in PEM, in the same order.
     #[arg(long, env = "SIGNALBOX_TLS_KEY", value_delimiter = ',', value_name = "FILE")]
     pub tls_key: Vec<PathBuf>,
+
+    /// Whether an authority gives them instead.
+    #[command(flatten)]
+    pub acme: AcmeFlags,
 
     /// Take plain HTTP from other machines, as behind a balancer that ends TLS. Without it, and without a certificate, only this machine is served.
     #[arg(long, env = "SIGNALBOX_PLAIN_HTTP")]
@@ -95,9 +100,16 @@ impl FrontConfig {
         if self.tls_certificate.len() != self.tls_key.len() {
             return Err("--tls-certificate and --tls-key must name as many files each".into());
         }
-        let is_plain = self.tls_certificate.is_empty();
+        self.acme.check()?;
+        if !self.tls_certificate.is_empty() && self.acme.is_used() {
+            return Err("--tls-certificate and --acme-domain cannot both say where certificates are from".into());
+        }
+        let is_plain = !self.has_tls();
         if is_plain && self.redirect_listen.is_some() {
-            return Err("--redirect-listen needs --tls-certificate, as there is nothing to send clients to".into());
+            return Err(
+                "--redirect-listen needs --tls-certificate or --acme-domain, as there is nothing to send clients to"
+                    .into(),
+            );
         }
         if is_plain && !self.plain_http && !listen.ip().is_loopback() {
             return Err(format!(
@@ -112,12 +124,19 @@ impl FrontConfig {
         Ok(())
     }
 
+    fn has_tls(&self) -> bool {
+        !self.tls_certificate.is_empty() || self.acme.is_used()
+    }
+
     /// What ends TLS, if there is any.
     ///
     /// # Errors
     /// A sentence without its full stop: a file that cannot be used.
     pub(crate) fn tls(&self) -> Result<Option<Tls>, String> {
         let pairs = self.tls_certificate.iter().zip(&self.tls_key);
+        if self.acme.is_used() {
+            return Tls::from_authority(&self.acme).map(Some);
+        }
         let files: Vec<Files> = pairs
             .map(|(chain, key)| Files {
                 chain: chain.clone(),
@@ -132,7 +151,7 @@ impl FrontConfig {
 
     /// What browsers are told, if TLS is all that there is (RFC 6797 section 7.2: never without it).
     pub(crate) fn hsts(&self) -> Option<HeaderValue> {
-        let is_told = !self.tls_certificate.is_empty() && self.hsts_seconds > 0;
+        let is_told = self.has_tls() && self.hsts_seconds > 0;
         let policy = || HeaderValue::try_from(format!("max-age={}", self.hsts_seconds)).ok();
         is_told.then(policy).flatten()
     }
@@ -189,6 +208,23 @@ mod tests {
             (&["--tls-key=a"], "--tls-certificate"),
             (&["--redirect-listen=127.0.0.1:80"], "--tls-certificate"),
             (&["--proxy-protocol"], "--trusted-proxies"),
+            (&["--acme-domain=a.example"], "--acme-cache"),
+            (&["--acme-cache=x"], "--acme-domain"),
+            (&["--acme-domain=*.a.example", "--acme-cache=x"], "name hosts"),
+            (&["--acme-domain=192.0.2.1", "--acme-cache=x"], "name hosts"),
+            (
+                &["--acme-domain=a.example", "--acme-cache=x", "--acme-directory=http://b"],
+                "https",
+            ),
+            (
+                &[
+                    "--acme-domain=a.example",
+                    "--acme-cache=x",
+                    "--tls-certificate=a",
+                    "--tls-key=b",
+                ],
+                "cannot both",
+            ),
         ] {
             assert!(check("127.0.0.1:7880", flags).unwrap_err().contains(named));
         }

@@ -45,12 +45,12 @@ fn signed(secret: &str, audience: &str, value: &str, seconds: i64) -> String {
     let claims = json!({"aud": audience, "exp": now.saturating_add_signed(seconds), "value": value});
     let key = EncodingKey::from_secret(secret.as_bytes());
     format!(
-        "group={}",
+        "signalbox_group={}",
         jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
     )
 }
 
-const AUDIENCE: &str = "signalbox-cookie:group";
+const AUDIENCE: &str = "signalbox-cookie:signalbox_group";
 
 #[tokio::test]
 async fn who_is_placed_by_the_share_gets_the_cookie_and_is_known_by_it() {
@@ -61,7 +61,13 @@ async fn who_is_placed_by_the_share_gets_the_cookie_and_is_known_by_it() {
     cluster.orchestrator.place_by_share(true);
     let answer = join(&cluster, "b", None).await;
     let cookie = set(&answer).unwrap();
-    for part in ["group=", "HttpOnly", "Secure", "SameSite=Lax", "Max-Age=604800"] {
+    for part in [
+        "signalbox_group=",
+        "HttpOnly",
+        "Secure",
+        "SameSite=Lax",
+        "Max-Age=604800",
+    ] {
         assert!(cookie.contains(part), "{cookie}");
     }
     cluster.orchestrator.place_by_share(false);
@@ -86,7 +92,7 @@ async fn a_websocket_gets_it_with_its_upgrade() {
     let (_socket, response) = connect_async(request).await.unwrap();
     assert_eq!(response.status(), 101);
     let cookie = response.headers()[SET_COOKIE.as_str()].to_str().unwrap();
-    assert!(cookie.starts_with("group="), "{cookie}");
+    assert!(cookie.starts_with("signalbox_group="), "{cookie}");
 }
 
 #[tokio::test]
@@ -115,7 +121,7 @@ async fn a_cookie_that_the_cluster_signed_counts() {
 async fn a_forged_cookie_counts_for_nothing() {
     let cluster = Cluster::start().await;
     for forged in [
-        "group=canary".to_owned(),
+        "signalbox_group=canary".to_owned(),
         signed("somebody else's secret", AUDIENCE, "canary", 60),
     ] {
         join(&cluster, "a", Some(&forged)).await;
