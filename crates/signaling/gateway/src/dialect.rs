@@ -1,6 +1,9 @@
 //! What clients speak, as it is told apart in metrics and traces.
 
 use axum::http::Method;
+use axum::http::request::Parts;
+
+use crate::livekit;
 
 /// A client dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,21 +45,15 @@ impl Dialect {
     }
 
     /// Which one's request to join a request is; none: it is something else, such as a LiveKit client that comes back.
-    pub(crate) fn of_join(method: &Method, route: &str, query: Option<&str>) -> Option<Self> {
+    pub(crate) fn of_join(parts: &Parts, route: &str) -> Option<Self> {
+        let method = &parts.method;
         let asks = match route {
-            "/rtc" => method == Method::GET && !comes_back(query.unwrap_or_default()),
+            livekit::PATH => method == Method::GET && !livekit::is_resume(parts),
             "/v1/rooms/{room}/join" | "/v1/rooms/{room}/whip" | "/v1/rooms/{room}/whep" => method == Method::POST,
             _ => false,
         };
         asks.then(|| Self::of_route(route)).flatten()
     }
-}
-
-/// As SDKs write it.
-fn comes_back(query: &str) -> bool {
-    query
-        .split('&')
-        .any(|pair| matches!(pair, "reconnect=1" | "reconnect=true"))
 }
 
 #[cfg(test)]
@@ -86,7 +83,11 @@ mod tests {
 
     #[test]
     fn only_requests_to_join_are_such() {
-        let of = |method: Method, route, query| Dialect::of_join(&method, route, query);
+        let of = |method: Method, route: &str, query: Option<&str>| {
+            let uri = format!("/?{}", query.unwrap_or_default());
+            let request = axum::http::Request::builder().method(method).uri(uri).body(()).unwrap();
+            Dialect::of_join(&request.into_parts().0, route)
+        };
         assert_eq!(of(Method::GET, "/rtc", None), Some(Dialect::Livekit));
         assert_eq!(of(Method::GET, "/rtc", Some("a=1&reconnect=0")), Some(Dialect::Livekit));
         assert_eq!(of(Method::GET, "/rtc", Some("a=1&reconnect=1")), None);

@@ -22,7 +22,7 @@ use signalbox_protocol::problem;
 use uuid::Uuid;
 
 use self::access_log::Entry;
-use self::joins::JoinRequests;
+use crate::dialect::Dialect;
 use crate::front::client::{ClientAddress, Peer};
 use crate::problem::ApiError;
 use crate::routing::Wish;
@@ -55,7 +55,7 @@ pub(crate) async fn watch(Shared(state): Shared<State>, request: Request, next: 
         ..Entry::default()
     };
     let route = entry.route.as_deref().unwrap_or("none");
-    let joins = JoinRequests::dialect(&parts, route);
+    let joins = Dialect::of_join(&parts, route);
     let span = spans::request(&parts, route, &id);
     let response = span.run(next.run(Request::from_parts(parts, body))).await;
     spans::answered(&span, &response);

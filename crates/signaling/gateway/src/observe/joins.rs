@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::dialect::Dialect;
@@ -95,11 +94,6 @@ impl Outcome {
 pub struct JoinRequests([[Counter; Outcome::ALL.len()]; Dialect::ALL.len()]);
 
 impl JoinRequests {
-    /// The dialect in which a request asks to join; none: it does not.
-    pub(crate) fn dialect(parts: &Parts, route: &str) -> Option<Dialect> {
-        Dialect::of_join(&parts.method, route, parts.uri.query())
-    }
-
     /// One was answered.
     pub(crate) fn count(&self, dialect: Dialect, response: &Response) {
         let outcome = Outcome::of(response);

@@ -61,6 +61,13 @@ fn id(sent: &str) -> &str {
     sent.lines().find_map(|line| line.strip_prefix("id: ")).unwrap()
 }
 
+/// Begins a stream, and breaks off: its cookie, and the id of its last message.
+async fn broken_off(gateway: &Cluster) -> (String, String) {
+    let mut stream = gateway.request(Method::GET, EVENTS).send().await.unwrap();
+    let last_id = id(&read_until(&mut stream, "data: ").await).to_owned();
+    (cookie(&stream), last_id)
+}
+
 fn resumed(gateway: &Cluster, cookie: &str, last_id: &str) -> RequestBuilder {
     gateway
         .request(Method::GET, EVENTS)
@@ -83,10 +90,7 @@ fn quality(scores: usize) -> Event {
 async fn an_event_stream_goes_on_at_its_own_gateway_wherever_its_client_comes() {
     let (a, b) = pair(&[]).await;
     a.join().await;
-    let mut stream = a.request(Method::GET, EVENTS).send().await.unwrap();
-    let cookie = cookie(&stream);
-    let last_id = id(&read_until(&mut stream, "data: ").await).to_owned();
-    drop(stream);
+    let (cookie, last_id) = broken_off(&a).await;
     a.node.push("PA_1", quality(1));
     let mut stream = resumed(&b, &cookie, &last_id).send().await.unwrap();
     assert_eq!(stream.status(), 200);
@@ -110,10 +114,7 @@ async fn an_event_stream_goes_on_at_its_own_gateway_wherever_its_client_comes() 
 async fn a_websocket_is_brought_to_its_own_gateway_and_ends_with_it() {
     let (a, b) = pair(&[]).await;
     a.join().await;
-    let mut stream = a.request(Method::GET, EVENTS).send().await.unwrap();
-    let cookie = cookie(&stream);
-    let last_id = id(&read_until(&mut stream, "data: ").await).to_owned();
-    drop(stream);
+    let (cookie, last_id) = broken_off(&a).await;
     let url = format!(
         "ws://{}{EVENTS}?access_token={}&last_event_id={last_id}",
         b.address,
@@ -143,10 +144,7 @@ async fn a_websocket_is_brought_to_its_own_gateway_and_ends_with_it() {
 async fn who_comes_back_when_its_gateway_is_gone_is_served_where_it_comes() {
     let (mut a, b) = pair(&[]).await;
     a.join().await;
-    let mut stream = a.request(Method::GET, EVENTS).send().await.unwrap();
-    let of_a = cookie(&stream);
-    let last_id = id(&read_until(&mut stream, "data: ").await).to_owned();
-    drop(stream);
+    let (of_a, last_id) = broken_off(&a).await;
     a.shutdown.cancel();
     (&mut a.running).await.unwrap().unwrap();
     let mut stream = resumed(&b, &of_a, &last_id).send().await.unwrap();

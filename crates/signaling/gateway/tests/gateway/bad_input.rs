@@ -1,13 +1,11 @@
 //! What is meant to hurt: each is refused at once, with a word about why, and costs others nothing.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::cluster::{Cluster, JOIN, OFFER, eventually, problem, token};
+use crate::log::Log;
 use crate::tls_client::{Certificates, Offer, connect};
 
 const EVENTS: &str = "/v1/rooms/daily/participants/PA_1/events";
@@ -127,21 +125,6 @@ async fn who_says_it_is_somebody_else_counts_as_itself() {
     assert!(!limited(&cluster, "x-forwarded-for", "198.51.100.1, 192.0.2.2").await);
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        log.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn an_expired_certificate_or_another_ones_key_is_not_taken_and_is_said() {
     let log = Log::default();
@@ -168,7 +151,7 @@ async fn an_expired_certificate_or_another_ones_key_is_not_taken_and_is_said() {
         })
         .await;
         connect(&trusting, cluster.address).await.unwrap();
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         let said = text
             .lines()
             .filter(|line| line.contains(sentence) && line.contains("stay as they were"));

@@ -1,8 +1,5 @@
 //! Connections: slow ones, too many of them, their bytes, and what the log may say of them.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use reqwest::Method;
 use signalbox_protocol::control::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +7,7 @@ use tokio::net::TcpStream;
 use tracing_subscriber::EnvFilter;
 
 use crate::cluster::{Cluster, JOIN, OFFER, eventually, token};
+use crate::log::Log;
 
 #[tokio::test]
 async fn slow_headers_are_cut_off() {
@@ -97,27 +95,6 @@ async fn requests_under_way_are_answered_at_the_end() {
     assert_eq!(response.status(), 201);
     eventually("the end", &mut cluster.running).await.unwrap().unwrap();
     assert!(TcpStream::connect(cluster.address).await.is_err());
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        log.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod http;
 mod joins;
 mod limits;
 mod links;
+mod log;
 mod moves;
 mod openapi;
 mod orchestrators;

@@ -12,15 +12,7 @@ use crate::cluster::{Cluster, JOIN, OFFER, eventually, token};
 const NOWHERE: &str = "ws://127.0.0.1:1";
 
 async fn join(cluster: &Cluster, room: &str) -> u16 {
-    let response = cluster
-        .bare(Method::POST, &format!("/v1/rooms/{room}/join"))
-        .bearer_auth(token(room, "ann"))
-        .header("content-type", "application/json")
-        .body(OFFER)
-        .send()
-        .await
-        .unwrap();
-    response.status().as_u16()
+    join_as(cluster, room, "ann").await
 }
 
 #[tokio::test]
