@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         let mut forged = bench.packet();
         let (ssrc, address) = (bench.stream.ssrc, bench.address);
         bench.shard.handle_datagram(bench.now, address, &forged);
+        bench.drain();
         let end = forged.len() - 1;
         forged[end] ^= 1;
         let rate = bench.rate(

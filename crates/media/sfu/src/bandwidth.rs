@@ -216,8 +216,7 @@ impl Bandwidth {
             self.begin(now, self.start);
         }
         if self.controller.is_running() {
-            let update = self.controller.sent(&sent);
-            self.update(update);
+            self.controller.sent(&sent);
             self.next.get_or_insert(now + INTERVAL);
         }
     }
@@ -297,7 +296,9 @@ impl Bandwidth {
             self.doubt.refuted(now);
         }
         let lost = std::mem::take(&mut self.lost);
-        let update = self.controller.told(now, &lost, &arrived, self.history.in_flight());
+        let is_wide = !queues && self.target >= self.wanted;
+        let in_flight = self.history.in_flight();
+        let update = self.controller.told(now, &lost, &arrived, in_flight, is_wide);
         self.update(update);
         let whole = arrived.iter().filter_map(|(sent, _)| {
             let (probe, _) = sent.probe?;

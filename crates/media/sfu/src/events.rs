@@ -28,7 +28,7 @@ impl Room {
         event: ConnectionEvent,
     ) {
         match event {
-            ConnectionEvent::Packet(packet) => self.media(cx, now, key, id, &packet),
+            ConnectionEvent::Packet(packet) => self.media(cx, now, key, id, packet),
             ConnectionEvent::Connected => self.connected(cx, now, key, id),
             ConnectionEvent::Disconnected => {}
             ConnectionEvent::Closed => self.closed(cx, now, id),
@@ -75,7 +75,7 @@ impl Room {
         }
     }
 
-    fn media(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, packet: &MediaPacket) {
+    fn media(&mut self, cx: &mut Context, now: Instant, key: Key, id: &ParticipantId, packet: MediaPacket) {
         if !self.find_source(key, packet.mid) {
             return;
         }
@@ -100,15 +100,13 @@ impl Room {
         let Some(track) = self.tracks.get_mut(track_id) else {
             return;
         };
-        cx.stats.forwarded += track.forward(now, key, packet, &mut cx.connections);
         if kind == Kind::Audio
-            && let Some((to, bytes)) = cx.connections.carry(now, key, track_id, packet)
+            && let Some((to, bytes)) = cx.connections.carry(now, key, track_id, &packet)
         {
             cx.stats.bridged += 1;
             let bytes = bytes.into();
             cx.outputs.push_back(Output::Datagram { to, bytes });
         }
-        let has_news = track.take_news();
         let is_first = track.encoding_on(key, packet.mid) == Some(0);
         let has_new_codec = is_first && track.info.mime_type != packet.codec.mime_type();
         if has_new_codec {
@@ -117,6 +115,12 @@ impl Room {
         if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
             self.speakers.observe(now, id, level);
         }
+        let had_burst = track.has_burst();
+        cx.stats.forwarded += track.take(now, key, packet, &mut cx.connections);
+        if !had_burst && track.has_burst() {
+            cx.bursts.push_back((self.key, track_id.clone()));
+        }
+        let has_news = track.take_news();
         if has_news {
             let track = track.id().clone();
             self.allocate_soon(&track);

@@ -31,6 +31,8 @@ pub struct Context {
     pub connections: Connections,
     /// What is to be done outside.
     pub outputs: VecDeque<Output>,
+    /// Rooms and tracks of which packets have come that not everybody has, in the order in which they came.
+    pub bursts: VecDeque<(usize, TrackId)>,
     /// Makes ids.
     pub ids: Ids,
     /// Counters.

@@ -60,6 +60,7 @@ impl Shard {
                 config.limits.packets_per_second,
             ),
             outputs: VecDeque::new(),
+            bursts: VecDeque::new(),
             ids: Ids::new(config.seed),
             stats: ShardStats::default(),
             failing: Default::default(),
@@ -306,9 +307,27 @@ impl Shard {
                 }
                 return Some(output);
             }
-            let key = self.cx.connections.next_to_poll(now)?;
-            self.poll_connection(now, key);
+            if let Some(key) = self.cx.connections.next_to_poll(now) {
+                self.poll_connection(now, key);
+            } else if !self.forward_next(now) {
+                return None;
+            }
         }
+    }
+
+    /// Gives what has come of a track to one more subscriber, whose datagrams are then taken before the next one has any: they are still in the processor's caches.
+    /// False: there was nothing.
+    fn forward_next(&mut self, now: Instant) -> bool {
+        let Some((room, track)) = self.cx.bursts.front() else {
+            return false;
+        };
+        let room = self.rooms.get_mut(*room);
+        let track = room.and_then(|room| room.tracks.get_mut(track));
+        match track.and_then(|track| track.forward_next(now, &mut self.cx.connections)) {
+            Some(forwarded) => self.cx.stats.forwarded += forwarded,
+            None => drop(self.cx.bursts.pop_front()),
+        }
+        true
     }
 
     /// When to call [`Shard::handle_timeout`]; `None`: not before the next `handle_*`.

@@ -1,8 +1,9 @@
 //! A published track and its subscriptions: which packets go to whom, as which layer, with which numbers.
 //!
-//! A track does not know where its packets come from: whoever has them calls [`Track::forward`], be it this shard's publisher or, one
-//! day, a relay from another shard.
+//! A track does not know where its packets come from: whoever has them calls [`Track::take`], be it this shard's publisher or, one
+//! day, a relay from another shard; and then [`Track::forward_next`] until everybody has them.
 
+mod burst;
 pub mod encoding;
 mod key_frames;
 mod meter;
@@ -24,10 +25,11 @@ use crate::layers::Frame;
 use crate::packet::{MediaPacket, Mid, Rid};
 use crate::rewrite::{Begun, Fields, Rewriter};
 
+use burst::{Arrived, Burst};
 use encoding::Arrival;
 pub use encoding::Encoding;
 pub use subscription::Subscription;
-use subscription::{Arrived, Outcome, Wanted};
+use subscription::{Outcome, Wanted};
 
 /// The media type of redundant sound (RFC 2198), in which each packet repeats the ones before it.
 pub const RED: &str = "audio/red";
@@ -60,6 +62,8 @@ pub struct Track {
     /// The number of the next source.
     next_source: u32,
     has_news: bool,
+    /// What has come, and not everybody has.
+    burst: Burst,
 }
 
 impl Track {
@@ -83,6 +87,7 @@ impl Track {
             is_selected: true,
             next_source: 0,
             has_news: false,
+            burst: Burst::default(),
         };
         let said = track.said.clone();
         track.describe(said);
@@ -189,6 +194,7 @@ impl Track {
             return;
         };
         self.encodings.remove(removed);
+        self.burst.encoding_left(removed);
         self.said_further.retain(|further| further.mid != mid.as_str());
         for subscription in &mut self.subscriptions {
             if subscription.encoding == removed {
@@ -213,25 +219,30 @@ impl Track {
         }
     }
 
-    /// Gives a packet that arrived on a connection to everyone who is to have it. Returns to how many.
-    pub fn forward(&mut self, now: Instant, source: Key, packet: &MediaPacket, connections: &mut Connections) -> u64 {
+    /// Takes a packet that arrived on a connection, for [`Track::forward_next`]. Returns to how many subscribers earlier ones have gone, if they had to go first.
+    pub fn take(&mut self, now: Instant, source: Key, packet: MediaPacket, connections: &mut Connections) -> u64 {
         let Some(index) = self.encoding_on(source, packet.mid) else {
             return 0;
         };
+        let forwarded = if self.burst.is_empty() || self.continues(index, &packet) {
+            0
+        } else {
+            self.forward_all(now, connections)
+        };
         let Some(encoding) = self.encodings.get_mut(index) else {
-            return 0;
+            return forwarded;
         };
         self.is_unsettled |= encoding.codec.replace(packet.codec) != Some(packet.codec);
         let Some((place, is_new)) = encoding.stream(packet.rid) else {
-            return 0;
+            return forwarded;
         };
         let is_first = encoding.streams.len() == 1;
         let Some(stream) = encoding.streams.get_mut(place) else {
-            return 0;
+            return forwarded;
         };
         let was_active = stream.is_active(now);
-        let is_restarted = match stream.arrive(now, packet) {
-            Arrival::Stray => return 0,
+        let is_restarted = match stream.arrive(now, &packet) {
+            Arrival::Stray => return forwarded,
             Arrival::Expected => false,
             Arrival::Restarted => {
                 self.next_source = self.next_source.wrapping_add(1);
@@ -241,9 +252,10 @@ impl Track {
         };
         // Where the stream is has to be known all the while, so that it goes on from there.
         if self.info.muted || !self.is_selected {
-            return 0;
+            stream.forget_kept(packet.sequence);
+            return forwarded;
         }
-        let frame = stream.reader.read(packet);
+        let frame = stream.reader.read(&packet);
         if frame.as_ref().is_some_and(|frame| frame.is_key) {
             stream.key_frames.came(now);
         }
@@ -251,24 +263,28 @@ impl Track {
             .as_ref()
             .is_some_and(|frame| stream.measure(now, frame, packet.payload.len()));
         let arrived = Arrived {
-            packet,
-            frame: frame.as_ref(),
-            fields: fields(packet, frame.as_ref()),
+            fields: fields(&packet, frame.as_ref()),
             stream: place,
             source: stream.source,
             may_begin: stream.may_begin_at(packet.sequence),
+            packet,
+            frame,
+            is_awaited: false,
+            is_waited_for: false,
         };
-        for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
-            // Whoever waits for the first one that comes waits for this.
-            if is_new && !is_first {
-                subscription.shift(place);
-            }
-            // What the source was before has no more frames to offer.
-            if is_restarted
-                && let Some(current) = &subscription.current
-                && current.stream == place
-            {
-                subscription.current = None;
+        if is_new || is_restarted {
+            for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
+                // Whoever waits for the first one that comes waits for this.
+                if is_new && !is_first {
+                    subscription.shift(place);
+                }
+                // What the source was before has no more frames to offer.
+                if is_restarted
+                    && let Some(current) = &subscription.current
+                    && current.stream == place
+                {
+                    subscription.current = None;
+                }
             }
         }
         if self.is_unsettled {
@@ -277,47 +293,95 @@ impl Track {
         if is_new || is_new_layer || !was_active {
             self.has_news = true;
         }
-        let (mut forwarded, mut is_awaited, mut is_waited_for) = (0, false, false);
-        for subscription in self.subscriptions.iter_mut().filter(|found| found.encoding == index) {
-            match subscription.forward(now, &arrived, connections) {
-                Outcome::Sent => forwarded += 1,
-                Outcome::Begun => {
-                    forwarded += 1;
-                    let stream = self
-                        .encodings
-                        .get(index)
-                        .and_then(|encoding| encoding.streams.get(place));
-                    for (packet, frame) in stream.into_iter().flat_map(|stream| stream.newer(packet.sequence)) {
-                        let newer = Arrived {
-                            packet: &packet,
-                            frame: Some(&frame),
-                            fields: fields(&packet, Some(&frame)),
-                            ..arrived
-                        };
-                        forwarded += u64::from(subscription.forward(now, &newer, connections) == Outcome::Sent);
-                    }
-                }
-                Outcome::Awaits => is_awaited = true,
-                Outcome::Waits => is_waited_for = true,
-                Outcome::Left => {}
-            }
-        }
-        let stream = self
-            .encodings
-            .get_mut(index)
-            .and_then(|encoding| encoding.streams.get_mut(place));
-        match stream {
-            Some(stream) if is_awaited || is_waited_for => stream.keep(packet, arrived.frame),
-            Some(stream) => {
-                stream.forget_kept();
-                is_awaited = stream.key_frames.is_wanted();
-            }
-            None => {}
-        }
-        if is_awaited {
-            self.request_key_frame(now, (index, place), connections);
-        }
+        self.burst.encoding = index;
+        self.burst.arrived.push(arrived);
         forwarded
+    }
+
+    /// Whether a packet follows what has not been forwarded yet, and changes nothing but that it is one more.
+    fn continues(&self, index: usize, packet: &MediaPacket) -> bool {
+        let encoding = self
+            .encodings
+            .get(index)
+            .filter(|_| self.burst.takes(index) && !self.is_unsettled);
+        encoding.is_some_and(|encoding| {
+            let mut streams = encoding.streams.iter();
+            let stream = streams.find(|stream| stream.rid == packet.rid);
+            encoding.codec == Some(packet.codec) && stream.is_some_and(|stream| stream.is_followed_by(packet))
+        })
+    }
+
+    /// Whether it has packets that not everybody has who is to have them.
+    pub fn has_burst(&self) -> bool {
+        !self.burst.is_empty()
+    }
+
+    /// Gives what has come to the next subscriber that gets any of it. Returns how many packets that were; none: everybody has them.
+    pub fn forward_next(&mut self, now: Instant, connections: &mut Connections) -> Option<u64> {
+        if self.burst.is_empty() {
+            return None;
+        }
+        let mut burst = std::mem::take(&mut self.burst);
+        let encoding = self.encodings.get(burst.encoding);
+        let mut forwarded = 0;
+        while let Some(subscription) = self.subscriptions.get_mut(burst.next).filter(|_| forwarded == 0) {
+            burst.next += 1;
+            if subscription.encoding != burst.encoding {
+                continue;
+            }
+            for arrived in &mut burst.arrived {
+                let outcome = subscription.forward(now, arrived, connections);
+                arrived.note(outcome);
+                forwarded += u64::from(matches!(outcome, Outcome::Sent | Outcome::Begun));
+                if outcome != Outcome::Begun {
+                    continue;
+                }
+                let stream = encoding.and_then(|encoding| encoding.streams.get(arrived.stream));
+                let newer = stream.map(|stream| stream.newer(arrived.packet.sequence));
+                for (packet, frame) in newer.into_iter().flatten() {
+                    let newer = Arrived {
+                        fields: fields(&packet, Some(&frame)),
+                        packet,
+                        frame: Some(frame),
+                        ..*arrived
+                    };
+                    forwarded += u64::from(subscription.forward(now, &newer, connections) == Outcome::Sent);
+                }
+            }
+        }
+        if burst.next >= self.subscriptions.len() {
+            self.forwarded(now, &burst, connections);
+            burst.clear();
+        }
+        self.burst = burst;
+        (forwarded > 0).then_some(forwarded)
+    }
+
+    fn forward_all(&mut self, now: Instant, connections: &mut Connections) -> u64 {
+        std::iter::from_fn(|| self.forward_next(now, connections)).sum()
+    }
+
+    /// Everybody has what was to be had of a burst: keeps it for those who wait for a key frame, and asks for one.
+    fn forwarded(&mut self, now: Instant, burst: &Burst, connections: &mut Connections) {
+        let mut awaited = 0u32;
+        for arrived in &burst.arrived {
+            let encoding = self.encodings.get_mut(burst.encoding);
+            let Some(stream) = encoding.and_then(|encoding| encoding.streams.get_mut(arrived.stream)) else {
+                continue;
+            };
+            let is_awaited = if arrived.is_waited_for {
+                stream.keep(&arrived.packet, arrived.frame.as_ref());
+                arrived.is_awaited
+            } else {
+                stream.forget_kept(arrived.packet.sequence);
+                stream.key_frames.is_wanted()
+            };
+            let bit = 1 << arrived.stream;
+            awaited = if is_awaited { awaited | bit } else { awaited & !bit };
+        }
+        for stream in (0..u32::BITS as usize).filter(|stream| awaited & 1 << stream != 0) {
+            self.request_key_frame(now, (burst.encoding, stream), connections);
+        }
     }
 
     /// The same with sound that another node has of its publisher, who has yet to come from there or has gone there.
@@ -327,7 +391,7 @@ impl Track {
         };
         let (source, stream) = (encoding.source, encoding.streams.first());
         let packet = sound.into_packet(now, encoding.mid, stream.and_then(encoding::Stream::highest));
-        self.forward(now, source, &packet, connections)
+        self.take(now, source, packet, connections) + self.forward_all(now, connections)
     }
 
     /// Whether layers have come since this was asked last: what everyone should get is to be decided anew.
@@ -355,7 +419,8 @@ impl Track {
             .subscriptions
             .iter()
             .position(|subscription| subscription.subscriber == *subscriber)?;
-        let mut rewriter = self.subscriptions.swap_remove(index).rewriter;
+        let mut rewriter = self.subscriptions.remove(index).rewriter;
+        self.burst.subscriber_left(index);
         rewriter.release();
         Some(rewriter)
     }
@@ -410,6 +475,7 @@ impl Track {
     }
 
     fn stop(&mut self) {
+        self.burst.clear();
         for subscription in &mut self.subscriptions {
             subscription.current = None;
         }

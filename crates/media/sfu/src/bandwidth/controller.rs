@@ -23,11 +23,19 @@ use super::{Load, MAX_BPS, MIN_BPS, PACING, Probe};
 /// poorer estimate from then on.
 const MAX_FAILURES: u32 = 3;
 
+/// For so long after it has begun, after a loss, and after the path was what bounds, the controller is told of every packet. Its memory of losses reaches about as far, and it
+/// counts packets there: what arrives in fewer, larger ones would weigh too little beside what is lost. Higher: a path that loses something now and then costs more.
+const DETAILED: Duration = Duration::from_secs(6);
+
 /// The controller of one connection.
 pub struct Controller {
     begun: Instant,
     inner: Option<Box<GoogCcNetworkController>>,
     failures: u32,
+    /// What has left at the same moment, and was not told to the one that is running yet.
+    leaving: Option<SentPacket>,
+    /// Until when it is told of every packet.
+    detailed_until: Instant,
 }
 
 /// What has changed.
@@ -48,6 +56,8 @@ impl Controller {
             begun,
             inner: None,
             failures: 0,
+            leaving: None,
+            detailed_until: begun,
         }
     }
 
@@ -85,6 +95,8 @@ impl Controller {
         };
         let controller = GoogCcNetworkController::new(config, GoogCcConfig { feedback_only: true });
         self.inner = Some(Box::new(controller));
+        self.leaving = None;
+        self.detailed_until = now + DETAILED;
         let available = NetworkAvailability {
             at_time,
             network_available: true,
@@ -94,31 +106,39 @@ impl Controller {
         update
     }
 
-    /// A packet has left.
-    pub fn sent(&mut self, sent: &Sent) -> Update {
+    /// A packet has left. What leaves at one moment is told as one, and before anything else is; there is nothing that it changes.
+    pub fn sent(&mut self, sent: &Sent) {
         let packet = self.packet(sent);
-        self.consult(|controller| controller.on_sent_packet(packet))
+        match &mut self.leaving {
+            Some(leaving) if is_same_burst(leaving, &packet) => join(leaving, &packet),
+            _ => {
+                self.tell_leaving();
+                self.leaving = Some(packet);
+            }
+        }
+    }
+
+    fn tell_leaving(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            self.consult(|controller| controller.on_sent_packet(leaving));
+        }
     }
 
     /// The peer has told of packets that did not arrive, and of some that did, with the time by its clock in microseconds. It takes the
-    /// former only together with some of the latter.
-    pub fn told(&mut self, now: Instant, lost: &[Sent], arrived: &[(Sent, i64)], in_flight: usize) -> Update {
-        let lost = lost.iter().map(|sent| (sent, None));
-        let arrived = arrived.iter().map(|(sent, time)| (sent, Some(*time)));
-        let mut packet_feedbacks: Vec<PacketResult> = lost
-            .chain(arrived)
-            .map(|(sent, time)| {
-                let mut result = PacketResult {
-                    sent_packet: self.packet(sent),
-                    ..PacketResult::default()
-                };
-                if let Some(time) = time {
-                    result.receive_time = Timestamp::from_micros(time);
-                }
-                result
-            })
-            .collect();
-        packet_feedbacks.sort_by_key(|result| result.sent_packet.sequence_number);
+    /// former only together with some of the latter. As long as the path is wide, what left at one moment may be told as one, which is most of what an estimate costs.
+    pub fn told(
+        &mut self,
+        now: Instant,
+        lost: &[Sent],
+        arrived: &[(Sent, i64)],
+        in_flight: usize,
+        is_wide: bool,
+    ) -> Update {
+        self.tell_leaving();
+        if !lost.is_empty() || !is_wide {
+            self.detailed_until = now + DETAILED;
+        }
+        let packet_feedbacks = self.results(lost, arrived, now >= self.detailed_until);
         let report = TransportPacketsFeedback {
             feedback_time: self.time(now),
             data_in_flight: size(in_flight),
@@ -128,8 +148,37 @@ impl Controller {
         self.consult(|controller| controller.on_transport_packets_feedback(report))
     }
 
+    /// What became of which packets, ascending; what left at one moment and arrived as one, if that may be.
+    fn results(&self, lost: &[Sent], arrived: &[(Sent, i64)], may_join: bool) -> Vec<PacketResult> {
+        let mut results: Vec<PacketResult> = Vec::with_capacity(lost.len() + arrived.len());
+        results.extend(lost.iter().map(|sent| PacketResult {
+            sent_packet: self.packet(sent),
+            ..PacketResult::default()
+        }));
+        for (sent, time) in arrived {
+            let (packet, receive_time) = (self.packet(sent), Timestamp::from_micros(*time));
+            match results.last_mut() {
+                // It groups them itself by when they left, and looks at when the last of a group arrives.
+                Some(last)
+                    if may_join && is_same_burst(&last.sent_packet, &packet) && last.receive_time <= receive_time =>
+                {
+                    join(&mut last.sent_packet, &packet);
+                    last.receive_time = receive_time;
+                }
+                _ => results.push(PacketResult {
+                    sent_packet: packet,
+                    receive_time,
+                    ..PacketResult::default()
+                }),
+            }
+        }
+        results.sort_by_key(|result| result.sent_packet.sequence_number);
+        results
+    }
+
     /// So many bits per second would be of use.
     pub fn want(&mut self, now: Instant, bps: u64) -> Update {
+        self.tell_leaving();
         let config = StreamsConfig {
             at_time: self.time(now),
             max_total_allocated_bitrate: Some(rate(bps)),
@@ -140,6 +189,7 @@ impl Controller {
 
     /// Time has passed.
     pub fn look(&mut self, now: Instant) -> Update {
+        self.tell_leaving();
         let interval = ProcessInterval {
             at_time: self.time(now),
             pacer_queue: None,
@@ -221,6 +271,22 @@ impl From<NetworkControlUpdate> for Update {
     }
 }
 
+/// Whether a packet left at the same moment as another before it. Those of probes are counted one by one.
+fn is_same_burst(before: &SentPacket, packet: &SentPacket) -> bool {
+    let is_probe = |packet: &SentPacket| packet.pacing_info.probe_cluster_id != PacedPacketInfo::NOT_APROBE;
+    before.send_time == packet.send_time
+        && before.audio == packet.audio
+        && !is_probe(before)
+        && !is_probe(packet)
+        && before.sequence_number < packet.sequence_number
+}
+
+fn join(before: &mut SentPacket, packet: &SentPacket) {
+    before.size += packet.size;
+    before.sequence_number = packet.sequence_number;
+    before.data_in_flight = packet.data_in_flight;
+}
+
 /// How many arrivals at most are looked back at to tell the throughput, of the last second's. The crate goes through all of them for each packet that arrives, as libwebrtc
 /// does not, so this is most of what an estimate costs. Higher: dearer on fast paths; libwebrtc has 500. Lower: on those one picture that is larger or later than others
 /// counts for more.
@@ -257,5 +323,97 @@ impl Controller {
     /// Makes the one that is running panic.
     pub fn panic_now(&mut self) {
         self.consult(|_| panic!("on purpose"));
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock starts somewhere")]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn sent(sequence: u64, at: Instant, load: Load, probe: Option<Probe>) -> Sent {
+        Sent {
+            sequence,
+            at,
+            bytes: 1_000,
+            load,
+            probe: probe.map(|probe| (probe, 0)),
+            in_flight: 1_000 * sequence as usize,
+        }
+    }
+
+    /// Number, bytes and time of arrival of each.
+    fn told(results: &[PacketResult]) -> Vec<(i64, i64, i64)> {
+        let told = |result: &PacketResult| {
+            let (sent, at) = (&result.sent_packet, result.receive_time);
+            (sent.sequence_number, sent.size.bytes(), at.us())
+        };
+        results.iter().map(told).collect()
+    }
+
+    #[test]
+    fn what_left_at_one_moment_is_told_as_one_if_that_may_be() {
+        let begun = Instant::now();
+        let controller = Controller::new(begun);
+        let (first, second) = (begun + 10 * MS, begun + 43 * MS);
+        let probe = Probe {
+            id: 7,
+            bps: 1_000_000,
+            packets: 5,
+            bytes: 5_000,
+        };
+        let arrived = [
+            (sent(1, first, Load::Video, None), 100),
+            (sent(2, first, Load::Video, None), 200),
+            (sent(3, first, Load::Video, None), 300),
+            (sent(4, second, Load::Audio, None), 400),
+            (sent(5, second, Load::Video, None), 600),
+            // It has overtaken the one before.
+            (sent(6, second, Load::Video, None), 500),
+            (sent(7, second, Load::Padding, Some(probe)), 700),
+            (sent(8, second, Load::Padding, Some(probe)), 800),
+        ];
+        let joined = controller.results(&[], &arrived, true);
+        let expected = [
+            (3, 3_000, 300),
+            (4, 1_000, 400),
+            (5, 1_000, 600),
+            (6, 1_000, 500),
+            (7, 1_000, 700),
+            (8, 1_000, 800),
+        ];
+        assert_eq!(told(&joined), expected);
+        assert_eq!(joined[0].sent_packet.data_in_flight, size(3_000));
+        let each: Vec<_> = (1..)
+            .zip(&arrived)
+            .map(|(number, (_, at))| (number, 1_000, *at))
+            .collect();
+        assert_eq!(told(&controller.results(&[], &arrived, false)), each);
+    }
+
+    #[test]
+    fn every_packet_is_told_for_a_while_after_a_loss_and_after_the_path_was_narrow() {
+        let begun = Instant::now();
+        let mut controller = Controller::new(begun);
+        controller.begin(begun, 1_000_000, 0);
+        let is_detailed = |controller: &Controller, now: Instant| now < controller.detailed_until;
+        assert!(is_detailed(&controller, begun + DETAILED - MS));
+        let mut now = begun;
+        let mut tell = |controller: &mut Controller, lost: &[Sent], is_wide: bool| {
+            now += DETAILED;
+            let arrived = [(sent(2, now - 20 * MS, Load::Video, None), 1_000_000)];
+            controller.told(now, lost, &arrived, 0, is_wide);
+            now
+        };
+        let now = tell(&mut controller, &[], true);
+        assert!(!is_detailed(&controller, now));
+        let lost = [sent(1, begun, Load::Video, None)];
+        for (lost, is_wide) in [(&lost[..], true), (&[], false)] {
+            let now = tell(&mut controller, lost, is_wide);
+            assert!(is_detailed(&controller, now + DETAILED - MS));
+            assert!(!is_detailed(&controller, now + DETAILED));
+        }
     }
 }

@@ -22,18 +22,21 @@ const SOME: usize = 2;
 pub struct Proven {
     /// When it told of how many packets and bytes that arrived, and how many packets that did not.
     told: VecDeque<(Instant, usize, usize, usize)>,
+    /// The sum of all of them: it is asked for with every packet that is sent.
+    sum: (usize, usize, usize),
 }
 
 impl Proven {
     /// The peer has told of so many packets and bytes that arrived, and so many packets that did not; whether they queue.
     pub fn told(&mut self, now: Instant, arrived: usize, bytes: usize, lost: usize, queues: bool) {
         if queues {
-            self.told.clear();
+            *self = Self::default();
             return;
         }
         self.told.push_back((now, arrived, bytes, lost));
-        while self.told.front().is_some_and(|(at, ..)| age(now, *at) > WINDOW) {
-            self.told.pop_front();
+        self.sum = (self.sum.0 + arrived, self.sum.1 + bytes, self.sum.2 + lost);
+        while let Some((_, arrived, bytes, lost)) = self.told.pop_front_if(|(at, ..)| age(now, *at) > WINDOW) {
+            self.sum = (self.sum.0 - arrived, self.sum.1 - bytes, self.sum.2 - lost);
         }
     }
 
@@ -52,17 +55,13 @@ impl Proven {
 
     /// For how long, how many packets and bytes arrived, and how many did not.
     fn sum(&self, now: Instant) -> Option<(Duration, usize, usize, usize)> {
-        let since = self.told.front().map(|(at, ..)| age(now, *at))?;
-        let is_recent = self.told.back().is_some_and(|(at, ..)| age(now, *at) < LEAST);
-        if since < LEAST || since > WINDOW + LEAST || !is_recent {
+        let (first, last) = (self.told.front()?, self.told.back()?);
+        let since = age(now, first.0);
+        if since < LEAST || since > WINDOW + LEAST || age(now, last.0) >= LEAST {
             return None;
         }
         // The first one is about what was sent before.
-        let counted = self.told.iter().skip(1);
-        let sum = counted.fold((0, 0, 0), |sum, (_, arrived, bytes, lost)| {
-            (sum.0 + arrived, sum.1 + bytes, sum.2 + lost)
-        });
-        Some((since, sum.0, sum.1, sum.2))
+        Some((since, self.sum.0 - first.1, self.sum.1 - first.2, self.sum.2 - first.3))
     }
 }
 

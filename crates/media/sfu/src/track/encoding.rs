@@ -232,9 +232,6 @@ impl Stream {
                 .is_none_or(|highest| highest.abs_diff(packet.sequence) <= MAX_STEP);
         if fits {
             self.stray = None;
-            if self.kept.is_empty() {
-                self.passed = self.highest.unwrap_or_default();
-            }
             self.highest = self.highest.max(Some(packet.sequence));
             self.last_packet = Some(now);
             return Arrival::Expected;
@@ -255,9 +252,14 @@ impl Stream {
         self.highest = Some(packet.sequence);
         self.last_packet = Some(now);
         self.reader = Reader::default();
-        self.forget_kept();
+        self.kept.clear();
         self.passed = 0;
         Arrival::Restarted
+    }
+
+    /// Whether a packet is the one behind the highest that has come.
+    pub fn is_followed_by(&self, packet: &MediaPacket) -> bool {
+        self.ssrc == Some(packet.ssrc) && self.highest.is_some_and(|highest| highest + 1 == packet.sequence)
     }
 
     /// Whether all packets that are newer than one can still be had.
@@ -278,9 +280,10 @@ impl Stream {
         self.kept.push_back((packet.clone(), frame.clone()));
     }
 
-    /// Nobody waits for a key frame.
-    pub fn forget_kept(&mut self) {
+    /// Nobody waits for a key frame, now that this packet has come: neither it nor those before it can be had again.
+    pub fn forget_kept(&mut self, sequence: u64) {
         self.kept.clear();
+        self.passed = self.passed.max(sequence);
     }
 
     /// The packets that are newer than one and have come before it, in their order.

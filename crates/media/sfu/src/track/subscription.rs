@@ -9,10 +9,10 @@ use signalbox_protocol::room::Kind;
 use crate::allocator::Layer;
 use crate::codec::PayloadFormat;
 use crate::connections::{Connections, Entry, Key};
-use crate::layers::Frame;
-use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
-use crate::rewrite::{Fields, Place, Rewriter};
+use crate::packet::{Mid, OutgoingStream, PayloadType};
+use crate::rewrite::{Place, Rewriter};
 
+use super::burst::Arrived;
 use super::selection::{ALL, Selection};
 
 /// How long a receiver waits for a point in the stream from which it can have more frames, before a key frame is asked for. Higher: it
@@ -80,22 +80,6 @@ pub struct Current {
     pub source: u32,
     /// Which frames of it.
     pub selection: Selection,
-}
-
-/// A packet with what was read of it.
-pub struct Arrived<'a> {
-    /// The packet.
-    pub packet: &'a MediaPacket,
-    /// Its place in the stream; none: it is of no use to anyone.
-    pub frame: Option<&'a Frame>,
-    /// Its numbers.
-    pub fields: Fields,
-    /// Which of the encoding's streams it is of.
-    pub stream: usize,
-    /// That stream's number.
-    pub source: u32,
-    /// All packets of the stream that are newer can still be had: see [`super::encoding::Stream::newer`].
-    pub may_begin: bool,
 }
 
 /// What became of a packet.
@@ -211,7 +195,7 @@ impl Subscription {
     }
 
     /// Gives it a packet of its encoding, if it is to have it.
-    pub(super) fn forward(&mut self, now: Instant, arrived: &Arrived<'_>, connections: &mut Connections) -> Outcome {
+    pub(super) fn forward(&mut self, now: Instant, arrived: &Arrived, connections: &mut Connections) -> Outcome {
         let is_current = self
             .current
             .as_ref()
@@ -230,7 +214,7 @@ impl Subscription {
             _ => ALL,
         };
         if !is_current {
-            let Some(frame) = arrived.frame.filter(|frame| frame.is_key && arrived.may_begin) else {
+            let Some(frame) = arrived.frame.as_ref().filter(|frame| frame.is_key && arrived.may_begin) else {
                 let is_awaited = self.target.is_some_and(|target| target.stream == arrived.stream);
                 return if is_awaited { Outcome::Awaits } else { Outcome::Waits };
             };
@@ -257,7 +241,7 @@ impl Subscription {
         // What is missing before a packet is of frames that began before it.
         let before = selection.cut();
         let place = self.rewriter.place(arrived.fields.sequence);
-        let cut = match (place, arrived.frame) {
+        let cut = match (place, &arrived.frame) {
             (Place::Past, _) => return Outcome::Left,
             (Place::Late(cut), _) => cut,
             (Place::New, Some(frame)) => {
@@ -266,7 +250,7 @@ impl Subscription {
             }
             (Place::New, None) => before,
         };
-        let Some(frame) = arrived.frame.filter(|frame| cut.includes(frame)) else {
+        let Some(frame) = arrived.frame.as_ref().filter(|frame| cut.includes(frame)) else {
             self.rewriter.skip(now, &arrived.fields, before);
             self.fill_gaps(connections);
             return Outcome::Left;
@@ -290,7 +274,7 @@ impl Subscription {
         if let Some(entry) = connections.change(self.connection)
             && let Some(kind) = self.payload_type(entry, arrived.packet.format)
         {
-            is_sent = entry.transport.write(self.stream, kind, arrived.packet, &rewritten);
+            is_sent = entry.transport.write(self.stream, kind, &arrived.packet, &rewritten);
         }
         self.fill_gaps(connections);
         match (is_sent, is_current) {
@@ -300,7 +284,7 @@ impl Subscription {
         }
     }
 
-    fn lead_in(&mut self, arrived: &Arrived<'_>, connections: &mut Connections) {
+    fn lead_in(&mut self, arrived: &Arrived, connections: &mut Connections) {
         let entry = connections.change(self.connection);
         let entry =
             entry.filter(|entry| arrived.packet.codec.kind() == Kind::Video && entry.transport.peer().is_some());

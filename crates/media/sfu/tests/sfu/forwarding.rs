@@ -39,6 +39,23 @@ fn two_clients_hear_and_see_each_other() {
 }
 
 #[test]
+fn each_viewer_gets_a_whole_picture_before_the_next_one_gets_any_of_it() {
+    let mut world = World::new(11, Impairment::NONE);
+    world.join("ann", false, &["f"], (0, 0));
+    let viewers = ["bob", "cem", "dora"].map(|name| world.join(name, false, &[], (0, 1)));
+    world.run_for(SECONDS(5));
+    world.runs = Some(Vec::new());
+    world.run_for(SECONDS(1));
+    let runs = world.runs.take().unwrap();
+    for viewer in viewers {
+        let address = world.members[viewer].client.address;
+        let mut lengths = runs.iter().filter(|(to, _)| *to == address).map(|(_, count)| *count);
+        let whole = lengths.by_ref().filter(|count| *count >= 3).count();
+        assert!(whole >= 28, "{whole} of 30 pictures; {runs:?}");
+    }
+}
+
+#[test]
 fn lost_video_is_sent_again() {
     let impairment = Impairment {
         loss: 0.05,

@@ -39,6 +39,8 @@ pub struct World {
     pub between: Vec<(SocketAddr, Vec<u8>)>,
     /// What it takes to forward the media that arrives; none: it is not counted.
     pub forwarding: Option<Forwarding>,
+    /// To whom how many datagrams went in a row; none: it is not counted.
+    pub runs: Option<Vec<(SocketAddr, usize)>>,
     impairment: Impairment,
     seed: u64,
 }
@@ -153,6 +155,7 @@ impl World {
             lost_between: (public(), 0, 0),
             between: Vec::new(),
             forwarding: None,
+            runs: None,
             impairment,
             seed,
         }
@@ -567,6 +570,12 @@ impl World {
                 }
             }
             Output::Datagram { to, bytes } => {
+                if let Some(runs) = &mut self.runs {
+                    match runs.last_mut() {
+                        Some((before, count)) if *before == to => *count += 1,
+                        _ => runs.push((to, 1)),
+                    }
+                }
                 let mut bytes = bytes.to_vec();
                 if self.other.is_some() {
                     bytes.push(u8::from(from == second()));

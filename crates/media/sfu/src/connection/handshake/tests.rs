@@ -3,21 +3,21 @@
 
 use super::*;
 
-/// What `from` has to send now.
-fn packets(from: &mut dyn DtlsInstance) -> Vec<Vec<u8>> {
-    let (mut buffer, mut packets, begun) = ([0; 2_000], Vec::new(), Instant::now());
+/// What `from` has to send at the time that it was told last.
+fn packets(from: &mut dyn DtlsInstance, now: Instant) -> Vec<Vec<u8>> {
+    let (mut buffer, mut packets) = ([0; 2_000], Vec::new());
     loop {
         match from.poll_output(&mut buffer) {
             DtlsOutput::Packet(packet) => packets.push(packet.to_vec()),
             // Before that it is to be asked again at once.
-            DtlsOutput::Timeout(due) if due > begun => return packets,
+            DtlsOutput::Timeout(due) if due > now => return packets,
             _ => {}
         }
     }
 }
 
-fn carry(from: &mut dyn DtlsInstance, to: &mut dyn DtlsInstance) {
-    for packet in packets(from) {
+fn carry(from: &mut dyn DtlsInstance, to: &mut dyn DtlsInstance, now: Instant) {
+    for packet in packets(from, now) {
         to.handle_packet(&packet).unwrap();
     }
 }
@@ -42,8 +42,9 @@ fn pair(peer: DtlsVersion, now: Instant) -> (Box<dyn DtlsInstance>, Box<dyn Dtls
 
 /// The version that both agree on, and how many handshakes that took. First our side gets this.
 fn agree(peer: DtlsVersion, before: &[&[u8]]) -> (ProtocolVersion, u32) {
-    let (mut ours, mut theirs, handshake) = pair(peer, Instant::now());
-    let first = packets(&mut *ours);
+    let now = Instant::now();
+    let (mut ours, mut theirs, handshake) = pair(peer, now);
+    let first = packets(&mut *ours, now);
     for packet in before {
         ours.handle_packet(packet).unwrap();
     }
@@ -51,8 +52,8 @@ fn agree(peer: DtlsVersion, before: &[&[u8]]) -> (ProtocolVersion, u32) {
         theirs.handle_packet(&packet).unwrap();
     }
     for _ in 0..10 {
-        carry(&mut *theirs, &mut *ours);
-        carry(&mut *ours, &mut *theirs);
+        carry(&mut *theirs, &mut *ours, now);
+        carry(&mut *ours, &mut *theirs, now);
     }
     (ours.protocol_version().unwrap(), handshake.count())
 }
@@ -68,20 +69,21 @@ fn a_peer_is_spoken_to_in_the_newest_version_that_it_knows() {
 #[test]
 fn it_is_over_when_the_peer_has_our_last_flight() {
     for (peer, flights) in [(DtlsVersion::Dtls13, 1), (DtlsVersion::Dtls12, 2)] {
-        let (mut ours, mut theirs, handshake) = pair(peer, Instant::now());
+        let now = Instant::now();
+        let (mut ours, mut theirs, handshake) = pair(peer, now);
         for _ in 0..flights {
             assert_eq!(handshake.count(), 0, "{peer}");
-            carry(&mut *ours, &mut *theirs);
-            carry(&mut *theirs, &mut *ours);
+            carry(&mut *ours, &mut *theirs, now);
+            carry(&mut *theirs, &mut *ours, now);
         }
-        let last = packets(&mut *ours);
+        let last = packets(&mut *ours, now);
         if peer == DtlsVersion::Dtls13 {
             assert_eq!(handshake.count(), 0);
             for packet in &last {
                 theirs.handle_packet(packet).unwrap();
             }
-            carry(&mut *theirs, &mut *ours);
-            packets(&mut *ours);
+            carry(&mut *theirs, &mut *ours, now);
+            packets(&mut *ours, now);
         }
         assert_eq!(handshake.count(), 1, "{peer}");
     }
