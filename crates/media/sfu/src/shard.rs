@@ -316,18 +316,23 @@ impl Shard {
     }
 
     /// Gives what has come of a track to one more subscriber, whose datagrams are then taken before the next one has any: they are still in the processor's caches.
-    /// False: there was nothing.
+    /// What has come of several tracks everybody gets before any is taken: so it leaves together, in fewer system calls. False: there was nothing.
     fn forward_next(&mut self, now: Instant) -> bool {
-        let Some((room, track)) = self.cx.bursts.front() else {
-            return false;
-        };
-        let room = self.rooms.get_mut(*room);
-        let track = room.and_then(|room| room.tracks.get_mut(track));
-        match track.and_then(|track| track.forward_next(now, &mut self.cx.connections)) {
-            Some(forwarded) => self.cx.stats.forwarded += forwarded,
-            None => drop(self.cx.bursts.pop_front()),
+        let has_several = self.cx.bursts.len() > 1;
+        let has_any = !self.cx.bursts.is_empty();
+        while let Some((room, track)) = self.cx.bursts.front() {
+            let room = self.rooms.get_mut(*room);
+            let track = room.and_then(|room| room.tracks.get_mut(track));
+            if let Some(forwarded) = track.and_then(|track| track.forward_next(now, &mut self.cx.connections)) {
+                self.cx.stats.forwarded += forwarded;
+            } else {
+                self.cx.bursts.pop_front();
+            }
+            if !has_several {
+                break;
+            }
         }
-        true
+        has_any
     }
 
     /// When to call [`Shard::handle_timeout`]; `None`: not before the next `handle_*`.

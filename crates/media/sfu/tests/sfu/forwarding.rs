@@ -56,6 +56,25 @@ fn each_viewer_gets_a_whole_picture_before_the_next_one_gets_any_of_it() {
 }
 
 #[test]
+fn what_comes_of_several_at_once_leaves_together() {
+    let mut world = World::new(12, Impairment::NONE);
+    for speaker in ["ann", "ben"] {
+        world.join(speaker, true, &[], (0, 0));
+    }
+    let viewers = ["cem", "dora"].map(|name| world.join(name, false, &[], (2, 0)));
+    world.run_for(SECONDS(5));
+    world.runs = Some(Vec::new());
+    world.run_for(SECONDS(1));
+    let runs = world.runs.take().unwrap();
+    for viewer in viewers {
+        let address = world.members[viewer].client.address;
+        let lengths = runs.iter().filter(|(to, _)| *to == address).map(|(_, count)| *count);
+        let both = lengths.filter(|count| *count >= 2).count();
+        assert!(both >= 48, "{both} of 50 times; {runs:?}");
+    }
+}
+
+#[test]
 fn lost_video_is_sent_again() {
     let impairment = Impairment {
         loss: 0.05,
