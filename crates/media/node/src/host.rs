@@ -406,12 +406,19 @@ impl Host {
         }
     }
 
-    /// Takes from the core all that it has to say.
-    pub fn drain(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+    /// Takes from the core all that it has to say. What goes to many takes a while, so that it is told the time anew for each of them: it is what packets are
+    /// stamped with, and what estimates of the network are made of.
+    pub fn drain(&mut self, mut now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
         self.release_held();
+        let mut before = None;
         while let Some(output) = self.core.poll_output(now) {
             match output {
-                Output::Datagram { to, bytes } => out(to, &bytes),
+                Output::Datagram { to, bytes } => {
+                    out(to, &bytes);
+                    if before.replace(to) != Some(to) {
+                        now = now.max(Instant::now());
+                    }
+                }
                 Output::Event { to, event } => self.deliver(to, *event),
                 Output::RoomEmpty { room, generation } => {
                     if let Some(hosted) = self.rooms.get_mut(&room)

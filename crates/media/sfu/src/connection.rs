@@ -257,12 +257,13 @@ impl Connection {
     /// Queues a packet on an outgoing stream. It leaves with the next [`Connection::poll`]s.
     pub fn write(
         &mut self,
+        now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
         packet: &MediaPacket,
         rewritten: &Rewritten,
     ) -> bool {
-        self.egress.write(stream, kind, packet, rewritten)
+        self.egress.write(now, stream, kind, packet, rewritten)
     }
 
     /// Queues an empty packet of this number, so that the receiver does not wait for it.

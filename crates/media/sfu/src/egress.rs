@@ -350,13 +350,14 @@ impl Egress {
     /// Queues a packet that was forwarded. `false`: it cannot be sent.
     pub fn write(
         &mut self,
+        now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
         packet: &MediaPacket,
         rewritten: &Rewritten,
     ) -> bool {
         let outgoing = Outgoing::new(kind.0, packet, rewritten);
-        self.take(packet.arrived, stream, outgoing)
+        self.take(now, stream, outgoing)
     }
 
     /// Queues an empty packet, so that the receiver does not wait for its number.

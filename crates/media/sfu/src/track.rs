@@ -323,9 +323,13 @@ impl Track {
         }
         let mut burst = std::mem::take(&mut self.burst);
         let encoding = self.encodings.get(burst.encoding);
-        let mut forwarded = 0;
-        while let Some(subscription) = self.subscriptions.get_mut(burst.next).filter(|_| forwarded == 0) {
-            burst.next += 1;
+        let (mut forwarded, mut is_done) = (0, false);
+        while forwarded == 0 && !is_done {
+            let next = burst.next(self.subscriptions.len());
+            let Some(subscription) = next.and_then(|place| self.subscriptions.get_mut(place)) else {
+                is_done = true;
+                continue;
+            };
             if subscription.encoding != burst.encoding {
                 continue;
             }
@@ -349,7 +353,7 @@ impl Track {
                 }
             }
         }
-        if burst.next >= self.subscriptions.len() {
+        if is_done {
             self.forwarded(now, &burst, connections);
             burst.clear();
         }

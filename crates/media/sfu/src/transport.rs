@@ -76,13 +76,14 @@ impl Transport {
     /// Queues a packet on an outgoing stream.
     pub fn write(
         &mut self,
+        now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
         packet: &MediaPacket,
         rewritten: &Rewritten,
     ) -> bool {
         match self {
-            Self::Peer(connection) => connection.write(stream, kind, packet, rewritten),
+            Self::Peer(connection) => connection.write(now, stream, kind, packet, rewritten),
             Self::Srtp(endpoint) => endpoint.write(stream, packet, rewritten),
         }
     }

@@ -107,7 +107,8 @@ impl Peer {
         self.sequence += 1;
         let packet = packet(self.now, Codec::Vp8, vec![self.sequence as u8; bytes]);
         let rewritten = rewritten(self.sequence);
-        self.egress.write(VIDEO_STREAM, PayloadType(VP8), &packet, &rewritten);
+        self.egress
+            .write(packet.arrived, VIDEO_STREAM, PayloadType(VP8), &packet, &rewritten);
         self.sequence
     }
 

@@ -37,8 +37,8 @@ pub struct Burst {
     pub arrived: Vec<Arrived>,
     /// Which of the track's encodings they are of.
     pub encoding: usize,
-    /// The place of the next subscriber among those of the track.
-    pub next: usize,
+    /// How many of the track's subscribers have yet to get it, from the first one on; none: nobody has it.
+    left: Option<usize>,
 }
 
 impl Arrived {
@@ -57,19 +57,27 @@ impl Burst {
 
     /// Whether one more of an encoding can be part of it.
     pub fn takes(&self, encoding: usize) -> bool {
-        self.next == 0 && self.encoding == encoding && self.arrived.len() < MAX_PACKETS
+        self.left.is_none() && self.encoding == encoding && self.arrived.len() < MAX_PACKETS
     }
 
     /// What is left of it is of no use to anyone.
     pub fn clear(&mut self) {
         self.arrived.clear();
-        self.next = 0;
+        self.left = None;
+    }
+
+    /// The place of the next subscriber among those of the track, of whom there are so many; none: everybody has it. Who came last is first: of its network the
+    /// least is known, and what a long burst takes here must not be taken for a queue there.
+    pub fn next(&mut self, subscribers: usize) -> Option<usize> {
+        let left = self.left.get_or_insert(subscribers);
+        *left = left.checked_sub(1)?;
+        Some(*left)
     }
 
     /// The subscriber at this place is not there any more, and those behind it have moved up.
     pub fn subscriber_left(&mut self, place: usize) {
-        if place < self.next {
-            self.next -= 1;
+        if let Some(left) = self.left.as_mut().filter(|left| place < **left) {
+            *left -= 1;
         }
     }
 

@@ -274,7 +274,9 @@ impl Subscription {
         if let Some(entry) = connections.change(self.connection)
             && let Some(kind) = self.payload_type(entry, arrived.packet.format)
         {
-            is_sent = entry.transport.write(self.stream, kind, &arrived.packet, &rewritten);
+            is_sent = entry
+                .transport
+                .write(now, self.stream, kind, &arrived.packet, &rewritten);
         }
         self.fill_gaps(connections);
         match (is_sent, is_current) {

@@ -174,7 +174,7 @@ fn redundant_sound_goes_to_who_has_negotiated_it_and_its_primary_block_to_others
         let mut sound = packet(peer.now, Codec::Opus, red.clone());
         sound.is_red = true;
         peer.egress
-            .write(AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
+            .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
         let got = peer.received(0).remove(0);
         if has_red {
             assert_eq!(got.header.payload_type, RED);
@@ -185,7 +185,7 @@ fn redundant_sound_goes_to_who_has_negotiated_it_and_its_primary_block_to_others
         }
         sound.payload = vec![0xff; 3].into();
         peer.egress
-            .write(AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(6));
+            .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(6));
         assert_eq!(peer.received(0).len(), 0);
         assert_eq!(peer.egress.counters.bad_red, 1);
     }
@@ -199,7 +199,7 @@ fn sound_does_not_wait_behind_a_picture() {
     }
     let sound = packet(peer.now, Codec::Opus, vec![1; 50]);
     peer.egress
-        .write(AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
+        .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
     let at_once = peer.received(0);
     assert!(at_once.len() < 100, "{}", at_once.len());
     assert_eq!(at_once.last().unwrap().header.ssrc, AUDIO);
@@ -263,7 +263,7 @@ fn probes_are_made_of_what_was_sent_and_only_after_it() {
     let mut peer = Peer::measured();
     let sound = packet(peer.now, Codec::Opus, vec![1; 50]);
     peer.egress
-        .write(AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
+        .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
     peer.pass(Duration::from_secs(1));
     assert_eq!(peer.received(0).len(), 1, "no picture, no probe");
     let sequence = peer.video(1_000);
