@@ -39,6 +39,8 @@ struct Held {
 /// The core with its rooms and links.
 pub struct Host {
     core: Shard,
+    /// The latest time that the core was told; none: it was told none.
+    told: Option<Instant>,
     rooms: HashMap<RoomName, Hosted>,
     attached: HashMap<ParticipantId, Link>,
     moves: Moves,
@@ -56,6 +58,7 @@ impl Host {
     pub fn new(core: Shard, table: Arc<Rooms>, lease: Arc<Lease>, counters: Arc<Counters>) -> Self {
         Self {
             core,
+            told: None,
             rooms: HashMap::new(),
             attached: HashMap::new(),
             moves: Moves::default(),
@@ -78,6 +81,7 @@ impl Host {
         let term = self.lease.term(boottime);
         let held = term.as_ref().map(|term| term.epoch());
         if held != self.serving {
+            let now = self.tell(now);
             self.close_all(now, out);
             self.serving = held;
         }
@@ -86,11 +90,18 @@ impl Host {
 
     /// Takes a datagram in. [`Host::drain`] must follow, after this one or after several.
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        let now = self.tell(now);
         self.core.handle_datagram(now, source, datagram);
+    }
+
+    /// A time for the core: it goes on while a turn lasts, and never back.
+    fn tell(&mut self, now: Instant) -> Instant {
+        *self.told.insert(self.told.map_or(now, |told| told.max(now)))
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        let now = self.tell(now);
         self.core.handle_timeout(now);
         self.drain(now, out);
         self.end_moved(now, out);
@@ -108,6 +119,7 @@ impl Host {
 
     /// Does what is asked.
     pub fn handle_command(&mut self, now: Instant, command: ShardCommand, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        let now = self.tell(now);
         match command {
             ShardCommand::Request(request) => self.request(now, *request, out),
             ShardCommand::LinkLost(link) => self.link_lost(now, link),
@@ -408,7 +420,8 @@ impl Host {
 
     /// Takes from the core all that it has to say. What goes to many takes a while, so that it is told the time anew for each of them: it is what packets are
     /// stamped with, and what estimates of the network are made of.
-    pub fn drain(&mut self, mut now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+    pub fn drain(&mut self, now: Instant, out: &mut impl FnMut(SocketAddr, &[u8])) {
+        let mut now = self.tell(now);
         self.release_held();
         let mut before = None;
         while let Some(output) = self.core.poll_output(now) {
@@ -416,7 +429,7 @@ impl Host {
                 Output::Datagram { to, bytes } => {
                     out(to, &bytes);
                     if before.replace(to) != Some(to) {
-                        now = now.max(Instant::now());
+                        now = self.tell(Instant::now());
                     }
                 }
                 Output::Event { to, event } => self.deliver(to, *event),
