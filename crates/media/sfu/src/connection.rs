@@ -260,7 +260,7 @@ impl Connection {
         now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
-        packet: &MediaPacket,
+        packet: &Arc<MediaPacket>,
         rewritten: &Rewritten,
     ) -> bool {
         self.egress.write(now, stream, kind, packet, rewritten)

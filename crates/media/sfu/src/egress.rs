@@ -4,7 +4,7 @@
 //! [`Egress::poll`] until it returns `None`, then wait for [`Egress::next_due`].** What a packet costs does not depend on how many streams
 //! there are.
 //!
-//! Reading order: [`stream`] (one SSRC and its repair), [`header`] (what a packet is made of),
+//! Reading order: [`stream`] (one SSRC and its repair), [`outgoing`] and [`header`] (what a packet is made of),
 //! [`send`] (how it leaves), [`feedback`] (what the peer says), [`reports`] (what the peer is told).
 
 mod copies;
@@ -12,6 +12,7 @@ pub mod feedback;
 pub mod header;
 pub mod meter;
 mod numbers;
+mod outgoing;
 pub mod pacer;
 pub mod probing;
 pub mod red;
@@ -32,12 +33,12 @@ use crate::datagram::Datagram;
 use crate::keys::MasterKey;
 use crate::packet::{MediaPacket, Mid, OutgoingStream, PayloadType};
 use crate::reporter::Reporter;
-use crate::rewrite::{PicturePatch, Rewritten};
+use crate::rewrite::Rewritten;
 
 use copies::Copies;
-use header::Values;
 use meter::Meter;
 use numbers::Numbers;
+use outgoing::Outgoing;
 use pacer::Pacer;
 use probing::Probing;
 use reports::RtcpWindows;
@@ -102,65 +103,6 @@ pub enum Told {
     KeyFrameWanted(Mid),
     /// What may be sent has changed noticeably.
     Estimate,
-}
-
-/// A packet, as it is before it is known when it is sent.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// The sequence number, extended past 16 bits.
-    pub sequence: u64,
-    /// The RTP timestamp.
-    pub timestamp: u32,
-    /// The RTP marker.
-    pub marker: bool,
-    /// What the payload is to this receiver.
-    pub payload_type: u8,
-    /// The payload as the publisher sent it; shared with all who get it.
-    pub payload: Arc<[u8]>,
-    /// What changes in the payload.
-    pub pictures: PicturePatch,
-    /// What goes into the header's extensions.
-    pub values: Values,
-    /// The payload type of its blocks, if the payload is redundant audio data (RFC 2198).
-    pub red: Option<u8>,
-}
-
-impl Outgoing {
-    /// A forwarded packet.
-    pub fn new(payload_type: u8, packet: &MediaPacket, rewritten: &Rewritten) -> Self {
-        Self {
-            sequence: rewritten.sequence,
-            timestamp: rewritten.timestamp,
-            marker: rewritten.marker,
-            payload_type,
-            payload: packet.payload.clone(),
-            values: Values {
-                audio_level: packet
-                    .audio_level
-                    .map(|level| (level, packet.voice.unwrap_or_default())),
-                rotation: packet.rotation,
-                playout_delay: packet.playout_delay,
-                capture_time: packet.capture_time,
-                dependency: rewritten.dependency.clone(),
-            },
-            pictures: rewritten.pictures,
-            red: packet.is_red.then_some(payload_type),
-        }
-    }
-
-    /// A packet without a payload.
-    pub fn empty(payload_type: u8, sequence: u64, timestamp: u32) -> Self {
-        Self {
-            sequence,
-            timestamp,
-            marker: false,
-            payload_type,
-            payload: Arc::new([]),
-            pictures: PicturePatch::default(),
-            values: Values::default(),
-            red: None,
-        }
-    }
 }
 
 /// What belongs to each payload type, by its number.
@@ -353,7 +295,7 @@ impl Egress {
         now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
-        packet: &MediaPacket,
+        packet: &Arc<MediaPacket>,
         rewritten: &Rewritten,
     ) -> bool {
         let outgoing = Outgoing::new(kind.0, packet, rewritten);

@@ -12,20 +12,26 @@ const FIRST_CAPACITY: usize = 32;
 /// What was sent so long ago is not sent again: no receiver waits for it any more.
 const MEMORY: Duration = Duration::from_secs(2);
 
+/// What is kept of a packet: there are hundreds of them for each receiver.
 #[derive(Debug)]
 struct Kept<P> {
     sequence: u64,
     packet: P,
     /// When it was sent first.
-    first: Instant,
-    /// When it was sent again last.
-    again: Option<Instant>,
+    first: Time,
+    /// How many microseconds later it was sent again last.
+    again: Option<u32>,
 }
 
+/// Microseconds since the first packet of a history.
+type Time = u64;
+
+const MEMORY_TIME: Time = MEMORY.as_micros() as u64;
+
 impl<P> Kept<P> {
-    /// Whether it could still be asked for when another one is kept.
-    fn is_of_use(&self, now: Instant, other: u64) -> bool {
-        self.sequence != other && now.saturating_duration_since(self.first) < MEMORY
+    /// Whether it is not too old to be sent again.
+    fn is_recent(&self, now: Time) -> bool {
+        now.saturating_sub(self.first) < MEMORY_TIME
     }
 }
 
@@ -43,6 +49,8 @@ pub enum Missing {
 pub struct History<P> {
     ring: Vec<Option<Kept<P>>>,
     highest: u64,
+    /// When the first packet was sent.
+    begun: Option<Instant>,
 }
 
 impl<P> Default for History<P> {
@@ -50,6 +58,7 @@ impl<P> Default for History<P> {
         Self {
             ring: Vec::new(),
             highest: 0,
+            begun: None,
         }
     }
 }
@@ -60,7 +69,13 @@ impl<P> History<P> {
         if self.ring.is_empty() {
             self.ring.resize_with(FIRST_CAPACITY, || None);
         }
-        while self.ring.len() < CAPACITY && self.slot(sequence).is_some_and(|kept| kept.is_of_use(now, sequence)) {
+        self.begun.get_or_insert(now);
+        let now = self.time(now);
+        while self.ring.len() < CAPACITY
+            && let Some(kept) = self.slot(sequence)
+            && kept.sequence != sequence
+            && kept.is_recent(now)
+        {
             self.grow();
         }
         self.highest = self.highest.max(sequence);
@@ -88,6 +103,11 @@ impl<P> History<P> {
         }
     }
 
+    fn time(&self, now: Instant) -> Time {
+        let passed = self.begun.map(|begun| now.saturating_duration_since(begun));
+        passed.unwrap_or_default().as_micros() as u64
+    }
+
     /// Where a packet is; nothing may be kept yet.
     fn place(&self, sequence: u64) -> usize {
         (sequence % self.ring.len().max(1) as u64) as usize
@@ -100,20 +120,20 @@ impl<P> History<P> {
     /// A packet to be sent again now, unless that was done less than `pause` ago. The first time it does not matter when it was sent: who asks has seen
     /// a later one.
     pub fn again(&mut self, now: Instant, sequence: u64, pause: Duration) -> Result<&P, Missing> {
-        let place = self.place(sequence);
+        let (now, place) = (self.time(now), self.place(sequence));
         let sent = self
             .ring
             .get_mut(place)
             .and_then(Option::as_mut)
-            .filter(|sent| sent.sequence == sequence && now.saturating_duration_since(sent.first) < MEMORY)
+            .filter(|sent| sent.sequence == sequence && sent.is_recent(now))
             .ok_or(Missing::Unknown)?;
-        if sent
-            .again
-            .is_some_and(|again| now.saturating_duration_since(again) < pause)
-        {
+        // It is recent, so that this fits.
+        let since = now.saturating_sub(sent.first) as u32;
+        let is_too_soon = |again: u32| u128::from(since.saturating_sub(again)) < pause.as_micros();
+        if sent.again.is_some_and(is_too_soon) {
             return Err(Missing::Recent);
         }
-        sent.again = Some(now);
+        sent.again = Some(since);
         Ok(&sent.packet)
     }
 
@@ -125,21 +145,19 @@ impl<P> History<P> {
 
     /// The newest packet of the last few that will do.
     pub fn newest(&self, now: Instant, will_do: impl Fn(&P) -> bool) -> Option<&P> {
+        let now = self.time(now);
         (0..8)
             .filter_map(|back| self.highest.checked_sub(back))
             .filter_map(|sequence| self.slot(sequence))
-            .find(|sent| will_do(&sent.packet) && now.saturating_duration_since(sent.first) < MEMORY)
+            .find(|sent| will_do(&sent.packet) && sent.is_recent(now))
             .map(|sent| &sent.packet)
     }
 
     /// Lets go of what is too old to be sent again; the memory of a stream that rests is free again.
     pub fn forget(&mut self, now: Instant) {
-        let mut is_empty = true;
+        let (now, mut is_empty) = (self.time(now), true);
         for slot in &mut self.ring {
-            if slot
-                .as_ref()
-                .is_some_and(|sent| now.saturating_duration_since(sent.first) >= MEMORY)
-            {
+            if slot.as_ref().is_some_and(|sent| !sent.is_recent(now)) {
                 *slot = None;
             }
             is_empty &= slot.is_none();

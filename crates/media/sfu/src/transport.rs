@@ -1,6 +1,7 @@
 //! What carries a participant's media: a peer connection, or streams without one.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::codec::{Codec, PayloadFormat};
@@ -79,7 +80,7 @@ impl Transport {
         now: Instant,
         stream: OutgoingStream,
         kind: PayloadType,
-        packet: &MediaPacket,
+        packet: &Arc<MediaPacket>,
         rewritten: &Rewritten,
     ) -> bool {
         match self {

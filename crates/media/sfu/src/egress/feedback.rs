@@ -89,7 +89,7 @@ impl Egress {
                     lost.clear();
                 }
                 for lost in lost.drain(..) {
-                    self.send_missing(now, lost.stream as usize, lost.sequence, MIN_ROUND_TRIP);
+                    self.one_missing(now, lost.stream.into(), lost.sequence, MIN_ROUND_TRIP);
                 }
                 self.lost = lost;
             }
@@ -151,19 +151,20 @@ impl Egress {
             self.counters.unknown_feedback += 1;
             return;
         };
-        self.one_missing(now, index, first);
-        for bit in (0..16u16).filter(|bit| others & 1 << bit != 0) {
-            self.one_missing(now, index, first.wrapping_add(bit + 1));
-        }
-    }
-
-    fn one_missing(&mut self, now: Instant, index: usize, sequence: u16) {
         // The least of late: what was measured by feedback that was on its way for longer, or waited for more to tell, would refuse a peer
         // that asks again after as long as it takes.
         let pause = self
             .least_round_trip
             .map_or(super::USUAL_ROUND_TRIP, |(round_trip, _)| round_trip);
         let pause = pause.clamp(MIN_ROUND_TRIP, MAX_ROUND_TRIP);
+        self.one_missing(now, index, first, pause);
+        for bit in (0..16u16).filter(|bit| others & 1 << bit != 0) {
+            self.one_missing(now, index, first.wrapping_add(bit + 1), pause);
+        }
+    }
+
+    /// Sends the packet again that is meant by the low bits of a number: see [`Egress::send_missing`].
+    fn one_missing(&mut self, now: Instant, index: usize, sequence: u16, pause: Duration) {
         let sequence = self.streams.get(index).and_then(|stream| stream.extend(sequence));
         match sequence {
             Some(sequence) => self.send_missing(now, index, sequence, pause),
@@ -179,7 +180,10 @@ impl Egress {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
-        let bytes = stream.history.get(sequence).map_or(0, |sent| sent.packet.payload.len());
+        let bytes = stream
+            .history
+            .get(sequence)
+            .map_or(0, |sent| sent.packet.payload().len());
         if bytes > self.repair_budget {
             counters.refused_missing += 1;
             return;

@@ -1,7 +1,5 @@
 //! RTP header extensions (RFC 8285): which ones a receiver has negotiated, and how a packet's are written.
 
-use std::sync::Arc;
-
 use crate::packet::Mid;
 
 /// The longest value of the one-byte form (RFC 8285 section 4.2).
@@ -32,8 +30,8 @@ pub struct Extensions {
 }
 
 /// What a packet carries in its extensions that its source has said.
-#[derive(Debug, Clone, Default)]
-pub struct Values {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Values<'a> {
     /// dBov, −127 to 0, and the voice detector (RFC 6464).
     pub audio_level: Option<(i8, bool)>,
     /// Quarter turns clockwise.
@@ -43,14 +41,14 @@ pub struct Values {
     /// When it was captured: an NTP timestamp, and how far its sender's clock is off, both in 2⁻³² s.
     pub capture_time: Option<(u64, Option<i64>)>,
     /// The dependency descriptor.
-    pub dependency: Option<Arc<[u8]>>,
+    pub dependency: Option<&'a [u8]>,
 }
 
 /// What a packet carries in its extensions that depends on when it is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// The m-line, as long as the receiver may not know whose the SSRC is.
-    pub mid: Option<Mid>,
+    /// Whether it says its m-line, as long as the receiver may not know whose the SSRC is.
+    pub has_mid: bool,
     /// The transport-wide sequence number.
     pub transport_sequence: Option<u16>,
     /// When it is sent, in seconds modulo 64, of which 18 bits are fractions.
@@ -58,13 +56,13 @@ pub struct Stamp {
 }
 
 /// Appends a header's extension block, if there is anything to be in it.
-pub fn write(ids: &Extensions, values: &Values, stamp: &Stamp, out: &mut Vec<u8>) {
+pub fn write(ids: &Extensions, mid: Mid, values: Values<'_>, stamp: &Stamp, out: &mut Vec<u8>) {
     let mut block = Block {
         start: out.len(),
-        has_long_form: ids.needs_long_form(values),
+        has_long_form: ids.needs_long_form(values.dependency),
         out,
     };
-    if let Some(mid) = stamp.mid {
+    if stamp.has_mid {
         block.put(ids.mid, mid.as_str().as_bytes());
     }
     if let Some(sequence) = stamp.transport_sequence {
@@ -89,15 +87,15 @@ pub fn write(ids: &Extensions, values: &Values, stamp: &Stamp, out: &mut Vec<u8>
             block.put(ids.capture_time, &both.to_be_bytes());
         }
     }
-    if let Some(descriptor) = &values.dependency {
+    if let Some(descriptor) = values.dependency {
         block.put(ids.dependency, descriptor);
     }
     block.end();
 }
 
 impl Extensions {
-    fn needs_long_form(&self, values: &Values) -> bool {
-        let descriptor = values.dependency.as_ref().filter(|_| self.dependency.is_some());
+    fn needs_long_form(&self, descriptor: Option<&[u8]>) -> bool {
+        let descriptor = descriptor.filter(|_| self.dependency.is_some());
         // Which ids are in use is a matter of the m-line, not of the packet: most packets carry most of them.
         let ids = [
             self.mid,
@@ -167,9 +165,9 @@ mod tests {
         dependency: Some(6),
     };
 
-    fn written(ids: &Extensions, values: &Values, stamp: &Stamp) -> Vec<u8> {
+    fn written(ids: &Extensions, values: &Values<'_>, stamp: &Stamp) -> Vec<u8> {
         let mut out = vec![9];
-        write(ids, values, stamp, &mut out);
+        write(ids, "12".into(), *values, stamp, &mut out);
         out.split_off(1)
     }
 
@@ -201,10 +199,10 @@ mod tests {
             rotation: Some(3),
             playout_delay: Some((0xabc, 0x123)),
             capture_time: Some((0x0102_0304_0506_0708, Some(-1))),
-            dependency: Some(vec![0x80, 0, 1].into()),
+            dependency: Some(&[0x80, 0, 1]),
         };
         let stamp = Stamp {
-            mid: Some("12".into()),
+            has_mid: true,
             transport_sequence: Some(0x1234),
             send_time: 0x00ab_cdef,
         };
@@ -235,7 +233,7 @@ mod tests {
     #[test]
     fn long_values_and_high_ids_make_the_long_form() {
         let long = Values {
-            dependency: Some(vec![7; 255].into()),
+            dependency: Some(&[7; 255]),
             ..Values::default()
         };
         let block = written(&ALL, &long, &Stamp::default());
@@ -249,7 +247,7 @@ mod tests {
         assert_eq!(elements(&block), [(15, vec![0, 0, 0])]);
         // What nobody can write, nobody gets.
         let longer = Values {
-            dependency: Some(vec![7; 256].into()),
+            dependency: Some(&[7; 256]),
             ..Values::default()
         };
         assert_eq!(

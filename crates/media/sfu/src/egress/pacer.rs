@@ -27,7 +27,6 @@ const MAX_QUEUED: usize = 2_000;
 const MAX_REPAIRS: usize = 1_000;
 
 /// A packet that waits.
-#[derive(Debug)]
 pub struct Queued {
     /// Which stream's.
     pub stream: usize,
@@ -38,7 +37,6 @@ pub struct Queued {
 }
 
 /// What waits, and how much may leave.
-#[derive(Debug)]
 pub struct Pacer {
     /// Bytes that may leave; below zero: more have left than may.
     budget: f64,

@@ -10,7 +10,7 @@ use crate::rtp::{HEADER_BYTES, Header};
 
 use super::header::{self, Stamp, Values};
 use super::pacer::Queued;
-use super::stream::{Sent, Stream};
+use super::stream::{Line, Sent, Stream};
 use super::{Egress, Outgoing, Told, feedback, red, reports};
 
 /// The longest datagram that is sent: with IPv6 and UDP in front it is 1,500 bytes. Higher: paths drop it or cut it up. Lower: what
@@ -44,16 +44,16 @@ impl Egress {
         }
         let format = self.formats.get(packet.payload_type);
         if packet.red.is_some() {
-            match (format.red, red::primary(&packet.payload)) {
-                (_, None) => {
-                    self.counters.bad_red += 1;
-                    return false;
+            let is_red = match format.red {
+                Some(red) => {
+                    packet.payload_type = red;
+                    red::primary(packet.payload()).is_some()
                 }
-                (Some(red), _) => packet.payload_type = red,
-                (None, Some(primary)) => {
-                    packet.payload = packet.payload.get(primary).unwrap_or_default().into();
-                    packet.red = None;
-                }
+                None => packet.leave_primary(),
+            };
+            if !is_red {
+                self.counters.bad_red += 1;
+                return false;
             }
         }
         stream.clock_rate = format.clock_rate;
@@ -67,7 +67,7 @@ impl Egress {
         }
         self.pacer.refill(now, self.bandwidth.pacing());
         if self.pacer.may_pass() {
-            let is_empty = packet.payload.is_empty();
+            let is_empty = packet.payload().is_empty();
             self.send(now, index, packet);
             if !is_empty {
                 self.begin_probe(now);
@@ -138,16 +138,16 @@ impl Egress {
             return;
         };
         let (ssrc, line) = (stream.line.ssrc, stream.line);
-        let (Some(sealed), mid) = (stream.index(packet.sequence), (!stream.is_bound).then_some(line.mid)) else {
+        let (Some(sealed), has_mid) = (stream.index(packet.sequence), !stream.is_bound) else {
             return;
         };
-        let stamp = self.stamp(now, line.extensions.transport_sequence.is_some(), mid);
+        let stamp = self.stamp(now, &line, has_mid);
         let Some(bytes) = self.seal(stream, &packet, &stamp, ssrc, sealed, None) else {
             self.counters.oversize += 1;
             return;
         };
         let format = self.formats.get(packet.payload_type);
-        let payload_bytes = packet.payload.len();
+        let payload_bytes = packet.payload().len();
         let load = match (line.is_audio, payload_bytes) {
             (true, _) => Load::Audio,
             // Nothing can be measured with packets that are so small.
@@ -161,7 +161,7 @@ impl Egress {
             self.transmitted(&stamp, index, packet.sequence, false);
         }
         self.leave(now, &stamp, bytes, load);
-        if line.repair_ssrc.is_some() && format.repair.is_some() && !packet.payload.is_empty() {
+        if line.repair_ssrc.is_some() && format.repair.is_some() && !packet.payload().is_empty() {
             self.probing.padding_stream = Some(index);
         }
         self.repair_budget =
@@ -198,7 +198,7 @@ impl Egress {
             return false;
         };
         let newest = self.streams.get(index);
-        let is_large = |sent: &Sent| sent.packet.payload.len() >= MIN_MEASURING_BYTES;
+        let is_large = |sent: &Sent| sent.packet.payload().len() >= MIN_MEASURING_BYTES;
         let newest = newest.and_then(|stream| stream.history.newest(now, is_large));
         let is_sent = match newest.cloned() {
             Some(sent) => self.send_again(now, index, &sent, Load::Padding).is_some(),
@@ -223,8 +223,8 @@ impl Egress {
             return Some(length);
         };
         let sequence = stream.next_repair();
-        let mid = (!stream.is_repair_bound).then_some(line.mid);
-        let stamp = self.stamp(now, line.extensions.transport_sequence.is_some(), mid);
+        let has_mid = !stream.is_repair_bound;
+        let stamp = self.stamp(now, &line, has_mid);
         let stream = self.streams.get(index)?;
         let bytes = self.seal(stream, &sent.packet, &stamp, ssrc, sequence, Some(payload_type))?;
         let length = bytes.len();
@@ -243,8 +243,8 @@ impl Egress {
             return false;
         };
         let sequence = stream.next_repair();
-        let mid = (!stream.is_repair_bound).then_some(line.mid);
-        let stamp = self.stamp(now, line.extensions.transport_sequence.is_some(), mid);
+        let has_mid = !stream.is_repair_bound;
+        let stamp = self.stamp(now, &line, has_mid);
         let header = Header {
             marker: false,
             payload_type,
@@ -256,7 +256,7 @@ impl Egress {
         };
         let mut datagram = Datagram::new();
         let bytes = datagram.bytes_mut();
-        let length = begin(bytes, header, &line.extensions, &Values::default(), &stamp);
+        let length = begin(bytes, header, &line, Values::default(), &stamp);
         bytes.resize(length + usize::from(PADDING_BYTES), 0);
         if let Some(last) = bytes.last_mut() {
             *last = PADDING_BYTES;
@@ -272,10 +272,11 @@ impl Egress {
     }
 
     /// What a packet is stamped with that leaves now.
-    fn stamp(&self, now: Instant, is_counted: bool, mid: Option<crate::packet::Mid>) -> Stamp {
+    fn stamp(&self, now: Instant, line: &Line, has_mid: bool) -> Stamp {
+        let transport_sequence = line.extensions.transport_sequence;
         Stamp {
-            mid,
-            transport_sequence: is_counted.then_some(self.numbers.next() as u16),
+            has_mid,
+            transport_sequence: transport_sequence.map(|_| self.numbers.next() as u16),
             send_time: clock::abs_send_time(self.clock.ntp(now)),
         }
     }
@@ -314,21 +315,21 @@ impl Egress {
             sequence: index as u16,
             timestamp: packet.timestamp,
             ssrc,
-            is_padded: packet.payload.is_empty() && repair.is_none(),
+            is_padded: packet.payload().is_empty() && repair.is_none(),
             length: HEADER_BYTES,
         };
         let mut datagram = Datagram::new();
         let bytes = datagram.bytes_mut();
-        let mut length = begin(bytes, header, &stream.line.extensions, &packet.values, stamp);
+        let mut length = begin(bytes, header, &stream.line, packet.values(), stamp);
         let clear = length;
         if repair.is_some() {
             bytes.extend((packet.sequence as u16).to_be_bytes());
             length += REPAIR_HEADER_BYTES;
         }
-        if bytes.len() + packet.payload.len() + TAG_BYTES > MAX_DATAGRAM_BYTES {
+        if bytes.len() + packet.payload().len() + TAG_BYTES > MAX_DATAGRAM_BYTES {
             return None;
         }
-        bytes.extend_from_slice(&packet.payload);
+        bytes.extend_from_slice(packet.payload());
         if let Some(payload) = bytes.get_mut(length..) {
             packet.pictures.apply(payload);
             if let Some(payload_type) = packet.red {
@@ -346,15 +347,9 @@ impl Egress {
 }
 
 /// Writes a header with its extensions. Returns its length.
-fn begin(
-    bytes: &mut Vec<u8>,
-    header: Header,
-    extensions: &header::Extensions,
-    values: &Values,
-    stamp: &Stamp,
-) -> usize {
+fn begin(bytes: &mut Vec<u8>, header: Header, line: &Line, values: Values<'_>, stamp: &Stamp) -> usize {
     bytes.extend(header.to_bytes());
-    header::write(extensions, values, stamp, bytes);
+    header::write(&line.extensions, line.mid, values, stamp, bytes);
     if let Some(first) = bytes.first_mut() {
         *first |= u8::from(header.is_padded) << 5;
     }

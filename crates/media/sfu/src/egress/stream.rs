@@ -13,7 +13,7 @@ use super::header::{Extensions, Stamp};
 const REPORT_MEMORY: Duration = Duration::from_secs(10);
 
 /// A packet that was sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sent {
     /// What.
     pub packet: Outgoing,

@@ -167,8 +167,8 @@ fn keys(seed: u8) -> (MasterKey, MasterKey) {
     MasterKey::pair(Profile::AeadAes256Gcm, &exported).unwrap()
 }
 
-fn packet(arrived: Instant, codec: Codec, payload: Vec<u8>) -> MediaPacket {
-    MediaPacket {
+fn packet(arrived: Instant, codec: Codec, payload: Vec<u8>) -> Arc<MediaPacket> {
+    Arc::new(MediaPacket {
         arrived,
         ssrc: 1,
         sequence: 0,
@@ -187,7 +187,7 @@ fn packet(arrived: Instant, codec: Codec, payload: Vec<u8>) -> MediaPacket {
         capture_time: None,
         dependency: None,
         payload: payload.into(),
-    }
+    })
 }
 
 fn rewritten(sequence: u64) -> Rewritten {

@@ -12,9 +12,9 @@ const CAPACITY: usize = 1_024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmission {
     /// The stream.
-    pub stream: u32,
-    /// The packet's number there, whichever stream carried it.
-    pub sequence: u64,
+    pub stream: u16,
+    /// The low bits of the packet's number there, whichever stream carried it. They are enough: a stream's last thousand numbers differ in them.
+    pub sequence: u16,
     /// It was not the first one.
     is_again: bool,
     has_arrived: bool,
@@ -40,8 +40,8 @@ impl Transmissions {
         }
         self.end = number;
         self.push(Some(Transmission {
-            stream: stream as u32,
-            sequence,
+            stream: stream as u16,
+            sequence: sequence as u16,
             is_again,
             has_arrived: false,
         }));
@@ -88,7 +88,7 @@ mod tests {
         transmissions
     }
 
-    fn lost(transmissions: &mut Transmissions, number: u64) -> Option<u64> {
+    fn lost(transmissions: &mut Transmissions, number: u64) -> Option<u16> {
         transmissions.told(number, false).map(|lost| {
             assert_eq!(lost.stream, 2);
             lost.sequence

@@ -1,6 +1,8 @@
 //! Packets of a track that have come one right after the other, such as those of a picture. Each subscriber gets all of them before the next one gets any: what
 //! is known of it is then in the processor's caches for all but the first.
 
+use std::sync::Arc;
+
 use crate::layers::Frame;
 use crate::packet::MediaPacket;
 use crate::rewrite::Fields;
@@ -13,7 +15,7 @@ pub const MAX_PACKETS: usize = 64;
 /// A packet with what was read of it.
 pub struct Arrived {
     /// The packet.
-    pub packet: MediaPacket,
+    pub packet: Arc<MediaPacket>,
     /// Its place in the stream; none: it is of no use to anyone.
     pub frame: Option<Frame>,
     /// Its numbers.

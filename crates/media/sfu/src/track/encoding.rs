@@ -1,6 +1,7 @@
 //! What arrives of a track: encodings in one codec each, of which each has one stream for each simulcast layer.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signalbox_protocol::room::TrackInfo;
@@ -59,7 +60,7 @@ pub struct Stream {
     former_ssrc: Option<u32>,
     highest: Option<u64>,
     /// Packets that came while somebody waited for a key frame, oldest first; the highest number that came and is not among them.
-    kept: VecDeque<(MediaPacket, Frame)>,
+    kept: VecDeque<(Arc<MediaPacket>, Frame)>,
     passed: u64,
     /// SSRC and number of the last packet that did not fit, and how many have followed each other so.
     stray: Option<(u32, u64, u32)>,
@@ -268,7 +269,7 @@ impl Stream {
     }
 
     /// Keeps a packet for those who may begin with one before it, since it has come late.
-    pub fn keep(&mut self, packet: &MediaPacket, frame: Option<&Frame>) {
+    pub fn keep(&mut self, packet: &Arc<MediaPacket>, frame: Option<&Frame>) {
         let Some(frame) = frame else {
             return;
         };
@@ -287,9 +288,9 @@ impl Stream {
     }
 
     /// The packets that are newer than one and have come before it, in their order.
-    pub fn newer(&self, sequence: u64) -> Vec<(MediaPacket, Frame)> {
+    pub fn newer(&self, sequence: u64) -> Vec<(Arc<MediaPacket>, Frame)> {
         let newer = self.kept.iter().filter(|(packet, _)| packet.sequence > sequence);
-        let mut newer: Vec<(MediaPacket, Frame)> = newer.cloned().collect();
+        let mut newer: Vec<(Arc<MediaPacket>, Frame)> = newer.cloned().collect();
         newer.sort_by_key(|(packet, _)| packet.sequence);
         newer
     }

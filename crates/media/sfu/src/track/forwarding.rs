@@ -1,5 +1,6 @@
 //! How what comes of a track goes to its subscribers: packet by packet it is taken, and burst by burst, subscriber after subscriber, it is forwarded.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bridge::Sound;
@@ -62,7 +63,7 @@ impl Track {
             stream: place,
             source: stream.source,
             may_begin: stream.may_begin_at(packet.sequence),
-            packet,
+            packet: Arc::new(packet),
             frame,
             is_awaited: false,
             is_waited_for: false,

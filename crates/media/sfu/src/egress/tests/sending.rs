@@ -172,7 +172,7 @@ fn redundant_sound_goes_to_who_has_negotiated_it_and_its_primary_block_to_others
         );
         let mut peer = Peer::with(formats, None, true);
         let mut sound = packet(peer.now, Codec::Opus, red.clone());
-        sound.is_red = true;
+        Arc::make_mut(&mut sound).is_red = true;
         peer.egress
             .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(5));
         let got = peer.received(0).remove(0);
@@ -183,7 +183,7 @@ fn redundant_sound_goes_to_who_has_negotiated_it_and_its_primary_block_to_others
             assert_eq!(got.header.payload_type, OPUS);
             assert_eq!(got.payload, [7, 8, 9]);
         }
-        sound.payload = vec![0xff; 3].into();
+        Arc::make_mut(&mut sound).payload = vec![0xff; 3].into();
         peer.egress
             .write(sound.arrived, AUDIO_STREAM, PayloadType(OPUS), &sound, &rewritten(6));
         assert_eq!(peer.received(0).len(), 0);

@@ -245,7 +245,7 @@ fn a_key_frame_may_be_begun_with_as_long_as_all_that_follows_it_is_kept() {
     stream.arrive(now, &vp8(1, 1));
     // 2 is missing; somebody waits from here on.
     for sequence in 3..10 {
-        let packet = vp8(1, sequence);
+        let packet = Arc::new(vp8(1, sequence));
         stream.arrive(now, &packet);
         let frame = stream.reader.read(&packet);
         stream.keep(&packet, frame.as_ref());
@@ -255,7 +255,7 @@ fn a_key_frame_may_be_begun_with_as_long_as_all_that_follows_it_is_kept() {
     let newer: Vec<u64> = stream.newer(2).iter().map(|(packet, _)| packet.sequence).collect();
     assert_eq!(newer, (3..10).collect::<Vec<_>>());
     for sequence in 10..300 {
-        let packet = vp8(1, sequence);
+        let packet = Arc::new(vp8(1, sequence));
         stream.arrive(now, &packet);
         let frame = stream.reader.read(&packet);
         stream.keep(&packet, frame.as_ref());
