@@ -185,7 +185,7 @@ impl Connections {
             }
         };
         let (ufrag, is_tunneled) = (session.ufrag.clone(), session.from.is_some());
-        let transport = Transport::Peer(Connection::new(&self.stack, now, session)?);
+        let transport = Transport::Peer(Box::new(Connection::new(&self.stack, now, session)?));
         let key = self.insert(now, transport, room, participant, target, ufrag.clone());
         self.by_ufrag.insert(ufrag, key);
         if let (Some(tunnel), Some(entry), true) = (tunnel, self.entries.get_mut(key), is_tunneled) {
@@ -228,7 +228,7 @@ impl Connections {
     /// Opens streams without a peer connection. An SSRC of theirs that another connection has is theirs from now on.
     pub fn open_srtp(&mut self, now: Instant, endpoint: Endpoint, room: usize, participant: ParticipantId) -> Key {
         let ssrcs: Vec<(u32, Stream)> = endpoint.ssrcs().collect();
-        let transport = Transport::Srtp(endpoint);
+        let transport = Transport::Srtp(Box::new(endpoint));
         let key = self.insert(now, transport, room, participant, Target::Publisher, String::new());
         for (ssrc, stream) in ssrcs {
             self.by_ssrc.insert(ssrc, (key, stream));

@@ -12,15 +12,11 @@ use crate::rewrite::Rewritten;
 use crate::srtp::endpoint::Endpoint;
 
 /// One way to a client. What all have in common is here; SDP and data channels are for peer connections alone.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "both are large, and live as long as their participant"
-)]
 pub enum Transport {
     /// ICE, DTLS and what they carry.
-    Peer(Connection),
+    Peer(Box<Connection>),
     /// RTP streams with keys that the join handed out.
-    Srtp(Endpoint),
+    Srtp(Box<Endpoint>),
 }
 
 impl Transport {
