@@ -130,18 +130,23 @@ impl MediaSocket {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut free = self.buffer.chunks_mut(RECEIVE_BYTES);
         let mut slices: [_; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(free.next().unwrap_or_default()));
-        let (socket, state) = (&self.socket, &self.state);
+        let (socket, state, mut count) = (&self.socket, &self.state, 0);
         let read = socket.try_io(Interest::READABLE, || {
-            state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
+            count = state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)?;
+            // What leaves room has taken all there was. The runtime is told so, which saves the call that would find nothing.
+            (count == BATCH_SIZE)
+                .then_some(())
+                .ok_or_else(|| io::ErrorKind::WouldBlock.into())
         });
-        let count = match read {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Empty,
+        match read {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && count == 0 => return Received::Empty,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => {
                 self.stats.receive_errors += 1;
                 return Received::Failed;
             }
-        };
+        }
         self.stats.receive_calls += 1;
         for (meta, slice) in metas.iter().zip(&slices).take(count) {
             let Some(bytes) = slice.get(..meta.len) else { continue };
@@ -280,6 +285,23 @@ mod tests {
         assert_eq!(received, sent);
         assert_eq!(from.stats().sent, 10);
         assert_eq!(to.stats().received, 10);
+    }
+
+    #[tokio::test]
+    async fn however_many_have_come_all_are_read_and_later_ones_are_noticed() {
+        let from = UdpSocket::bind(local()).unwrap();
+        let mut to = MediaSocket::new(bind_media(local(), 1).unwrap().remove(0)).unwrap();
+        let address = to.socket.local_addr().unwrap();
+        for count in [1, BATCH_SIZE - 1, BATCH_SIZE, 3 * BATCH_SIZE + 1, 1] {
+            for number in 0..count {
+                from.send_to(&[number as u8], address).unwrap();
+            }
+            let readable = tokio::time::timeout(Duration::from_secs(10), to.readable());
+            readable.await.expect("it is told of them").unwrap();
+            let mut received = Vec::new();
+            while to.receive(|_, datagram| received.extend_from_slice(datagram)) == Received::Some {}
+            assert_eq!(received, (0..count).map(|number| number as u8).collect::<Vec<_>>());
+        }
     }
 
     #[tokio::test]
