@@ -62,8 +62,12 @@ const QUEUE_MEMORY: Duration = Duration::from_secs(60);
 /// For how long a short round trip is remembered.
 const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
 
-/// How often the estimate is looked at without feedback. Higher: probes begin later. Lower: more wake-ups for each peer.
+/// How often the estimate is looked at. Higher: probes begin later. Lower: more work for each peer.
 const INTERVAL: Duration = Duration::from_millis(50);
+
+/// How much later than that it is, if feedback may come until then: what is known of the peer is at hand then, and nobody has to be woken. Higher: without feedback it
+/// is looked at more seldom. Lower: peers whose feedback comes a little late are looked at by themselves.
+const WAIT_FOR_FEEDBACK: Duration = Duration::from_millis(25);
 
 /// After so long without a packet nothing is measured, and there is no timer.
 const REST: Duration = Duration::from_secs(2);
@@ -300,6 +304,9 @@ impl Bandwidth {
         let in_flight = self.history.in_flight();
         let update = self.controller.told(now, &lost, &arrived, in_flight, is_wide);
         self.update(update);
+        if self.next.is_some_and(|due| due <= now + INTERVAL) {
+            self.look(now, INTERVAL + WAIT_FOR_FEEDBACK);
+        }
         let whole = arrived.iter().filter_map(|(sent, _)| {
             let (probe, _) = sent.probe?;
             self.search.arrived(&probe)
@@ -428,7 +435,11 @@ impl Bandwidth {
         if self.next.is_none_or(|due| due > now) {
             return;
         }
-        self.next = (!self.rests(now)).then(|| now + INTERVAL);
+        self.look(now, INTERVAL);
+    }
+
+    fn look(&mut self, now: Instant, until_next: Duration) {
+        self.next = (!self.rests(now)).then(|| now + until_next);
         let update = self.controller.look(now);
         self.update(update);
     }

@@ -206,7 +206,6 @@ impl Connection {
         let by = by.unwrap_or(self.public);
         let protocol = stun::classify(datagram);
         if protocol == stun::Protocol::Rtp && rtp::is_rtcp(datagram) {
-            self.take_keys();
             match self.egress.handle_rtcp(now, datagram) {
                 Handled::Whole => return Ok(true),
                 Handled::Refused if self.egress.is_ready() => return Ok(true),
@@ -346,9 +345,9 @@ impl Connection {
                 if let Some(polled) = self.poll_stack(now)? {
                     return Ok(polled);
                 }
+                self.take_keys();
                 continue;
             }
-            self.take_keys();
             while let Some((ssrc, missing)) = self.asking.next(now) {
                 self.egress.ask(ssrc, &missing);
             }

@@ -123,8 +123,8 @@ impl Shard {
         let Some(entry) = self.cx.connections.change(key) else {
             return;
         };
-        if !entry.transport.peer().is_some_and(Connection::is_held) {
-            entry.first_heard.get_or_insert(now);
+        if entry.first_heard.is_none() && !entry.transport.peer().is_some_and(Connection::is_held) {
+            entry.first_heard = Some(now);
         }
         entry.last_heard = Some(now);
         match entry.transport.handle_datagram(now, by, source, datagram) {

@@ -72,6 +72,8 @@ struct Link {
     next_feedback: Instant,
     sent_bytes: u64,
     number: u8,
+    /// How often it was woken.
+    wakes: u64,
 }
 
 impl Link {
@@ -103,6 +105,7 @@ impl Link {
             next_feedback: start + FEEDBACK,
             sent_bytes: 0,
             number: 0,
+            wakes: 0,
         }
     }
 
@@ -145,6 +148,7 @@ impl Link {
         }
         if self.bandwidth.next_due().is_some_and(|due| due <= self.now) {
             self.bandwidth.handle_timeout(self.now);
+            self.wakes += 1;
         }
     }
 
@@ -219,6 +223,20 @@ impl Link {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn nobody_is_woken_to_look_as_long_as_feedback_comes() {
+    let mut link = Link::new(5_000_000, 0.0, 1_000_000);
+    link.run(Duration::from_secs(5));
+    link.wakes = 0;
+    link.run(Duration::from_secs(10));
+    assert!(link.wakes < 10, "{}", link.wakes);
+    link.next_feedback += Duration::from_secs(60);
+    link.run(Duration::from_secs(1));
+    link.wakes = 0;
+    link.run(Duration::from_secs(10));
+    assert!((190..=200).contains(&link.wakes), "{}", link.wakes);
+}
 
 #[test]
 fn the_top_is_reached_soon_after_a_join_on_a_good_link() {
