@@ -73,6 +73,8 @@ pub struct SocketStats {
     pub sent_bytes: u64,
     /// System calls that wrote them.
     pub send_calls: u64,
+    /// Runs that the kernel refused as one, so that their datagrams were written one by one.
+    pub runs_refused: u64,
     /// Datagrams dropped because the socket's send buffer was full.
     pub send_dropped: u64,
     /// Datagrams that were not sent as the lease was over.
@@ -188,6 +190,7 @@ impl MediaSocket {
             Ok(()) => self.sent(count, run.bytes.len()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stats.send_dropped += count,
             Err(_) if count > 1 => {
+                self.stats.runs_refused += 1;
                 for datagram in run.segments() {
                     if !may_send() {
                         self.stats.send_refused += 1;
@@ -302,6 +305,25 @@ mod tests {
             while to.receive(|_, datagram| received.extend_from_slice(datagram)) == Received::Some {}
             assert_eq!(received, (0..count).map(|number| number as u8).collect::<Vec<_>>());
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_the_kernel_refuses_is_written_one_by_one_and_counted() {
+        let mut from = MediaSocket::new(bind_media(local(), 1).unwrap().remove(0)).unwrap();
+        let to = UdpSocket::bind(local()).unwrap();
+        // More segments than any kernel takes at once.
+        let bytes = [7; 400];
+        let run = Run {
+            to: to.local_addr().unwrap(),
+            bytes: &bytes,
+            segment: 2,
+        };
+        from.send(run, || true);
+        let stats = from.stats();
+        assert_eq!((stats.runs_refused, stats.sent, stats.send_calls), (1, 200, 200));
+        assert_eq!(from.max_segments(), 1, "no more runs are made");
+        let mut buffer = [0; 16];
+        assert!((0..200).all(|_| to.recv(&mut buffer).unwrap() == 2));
     }
 
     #[tokio::test]

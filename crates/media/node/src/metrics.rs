@@ -76,6 +76,11 @@ pub fn render(node: &Node) -> String {
         "System calls that wrote datagrams.",
         socket.send_calls,
     );
+    page.counter(
+        "send_runs_refused_total",
+        "Runs of datagrams that the kernel or the network card did not take as one, so that they were written one by one.",
+        socket.runs_refused,
+    );
     page.head(
         "send_dropped_total",
         "counter",

@@ -222,6 +222,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
         sent,
         sent_bytes,
         send_calls,
+        runs_refused,
         send_dropped,
         send_refused,
         send_errors,
@@ -234,6 +235,7 @@ fn add(total: &mut ShardReport, one: &ShardReport) {
     socket.sent += sent;
     socket.sent_bytes += sent_bytes;
     socket.send_calls += send_calls;
+    socket.runs_refused += runs_refused;
     socket.send_dropped += send_dropped;
     socket.send_refused += send_refused;
     socket.send_errors += send_errors;
