@@ -141,13 +141,12 @@ impl MediaSocket {
                 .ok_or_else(|| io::ErrorKind::WouldBlock.into())
         });
         match read {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && count == 0 => return Received::Empty,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 self.stats.receive_errors += 1;
                 return Received::Failed;
             }
+            Err(_) if count == 0 => return Received::Empty,
+            _ => {}
         }
         self.stats.receive_calls += 1;
         for (meta, slice) in metas.iter().zip(&slices).take(count) {

@@ -9,8 +9,10 @@ pub mod controller;
 pub mod doubt;
 pub mod history;
 pub mod overload;
+mod peer_clock;
 pub mod proven;
 pub mod reports;
+mod round_trips;
 pub mod search;
 
 use std::collections::VecDeque;
@@ -22,8 +24,10 @@ use controller::{Controller, Update};
 use doubt::Doubt;
 use history::{History, Sent};
 use overload::Overload;
+use peer_clock::PeerClock;
 use proven::Proven;
 use reports::FromReports;
+use round_trips::RoundTrips;
 use search::Search;
 
 /// What is believed of a network of which nothing is known. Higher: whoever joins from a poor network gets more than it takes, until the
@@ -59,9 +63,6 @@ const LOST_SHARE: usize = 8;
 /// Lower: a narrow path is filled up more often.
 const QUEUE_MEMORY: Duration = Duration::from_secs(60);
 
-/// For how long a short round trip is remembered.
-const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
-
 /// How often the estimate is looked at. Higher: probes begin later. Lower: more work for each peer.
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -81,14 +82,8 @@ const MAX_PROBES: usize = 4;
 /// How much faster than the estimate packets leave, so that a frame is not spread over the time until the next one (libwebrtc's factor).
 const PACING: f64 = 2.5;
 
-/// The unit of the peer's times.
-const TICK_US: i64 = 250;
-
 /// Packets that feedback may leave out between one and the next.
 const MAX_LEFT_OUT: u64 = 1_000;
-
-/// How far the peer's clock may run away from ours.
-const MAX_DRIFT_US: i64 = 60_000_000;
 
 /// What a packet carries, as far as the estimate cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,12 +135,10 @@ pub struct Bandwidth {
     sending: Option<(u32, u64)>,
     /// Lost packets of which no arrived one has been told since: the controller takes none without the other.
     lost: Vec<Sent>,
-    /// The last reference time that the peer has told, and what it was extended to, in 250 µs.
-    reference: Option<(u32, i64)>,
+    peer_clock: PeerClock,
     /// The number of the last feedback, and the packet after the last one that it was about.
     last_feedback: Option<(u8, u64)>,
-    round_trip: Option<(Duration, Instant)>,
-    shortest: Option<(Duration, Instant)>,
+    round_trips: RoundTrips,
     /// When too much was sent last.
     queued: Option<Instant>,
     first_sent: Option<Instant>,
@@ -179,10 +172,9 @@ impl Bandwidth {
             probes: VecDeque::new(),
             sending: None,
             lost: Vec::new(),
-            reference: None,
+            peer_clock: PeerClock::default(),
             last_feedback: None,
-            round_trip: None,
-            shortest: None,
+            round_trips: RoundTrips::default(),
             queued: None,
             first_sent: None,
             last_sent: None,
@@ -245,7 +237,7 @@ impl Bandwidth {
         if next > last + 1 {
             return Feedback::Beyond(next);
         }
-        let reference = self.extend_reference(now, head.reference);
+        let reference = self.peer_clock.extend(self.controller.micros(now), head.reference);
         let (mut arrived, mut lost) = (Vec::new(), Vec::new());
         let (history, mut newest) = (&mut self.history, None);
         // Some peers begin with a packet that has arrived. If no feedback is missing, those before it have not.
@@ -263,7 +255,7 @@ impl Bandwidth {
                 told(sent.sequence, ticks.is_some());
                 match ticks {
                     Some(ticks) => {
-                        let time = (reference + ticks) * TICK_US;
+                        let time = (reference + ticks) * peer_clock::TICK_US;
                         newest = newest.max(Some((time, sent.at)));
                         arrived.push((sent, time));
                     }
@@ -278,14 +270,7 @@ impl Bandwidth {
         };
         self.has_feedback = true;
         let (arrived_bytes, lost_packets) = (arrived.iter().map(|(sent, _)| sent.bytes).sum(), self.lost.len());
-        let round_trip = now.saturating_duration_since(newest_sent);
-        self.round_trip = Some((round_trip, now));
-        let is_shortest = self.shortest.is_none_or(|(shortest, at)| {
-            round_trip <= shortest || now.saturating_duration_since(at) > ROUND_TRIP_MEMORY
-        });
-        if is_shortest {
-            self.shortest = Some((round_trip, now));
-        }
+        self.round_trips.told(now, newest_sent);
         let queues = self.is_longer_by(SUSPICION);
         self.overload
             .told(now, arrived.len(), arrived_bytes, lost_packets, queues);
@@ -331,7 +316,7 @@ impl Bandwidth {
 
     /// The round trip that the last feedback tells, if it tells one.
     pub fn round_trip_of_feedback(&self) -> Option<Duration> {
-        self.round_trip.map(|(round_trip, _)| round_trip)
+        self.round_trips.last()
     }
 
     /// Whether there is anything to tell by: packets of which the peer gives feedback, an estimate of its own, or its reports.
@@ -456,10 +441,7 @@ impl Bandwidth {
     }
 
     fn is_longer_by(&self, time: Duration) -> bool {
-        let (Some((round_trip, at)), Some((shortest, _))) = (self.round_trip, self.shortest) else {
-            return false;
-        };
-        round_trip > shortest + time && self.now.saturating_duration_since(at) < REST
+        self.round_trips.is_longer_by(self.now, time)
     }
 
     /// What the path is believed to take, unless there is an overload.
@@ -500,19 +482,6 @@ impl Bandwidth {
             }
             self.probes.push_back(probe);
         }
-    }
-
-    /// The peer's clock has 24 bits of 64 ms; where it begins does not matter.
-    fn extend_reference(&mut self, now: Instant, reference: u32) -> i64 {
-        let ours = self.controller.micros(now) / TICK_US;
-        // A peer's clock does not run away from ours: one that does has begun anew, or lies.
-        let extended = self
-            .reference
-            .map(|(before, extended)| extended + i64::from(reference.wrapping_sub(before) as i32))
-            .filter(|extended| (extended - ours).abs() < MAX_DRIFT_US / TICK_US)
-            .unwrap_or(ours);
-        self.reference = Some((reference, extended));
-        extended
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Cipher {
 }
 
 enum Session {
-    /// Boxed, since it is thirty times as large as the other.
+    /// Boxed, since it is some forty times as large as the other.
     Cm(Box<Cm>),
     Gcm {
         key: LessSafeKey,
